@@ -1,0 +1,294 @@
+"""Who a session's user is, what they created, and its channel: as SQL text, for both engines. Pure.
+
+These columns follow from a finished row (`distinct_ids`, start, end) and three small tables alone.
+So do the derived ones, from the row. One definition serves new rows of either engine and stored
+rows whose user, document or channel has changed since.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sessions.metrics import (
+    COLUMNS,
+    CREATION_TOLERANCE_SECONDS,
+    DERIVED,
+    ENRICHED,
+    JUNK_IDS,
+    PHONE_DIGITS,
+    Metric,
+)
+
+if TYPE_CHECKING:
+    from sessions.sources import Source
+
+# A distinct id that may be a phone number; of phones only the digits count.
+PHONE_PATTERN = r"^[-0-9 +.()]+$"
+
+_CREATION_TOLERANCE = CREATION_TOLERANCE_SECONDS * 1_000_000  # µs
+
+_ENRICHED_NAMES = tuple(column.name for column in ENRICHED)
+
+
+def _digits_sql(text: str) -> str:
+    return f"REGEXP_REPLACE({text}, r'[^0-9]', '')"
+
+
+def _phone_key_sql(text: str) -> str:
+    """The hash of a phone number's digits, null for fewer than PHONE_DIGITS."""
+    digits = _digits_sql(text)
+    return f"IF(LENGTH({digits}) >= {PHONE_DIGITS}, TO_HEX(SHA256({digits})), NULL)"
+
+
+def _email_key_sql(text: str) -> str:
+    return f"TO_HEX(SHA256(LOWER(NULLIF({text}, ''))))"
+
+
+def _as_of(source: Source) -> str:
+    return " FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
+
+
+def user_keys_sql(users: Source) -> str:
+    """A SELECT of what a distinct id can match: (`user_match`, `key`, `user_id`, `signed_up_at`).
+
+    At most one user a key: of repeated rows of a user the latest load counts, then the latest
+    creation, then the greatest hash; of users that share a phone or e-mail the latest created
+    (null first), then the greatest id. Phones and e-mails leave as SHA-256, never as they are.
+    """
+    return f"""WITH source_rows AS (
+  SELECT
+    NULLIF({users.column("user_id")}, '') AS user_id,
+    IFNULL({users.column("phone")}, '') AS phone,
+    IFNULL({users.column("email")}, '') AS email,
+    {users.time_column("created_at")} AS created_at,
+    {users.time_column("loaded_at")} AS loaded_at
+  FROM {users.shape.table.sql}{_as_of(users)}
+),
+copies AS (
+  SELECT
+    user_id, created_at AS signed_up_at,
+    {_phone_key_sql("phone")} AS phone_key,
+    {_email_key_sql("email")} AS email_key,
+    ROW_NUMBER() OVER (
+      PARTITION BY user_id
+      ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
+        user_id, '|', phone, '|', email, '|', IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), '')
+      ))) DESC
+    ) AS copy_no
+  FROM source_rows
+  WHERE user_id IS NOT NULL
+),
+users AS (
+  SELECT user_id, signed_up_at, phone_key, email_key FROM copies WHERE copy_no = 1
+),
+user_keys AS (
+  SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at FROM users
+  UNION ALL
+  SELECT 'phone', phone_key, user_id, signed_up_at FROM users WHERE phone_key IS NOT NULL
+  UNION ALL
+  SELECT 'email', email_key, user_id, signed_up_at FROM users WHERE email_key IS NOT NULL
+),
+ranked AS (
+  SELECT
+    user_match, key, user_id, signed_up_at,
+    ROW_NUMBER() OVER (
+      PARTITION BY user_match, key ORDER BY signed_up_at DESC, user_id DESC
+    ) AS choice_no
+  FROM user_keys
+)
+SELECT user_match, key, user_id, signed_up_at FROM ranked WHERE choice_no = 1"""
+
+
+def documents_sql(documents: Source) -> str:
+    """A SELECT of the Firebase events that count: one row per document.
+
+    (`document_id`, `user_id`, `created_at`, `is_checkin`); rows without id, creator or creation
+    time have `document_id` null, so that they are counted and never joined.
+    """
+    return f"""WITH source_rows AS (
+  SELECT
+    NULLIF({documents.column("document_id")}, '') AS document_id,
+    {documents.column("creator")} AS creator,
+    {documents.column("created_at")} AS created_at,
+    {documents.column("type")} AS type,
+    {documents.time_column("loaded_at")} AS loaded_at
+  FROM {documents.shape.table.sql}{_as_of(documents)}
+),
+copies AS (
+  SELECT
+    document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    NULLIF(REGEXP_REPLACE(creator, r'^users/', ''), '') AS user_id,
+    ROW_NUMBER() OVER (
+      PARTITION BY document_id
+      ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
+        IFNULL(document_id, ''), '|', IFNULL(creator, ''), '|',
+        IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), ''), '|', IFNULL(type, '')
+      ))) DESC
+    ) AS copy_no
+  FROM source_rows
+)
+SELECT
+  IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
+  user_id, created_at, is_checkin
+FROM copies
+WHERE copy_no = 1 OR document_id IS NULL"""
+
+
+def channels_sql(posthog_sessions: Source) -> str:
+    """A SELECT of one (`session_id`, `channel_type`) per session of PostHog's: the latest end."""
+    return f"""WITH source_rows AS (
+  SELECT
+    {posthog_sessions.column("session_id")} AS session_id,
+    {posthog_sessions.column("channel_type")} AS channel_type,
+    {posthog_sessions.column("end_at")} AS end_at
+  FROM {posthog_sessions.shape.table.sql}{_as_of(posthog_sessions)}
+),
+ranked AS (
+  SELECT
+    session_id, channel_type,
+    ROW_NUMBER() OVER (
+      PARTITION BY session_id ORDER BY end_at DESC, channel_type DESC
+    ) AS choice_no
+  FROM source_rows
+  WHERE session_id IS NOT NULL
+)
+SELECT session_id, channel_type FROM ranked WHERE choice_no = 1"""
+
+
+def enrich_sql(*, rows: str, user_keys: str, documents: str, channels: str) -> str:
+    """CTEs that end in `enriched`: one row per session of `rows`, with the enriched columns.
+
+    `rows` is a table or a parenthesised query with session_id, distinct_ids, started_at, ended_at.
+    """
+    junk = ", ".join(f"'{junk_id}'" for junk_id in JUNK_IDS)
+    return f"""session_rows AS (
+  SELECT session_id, distinct_ids, started_at, ended_at FROM {rows}
+),
+session_ids AS (
+  SELECT s.session_id, distinct_id, use_no
+  FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
+  WHERE LOWER(distinct_id) NOT IN ({junk})
+),
+id_keys AS (
+  SELECT DISTINCT
+    distinct_id,
+    IF(REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}'), {_phone_key_sql("distinct_id")}, NULL)
+      AS phone_key,
+    {_email_key_sql("distinct_id")} AS email_key
+  FROM session_ids
+),
+id_users AS (
+  SELECT
+    i.distinct_id,
+    COALESCE(u.user_id, p.user_id, e.user_id) AS user_id,
+    COALESCE(u.user_match, p.user_match, e.user_match) AS user_match,
+    CASE
+      WHEN u.user_id IS NOT NULL THEN u.signed_up_at
+      WHEN p.user_id IS NOT NULL THEN p.signed_up_at
+      ELSE e.signed_up_at
+    END AS signed_up_at
+  FROM id_keys AS i
+  LEFT JOIN {user_keys} AS u ON u.user_match = 'uid' AND u.key = i.distinct_id
+  LEFT JOIN {user_keys} AS p ON p.user_match = 'phone' AND p.key = i.phone_key
+  LEFT JOIN {user_keys} AS e ON e.user_match = 'email' AND e.key = i.email_key
+),
+session_users AS (
+  SELECT
+    s.session_id, m.user_id, m.user_match, m.signed_up_at,
+    ROW_NUMBER() OVER (PARTITION BY s.session_id ORDER BY s.use_no DESC) AS choice_no
+  FROM session_ids AS s
+  JOIN id_users AS m ON m.distinct_id = s.distinct_id
+  WHERE m.user_id IS NOT NULL
+),
+session_documents AS (
+  SELECT
+    s.session_id,
+    COUNT(DISTINCT IF(d.is_checkin, NULL, d.document_id)) AS events_created,
+    COUNT(DISTINCT IF(d.is_checkin, d.document_id, NULL)) AS checkins_created
+  FROM session_rows AS s
+  JOIN session_users AS u ON u.session_id = s.session_id AND u.choice_no = 1
+  JOIN {documents} AS d
+    ON d.user_id = u.user_id
+    AND TIMESTAMP_DIFF(s.started_at, d.created_at, MICROSECOND) <= {_CREATION_TOLERANCE}
+    AND TIMESTAMP_DIFF(d.created_at, s.ended_at, MICROSECOND) <= {_CREATION_TOLERANCE}
+  WHERE d.document_id IS NOT NULL
+  GROUP BY s.session_id
+),
+enriched AS (
+  SELECT
+    s.session_id, u.user_id, u.user_match, u.signed_up_at AS user_signed_up_at, c.channel_type,
+    IFNULL(d.events_created, 0) AS events_created,
+    IFNULL(d.checkins_created, 0) AS checkins_created
+  FROM session_rows AS s
+  LEFT JOIN session_users AS u ON u.session_id = s.session_id AND u.choice_no = 1
+  LEFT JOIN session_documents AS d ON d.session_id = s.session_id
+  LEFT JOIN {channels} AS c ON c.session_id = s.session_id
+)"""
+
+
+def concerned_sql(
+    *, sessions: str, touched: str, user_keys: str, documents: str, channels: str
+) -> str:
+    """A SELECT of the stored sessions, the touched ones apart, whose enriched columns changed.
+
+    (`session_id`, `session_date`, the enriched columns as they are now.)
+    """
+    rows = (
+        f"(SELECT session_id, distinct_ids, started_at, ended_at FROM {sessions}"
+        f" WHERE session_id NOT IN (SELECT session_id FROM {touched}))"
+    )
+    changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in _ENRICHED_NAMES)
+    ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
+    return f"""WITH {ctes}
+SELECT s.session_id, s.session_date, {", ".join(f"e.{name}" for name in _ENRICHED_NAMES)}
+FROM {sessions} AS s
+JOIN enriched AS e ON e.session_id = s.session_id
+WHERE {changed}"""
+
+
+def new_rows_sql(
+    *, aggregated: str, planned: str, user_keys: str, documents: str, channels: str
+) -> str:
+    """A SELECT of finished `sessions` rows from an engine's aggregated ones."""
+    ids = (
+        f"(SELECT p.session_id, a.distinct_ids, a.started_at, a.ended_at FROM {aggregated} AS a"
+        f" JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no)"
+    )
+    ctes = enrich_sql(rows=ids, user_keys=user_keys, documents=documents, channels=channels)
+    return f"""WITH {ctes},
+complete AS (
+  SELECT {_complete_columns("a", keys="p")}
+  FROM {aggregated} AS a
+  JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no
+  JOIN enriched AS e ON e.session_id = p.session_id
+)
+{_finish_sql()}"""
+
+
+def concerned_rows_sql(*, sessions: str, concerned: str, dates: str) -> str:
+    """A SELECT of finished rows: those stored on `dates` (a condition), with their new values."""
+    return f"""WITH complete AS (
+  SELECT {_complete_columns("s", keys="s")}
+  FROM {sessions} AS s
+  JOIN {concerned} AS e ON e.session_id = s.session_id
+  WHERE {dates}
+)
+{_finish_sql()}"""
+
+
+def _complete_columns(row: str, *, keys: str) -> str:
+    names = [f"{row}.{column.name}" for column in COLUMNS if isinstance(column, Metric)]
+    enriched = [f"e.{name}" for name in _ENRICHED_NAMES]
+    return ", ".join([f"{keys}.session_id", f"{keys}._days", *names, *enriched])
+
+
+def _finish_sql() -> str:
+    """The table's columns in order, the derived ones computed; @now, @run_id, @metrics_version."""
+    derived = {column.name: column.sql for column in DERIVED}
+    run = {"_loaded_at": "@now", "_run_id": "@run_id", "_metrics_version": "@metrics_version"}
+    written = {**derived, **run}
+    lines = [
+        f"{written[column.name]} AS {column.name}" if column.name in written else column.name
+        for column in COLUMNS
+    ]
+    return "SELECT\n  {}\nFROM complete".format(",\n  ".join(lines))

@@ -1,0 +1,555 @@
+"""The metric table: every column of `sessions`, declared once. No engine, no client, no clock.
+
+The extract's column list, the pandas engine, the BigQuery schema and the data dictionary all derive
+from `PROPERTIES` and `COLUMNS`. Adding a metric is one entry here and one case under `tests/cases`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Thresholds are part of what a metric means, so they are part of `metrics_version`.
+ENGAGED_GAP_CAP_SECONDS = 30
+ENGAGED_SECONDS = 10  # PostHog: a session of 10 s or longer is no bounce
+QUARANTINE_SPAN_SECONDS = 3 * 24 * 3600
+QUARANTINE_ROWS = 100_000
+INGESTION_TOLERANCE_SECONDS = 24 * 3600
+CREATION_TOLERANCE_SECONDS = 60
+OLDEST_DAY = "2018-01-01"
+PHONE_DIGITS = 7
+JUNK_IDS = ("", "0", "anonymous", "guest", "null", "undefined")
+
+SESSION_ID_NAMES = ("$session_id", "session_id", "sessionId")
+
+ColumnType = Literal["STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE", "RECORD"]
+
+
+class Aggregation(StrEnum):
+    """The closed vocabulary of aggregations over the ordered events of one session.
+
+    Null rules: counts of nothing are 0, `ANY` is false, lists are empty, everything else is null.
+    `SUM`, `MIN`, `MAX`, `FIRST`, `LAST` and the distinct ones skip null values.
+    """
+
+    COUNT = "count"
+    ANY = "any"
+    SUM = "sum"
+    MIN = "min"
+    MAX = "max"
+    DISTINCT_COUNT = "distinct_count"
+    DISTINCT_LIST = "distinct_list"  # in order of last use
+    DISTINCT_RECORDS = "distinct_records"  # ordered by their values
+    COUNTS_BY_VALUE = "counts_by_value"  # ordered by value
+    FIRST = "first"
+    LAST = "last"
+    SECONDS_BETWEEN = "seconds_between"
+    CAPPED_GAP_SUM = "capped_gap_sum"
+
+
+# These give the same result when a value that repeats the previous event's is left out.
+UNCHANGED_BY_REPEATS = frozenset(
+    {
+        Aggregation.ANY,
+        Aggregation.MIN,
+        Aggregation.MAX,
+        Aggregation.DISTINCT_COUNT,
+        Aggregation.DISTINCT_LIST,
+        Aggregation.FIRST,
+        Aggregation.LAST,
+    }
+)
+
+
+class RollUp(StrEnum):
+    """How a session's value becomes a person's, or a day's."""
+
+    NONE = "none"
+    SUM = "sum"
+    EVER = "ever"
+    MAX = "max"
+    FIRST = "first"
+    LAST = "last"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which events count: all the parts that are given must hold. Null never matches."""
+
+    events: tuple[str, ...] = ()
+    event_contains: tuple[str, ...] = ()  # lower case; every part, in any case of the event name
+    value: str | None = None  # a property
+    among: tuple[str, ...] = ()  # values of `value`; empty: any that is not null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Property:
+    """A value read from an event's `properties`: the first non-empty scalar of `names`.
+
+    A `fraction` is a number clipped to 0..1. With `per`, the number is divided by the first
+    non-empty scalar of those names; a divisor that is no number above 0 makes the whole null.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    kind: Literal["text", "number", "fraction"] = "text"
+    per: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """A column aggregated from a session's events.
+
+    `value` is the property, or the event column, that is aggregated. `where` holds alternatives;
+    empty: all events. `prefer`: where the session has any such event, only those are looked at.
+    `since` starts the clock of `SECONDS_BETWEEN`, and `where` stops it.
+    """
+
+    name: str
+    aggregation: Aggregation
+    type: ColumnType
+    description: str
+    value: str | None = None
+    where: tuple[Filter, ...] = ()
+    prefer: tuple[Filter, ...] = ()
+    since: tuple[Filter, ...] = ()
+    record: tuple[tuple[str, ColumnType, str], ...] = ()  # (field, type, property it is read from)
+    roll_up: RollUp = RollUp.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enriched:
+    """A column that follows from the finished row and the small tables (`enrichment.py`)."""
+
+    name: str
+    type: ColumnType
+    description: str
+    roll_up: RollUp = RollUp.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """A column computed from others of the finished row by one GoogleSQL expression."""
+
+    name: str
+    type: ColumnType
+    description: str
+    sql: str
+    roll_up: RollUp = RollUp.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bookkeeping:
+    """A column the run itself writes: keys, days, and which run wrote the row."""
+
+    name: str
+    type: ColumnType
+    description: str
+    record: tuple[tuple[str, ColumnType, str], ...] = ()
+    roll_up: RollUp = RollUp.NONE
+
+
+Column = Metric | Enriched | Derived | Bookkeeping
+
+PROPERTIES = (
+    Property(name="screen_name", names=("$screen_name", "screen_name")),
+    Property(name="current_url", names=("$current_url",)),
+    Property(name="pathname", names=("$pathname",)),
+    Property(name="referring_domain", names=("$referring_domain",)),
+    Property(name="utm_source", names=("utm_source",)),
+    Property(name="utm_medium", names=("utm_medium",)),
+    Property(name="utm_campaign", names=("utm_campaign",)),
+    Property(name="lib", names=("$lib",)),
+    Property(name="os", names=("$os", "$os_name")),
+    Property(name="device_type", names=("$device_type",)),
+    Property(name="app_version", names=("$app_version",)),
+    Property(name="country", names=("$geoip_country_name", "$geoip_country_code")),
+    Property(name="city", names=("$geoip_city_name",)),
+    Property(name="event_type", names=("$event_type",)),
+    Property(name="scroll_depth", names=("$prev_pageview_max_scroll_percentage",), kind="fraction"),
+    Property(
+        name="content_depth", names=("$prev_pageview_max_content_percentage",), kind="fraction"
+    ),
+    Property(name="touch_y", names=("$touch_y", "touch_y"), kind="number"),
+    Property(
+        name="touch_reach",
+        names=("$touch_y", "touch_y"),
+        per=("$screen_height", "$viewport_height"),
+        kind="fraction",
+    ),
+    Property(name="anonymous_id", names=("$anon_distinct_id",)),
+)
+
+PAGEVIEW = Filter(events=("$pageview",))
+SCREEN = Filter(events=("$screen",))
+VIEWS = (Filter(events=("$pageview", "$screen")),)
+AUTOCAPTURE = Filter(events=("$autocapture",))
+TOUCH = Filter(events=("$autocapture",), value="touch_y")
+SCROLL = (
+    Filter(events=("$autocapture",), value="event_type", among=("scroll", "swipe")),
+    Filter(events=("scroll",)),
+)
+IDENTIFY = Filter(events=("$identify",), value="anonymous_id")
+VIEW_EVENT = Filter(events=("view_event",))
+JOIN_EVENT = Filter(events=("join_event",))
+START_QUIZ = Filter(events=("start_quiz",))
+FINISH_QUIZ = Filter(events=("finish_quiz",))
+INVITE = Filter(events=("invite_friends", "send_invite_to_event", "invite_friends_for_report"))
+ENABLE_CONTACTS = Filter(event_contains=("contact", "enable"))
+DISCOVER = Filter(value="screen_name", among=("Discover",))
+
+
+def _count(name: str, description: str, *where: Filter) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.COUNT,
+        type="INT64",
+        description=description,
+        where=where,
+        roll_up=RollUp.SUM,
+    )
+
+
+def _any(name: str, description: str, *where: Filter) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.ANY,
+        type="BOOL",
+        description=description,
+        where=where,
+        roll_up=RollUp.EVER,
+    )
+
+
+def _maximum(name: str, value: str, description: str) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.MAX,
+        type="FLOAT64",
+        value=value,
+        description=description,
+        roll_up=RollUp.MAX,
+    )
+
+
+def _distinct(name: str, value: str, description: str, *where: Filter) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.DISTINCT_COUNT,
+        type="INT64",
+        value=value,
+        where=where,
+        description=description,
+        roll_up=RollUp.MAX,
+    )
+
+
+def _first_known(name: str, description: str) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.FIRST,
+        type="STRING",
+        value=name,
+        description=f"{description}: the first known value in the session.",
+        roll_up=RollUp.LAST,
+    )
+
+
+def _entry(name: str, value: str, description: str) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.FIRST,
+        type="STRING",
+        value=value,
+        prefer=VIEWS,
+        description=f"{description} of the first $pageview or $screen event that has one; "
+        "over all events where the session has neither.",
+        roll_up=RollUp.FIRST,
+    )
+
+
+def _exit(name: str, value: str, description: str) -> Metric:
+    return Metric(
+        name=name,
+        aggregation=Aggregation.LAST,
+        type="STRING",
+        value=value,
+        prefer=VIEWS,
+        description=f"{description} of the last $pageview or $screen event that has one; "
+        "over all events where the session has neither.",
+        roll_up=RollUp.LAST,
+    )
+
+
+# The order here is the order of the table's columns.
+COLUMNS: tuple[Column, ...] = (
+    # who
+    Bookkeeping(name="session_id", type="STRING", description="PostHog's session id: the key."),
+    Metric(
+        name="distinct_id",
+        aggregation=Aggregation.LAST,
+        type="STRING",
+        value="distinct_id",
+        description="PostHog distinct id of the last event that has one.",
+        roll_up=RollUp.LAST,
+    ),
+    Metric(
+        name="distinct_ids",
+        aggregation=Aggregation.DISTINCT_LIST,
+        type="STRING",
+        value="distinct_id",
+        description="All distinct ids of the session, in order of last use.",
+    ),
+    Metric(
+        name="identified",
+        aggregation=Aggregation.DISTINCT_RECORDS,
+        type="RECORD",
+        where=(IDENTIFY,),
+        record=(
+            ("anonymous_id", "STRING", "anonymous_id"),
+            ("distinct_id", "STRING", "distinct_id"),
+        ),
+        description="The pairs of anonymous and distinct id that its $identify events tie.",
+    ),
+    Enriched(
+        name="user_id",
+        type="STRING",
+        description="Firebase user of the distinct id that the session used last, among those that "
+        "match one; null for anonymous sessions.",
+    ),
+    Enriched(
+        name="user_match",
+        type="STRING",
+        description="What the distinct id matched the user by: uid, phone or email.",
+    ),
+    Enriched(
+        name="user_signed_up_at", type="TIMESTAMP", description="When the user was created (UTC)."
+    ),
+    Derived(
+        name="days_since_signup",
+        type="INT64",
+        sql="GREATEST("
+        "0, DIV(TIMESTAMP_DIFF(started_at, user_signed_up_at, MICROSECOND), 86400000000))",
+        description="Whole 24-hour periods from sign-up to the session's start, never below 0.",
+    ),
+    # when
+    Derived(
+        name="session_date",
+        type="DATE",
+        sql="DATE(started_at)",
+        description="UTC day of `started_at`: the partition.",
+    ),
+    Metric(
+        name="started_at",
+        aggregation=Aggregation.FIRST,
+        type="TIMESTAMP",
+        value="event_at",
+        description="Time of the first event (UTC).",
+        roll_up=RollUp.FIRST,
+    ),
+    Metric(
+        name="ended_at",
+        aggregation=Aggregation.LAST,
+        type="TIMESTAMP",
+        value="event_at",
+        description="Time of the last event (UTC).",
+        roll_up=RollUp.LAST,
+    ),
+    Derived(
+        name="duration_seconds",
+        type="FLOAT64",
+        sql="TIMESTAMP_DIFF(ended_at, started_at, MICROSECOND) / 1e6",
+        description="`ended_at` less `started_at`, in seconds with microseconds.",
+        roll_up=RollUp.SUM,
+    ),
+    Metric(
+        name="engaged_seconds",
+        aggregation=Aggregation.CAPPED_GAP_SUM,
+        type="FLOAT64",
+        description="Sum of the gaps between consecutive events, each capped at 30 s.",
+        roll_up=RollUp.SUM,
+    ),
+    # volume
+    _count("event_count", "Events of the session, repeats left out."),
+    Metric(
+        name="event_counts",
+        aggregation=Aggregation.COUNTS_BY_VALUE,
+        type="RECORD",
+        value="event",
+        record=(("event", "STRING", "event"), ("count", "INT64", "")),
+        description="Events by name, in order of the name: every name, declared or not.",
+    ),
+    _count("pageview_count", "Number of $pageview events.", PAGEVIEW),
+    _count("screen_count", "Number of $screen events.", SCREEN),
+    _count("autocapture_count", "Number of $autocapture events.", AUTOCAPTURE),
+    _count("rageclick_count", "Number of $rageclick events.", Filter(events=("$rageclick",))),
+    # where
+    _distinct("unique_screens", "screen_name", "Distinct screen names over all events."),
+    _distinct("unique_pages", "pathname", "Distinct paths over $pageview events.", PAGEVIEW),
+    _entry("entry_screen", "screen_name", "Screen name"),
+    _exit("exit_screen", "screen_name", "Screen name"),
+    _entry("entry_url", "current_url", "URL"),
+    _exit("exit_url", "current_url", "URL"),
+    _entry("referring_domain", "referring_domain", "Referring domain"),
+    _entry("utm_source", "utm_source", "UTM source"),
+    _entry("utm_medium", "utm_medium", "UTM medium"),
+    _entry("utm_campaign", "utm_campaign", "UTM campaign"),
+    Enriched(
+        name="channel_type",
+        type="STRING",
+        description="Channel by PostHog's own session row; of several the one that ends last.",
+        roll_up=RollUp.FIRST,
+    ),
+    # device
+    _first_known("lib", "PostHog SDK"),
+    _first_known("os", "Operating system"),
+    _first_known("device_type", "Device type"),
+    _first_known("app_version", "App version"),
+    _first_known("country", "Country by GeoIP, its name or else its code"),
+    _first_known("city", "City by GeoIP"),
+    # scrolling
+    _maximum(
+        "max_scroll_depth",
+        "scroll_depth",
+        "Web: deepest scroll of a page that was left, 0..1 of what can be scrolled.",
+    ),
+    _maximum(
+        "max_content_depth",
+        "content_depth",
+        "Web: deepest content seen of a page that was left, 0..1 of the page.",
+    ),
+    _count(
+        "scroll_count",
+        "Scrolls and swipes captured by the SDK, and events named scroll.",
+        *SCROLL,
+    ),
+    _count("touch_count", "Touches captured with a coordinate.", TOUCH),
+    _maximum(
+        "touch_reach",
+        "touch_reach",
+        "How far down the screen, 0..1, the lowest touch was. Says nothing of scrolled content.",
+    ),
+    Derived(
+        name="scrolled",
+        type="BOOL",
+        sql="scroll_count > 0 OR IFNULL(max_scroll_depth > 0, FALSE)",
+        description="`scroll_count` > 0 or `max_scroll_depth` > 0.",
+        roll_up=RollUp.EVER,
+    ),
+    # behaviour
+    _any("viewed_event", "Saw an event of the app (view_event).", VIEW_EVENT),
+    _count("events_viewed", "Number of view_event events.", VIEW_EVENT),
+    _any("joined_event", "Joined an event of the app (join_event).", JOIN_EVENT),
+    _count("events_joined", "Number of join_event events.", JOIN_EVENT),
+    _any("invited_someone", "Invited somebody, by any of the invite events.", INVITE),
+    _any(
+        "enabled_contacts",
+        "An event whose name contains contact and enable, in any case.",
+        ENABLE_CONTACTS,
+    ),
+    _any("visited_discover", "Was on the screen Discover.", DISCOVER),
+    _any("started_quiz", "Started the quiz (start_quiz).", START_QUIZ),
+    _any("completed_quiz", "Finished the quiz (finish_quiz).", FINISH_QUIZ),
+    Metric(
+        name="quiz_seconds",
+        aggregation=Aggregation.SECONDS_BETWEEN,
+        type="FLOAT64",
+        since=(START_QUIZ,),
+        where=(FINISH_QUIZ,),
+        description="Seconds from the first start_quiz to the first finish_quiz not before it.",
+        roll_up=RollUp.SUM,
+    ),
+    # creation
+    Derived(
+        name="created_event",
+        type="BOOL",
+        sql="events_created > 0",
+        description="`events_created` > 0.",
+        roll_up=RollUp.EVER,
+    ),
+    Enriched(
+        name="events_created",
+        type="INT64",
+        description="Firebase events, check-ins apart, that the user created within the session, "
+        "60 s tolerance on both sides.",
+    ),
+    Enriched(
+        name="checkins_created",
+        type="INT64",
+        description="Firebase check-ins that the user created within the session, 60 s tolerance "
+        "on both sides.",
+    ),
+    # quality
+    Derived(
+        name="is_bounce",
+        type="BOOL",
+        sql="CASE WHEN pageview_count + screen_count + autocapture_count > 0 THEN NOT"
+        " (pageview_count + screen_count + autocapture_count > 1"
+        f" OR TIMESTAMP_DIFF(ended_at, started_at, MICROSECOND) >= {ENGAGED_SECONDS * 1_000_000})"
+        " END",
+        description="PostHog's bounce: one page view, screen or autocapture alone, and under 10 s; "
+        "null without any of them.",
+    ),
+    Derived(
+        name="is_engaged",
+        type="BOOL",
+        sql=f"engaged_seconds >= {ENGAGED_SECONDS} OR pageview_count + screen_count >= 2",
+        description="`engaged_seconds` of 10 or more, or at least two page views and screens.",
+        roll_up=RollUp.EVER,
+    ),
+    # bookkeeping
+    Bookkeeping(name="_loaded_at", type="TIMESTAMP", description="Start of the run that wrote it."),
+    Bookkeeping(name="_run_id", type="STRING", description="The run that wrote the row."),
+    Bookkeeping(
+        name="_metrics_version",
+        type="STRING",
+        description="Hash of the metric table and every threshold that the row was built with.",
+    ),
+    Bookkeeping(
+        name="_days",
+        type="RECORD",
+        record=(("day", "DATE", "day"), ("row_count", "INT64", "row_count")),
+        description="The valid source rows it was built from by UTC day, repeats included.",
+    ),
+)
+
+METRICS = tuple(column for column in COLUMNS if isinstance(column, Metric))
+DERIVED = tuple(column for column in COLUMNS if isinstance(column, Derived))
+ENRICHED = tuple(column for column in COLUMNS if isinstance(column, Enriched))
+REPEATED_AGGREGATIONS = frozenset(
+    {Aggregation.DISTINCT_LIST, Aggregation.DISTINCT_RECORDS, Aggregation.COUNTS_BY_VALUE}
+)
+
+
+def is_repeated(column: Column) -> bool:
+    """Whether the column is a REPEATED one in BigQuery."""
+    if isinstance(column, Metric):
+        return column.aggregation in REPEATED_AGGREGATIONS
+    return isinstance(column, Bookkeeping) and bool(column.record)
+
+
+def metrics_version(exclusions: Iterable[object]) -> str:
+    """A hash of all that a row's values depend on, besides the source rows.
+
+    `exclusions`: the settings that leave rows out.
+    """
+    parts = (
+        COLUMNS,
+        PROPERTIES,
+        SESSION_ID_NAMES,
+        ENGAGED_GAP_CAP_SECONDS,
+        QUARANTINE_SPAN_SECONDS,
+        QUARANTINE_ROWS,
+        INGESTION_TOLERANCE_SECONDS,
+        CREATION_TOLERANCE_SECONDS,
+        OLDEST_DAY,
+        PHONE_DIGITS,
+        JUNK_IDS,
+        tuple(exclusions),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

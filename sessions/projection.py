@@ -1,0 +1,288 @@
+"""Raw event rows to the narrow, ordered events that both engines aggregate, as SQL text. Pure.
+
+Rules about raw rows live here: which rows count, what a property's value is, which of several
+copies stays, in which order events stand, and which values need to travel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sessions.metrics import (
+    COLUMNS,
+    INGESTION_TOLERANCE_SECONDS,
+    METRICS,
+    OLDEST_DAY,
+    PROPERTIES,
+    SESSION_ID_NAMES,
+    UNCHANGED_BY_REPEATS,
+    Filter,
+    Metric,
+    Property,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sessions.sources import Source
+
+# A JSON number, with a leading + or a bare point allowed; what is no number is null.
+NUMBER_PATTERN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+
+# The events table's own columns, by which metrics may name them.
+EVENT_COLUMNS = ("event", "event_at", "distinct_id")
+
+_INGESTION_TOLERANCE = INGESTION_TOLERANCE_SECONDS * 1_000_000  # µs
+
+_BIGQUERY_TYPES = {"text": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
+
+PROJECTED_COLUMNS = (
+    ("session_id", "STRING"),
+    ("uuid", "STRING"),
+    ("event", "STRING"),
+    ("distinct_id", "STRING"),
+    ("event_at", "TIMESTAMP"),
+    ("ingested_at", "TIMESTAMP"),
+    ("row_hash", "STRING"),
+    ("reason", "STRING"),
+    *((item.name, _BIGQUERY_TYPES[item.kind]) for item in PROPERTIES),
+)
+
+
+def project_sql(
+    source: Source, rows: str, *, exclusions: Iterable[str] = (), sessions: str | None = None
+) -> str:
+    """A SELECT of PROJECTED_COLUMNS: one row per source row that satisfies `rows`, at @snapshot_at.
+
+    `reason` is null for valid rows, else bad_timestamp, no_session or excluded. `exclusions` are
+    the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows of those.
+    """
+    as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
+    texts = _text_aliases()
+    excluded = " OR ".join(exclusions) or "FALSE"
+    wanted = f"\n  WHERE session_id IN (SELECT session_id FROM {sessions})" if sessions else ""
+    values = ",\n    ".join(f"{_value_sql(item)} AS {item.name}" for item in PROPERTIES)
+    read = ",\n    ".join(f"{_first_scalar_sql(names)} AS {name}" for names, name in texts.items())
+    is_json = source.shape.columns[source.physical["properties"]] == "JSON"
+    raw = source.column("properties")
+    return f"""WITH source_rows AS (
+  SELECT
+    NULLIF({source.column("uuid")}, '') AS uuid,
+    IFNULL({source.column("event")}, '') AS event,
+    NULLIF({source.column("distinct_id")}, '') AS distinct_id,
+    {source.column("event_at")} AS event_at,
+    {source.time_column("ingested_at")} AS ingested_at,
+    {f"TO_JSON_STRING({raw})" if is_json else raw} AS raw_properties,
+    {raw if is_json else f"SAFE.PARSE_JSON({raw}, wide_number_mode => 'round')"} AS properties
+  FROM {source.shape.table.sql}{as_of}
+  WHERE {rows}
+),
+text_values AS (
+  SELECT
+    uuid, event, distinct_id, event_at, ingested_at, raw_properties,
+    {_first_scalar_sql(SESSION_ID_NAMES)} AS session_id,
+    {_first_scalar_sql(("$is_emulator",))} AS is_emulator,
+    {_first_scalar_sql(("$browser_type",))} AS browser_type,
+    {read}
+  FROM source_rows
+),
+typed_values AS (
+  SELECT
+    session_id, uuid, event, distinct_id, event_at, ingested_at,
+    TO_HEX(MD5(CONCAT(
+      IFNULL(session_id, ''), '|', event, '|', IFNULL(distinct_id, ''), '|',
+      IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
+    ))) AS row_hash,
+    CASE
+      WHEN event_at IS NULL OR event_at < TIMESTAMP '{OLDEST_DAY} 00:00:00+00'
+        OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {_INGESTION_TOLERANCE}
+        THEN 'bad_timestamp'
+      WHEN session_id IS NULL THEN 'no_session'
+      WHEN {excluded} THEN 'excluded'
+    END AS reason,
+    {values}
+  FROM text_values{wanted}
+)
+SELECT
+  session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  reason, {", ".join(item.name for item in PROPERTIES)}
+FROM typed_values"""
+
+
+def exclusion_sql(*, distinct_ids: bool, libs: bool, emulators: bool, bots: bool) -> list[str]:
+    """The conditions under which a row is `excluded`; lists travel as @excluded_* parameters."""
+    conditions = {
+        "IFNULL(distinct_id IN UNNEST(@excluded_distinct_ids), FALSE)": distinct_ids,
+        "IFNULL(lib IN UNNEST(@excluded_libs), FALSE)": libs,
+        "IFNULL(LOWER(is_emulator) IN ('true', '1'), FALSE)": emulators,
+        "IFNULL(browser_type = 'bot', FALSE)": bots,
+    }
+    return [condition for condition, is_on in conditions.items() if is_on]
+
+
+def batches_sql(*, projected: str, planned: str) -> str:
+    """A SELECT of the planned sessions' events: deduplicated, numbered, narrow.
+
+    One row per (session_id, uuid): the copy with the latest ingestion (null first), then the
+    latest `event_at`, then the greatest hash. `event_no` counts from 1 in the order of `event_at`,
+    then uuid. Of ids only `session_no`, unique within its batch, travels on; a value travels only
+    where a metric needs it (see `_travelling_sql`).
+    """
+    inner = ", ".join(f"p.{name}" for name in ("event", "distinct_id", *_names(PROPERTIES)))
+    values = ",\n  ".join(
+        f"{_travelling_sql(name)} AS {name}" for name in ("distinct_id", *_names(PROPERTIES))
+    )
+    return f"""WITH copies AS (
+  SELECT
+    s.batch, s.session_no, p.uuid, p.event_at, {inner},
+    ROW_NUMBER() OVER (
+      PARTITION BY p.session_id, p.uuid
+      ORDER BY p.ingested_at DESC, p.event_at DESC, p.row_hash DESC
+    ) AS copy_no
+  FROM {projected} AS p
+  JOIN {planned} AS s ON s.session_id = p.session_id
+  WHERE p.reason IS NULL AND NOT s.is_quarantined
+)
+SELECT
+  batch, session_no,
+  ROW_NUMBER() OVER in_order AS event_no,
+  event_at, event,
+  {values}
+FROM copies
+WHERE copy_no = 1
+WINDOW in_order AS (PARTITION BY batch, session_no ORDER BY event_at, uuid)"""
+
+
+def travelling_columns() -> tuple[str, ...]:
+    """The columns of `batches_sql` that an engine downloads."""
+    return (
+        "session_no",
+        "event_no",
+        "event_at",
+        "event",
+        "distinct_id",
+        *_names(item for item in PROPERTIES if _uses(item.name)),
+    )
+
+
+def filter_sql(condition: Filter) -> str:
+    """The filter as a condition that is never null."""
+    parts = []
+    if condition.events:
+        parts.append(f"event IN ({', '.join(map(_literal, condition.events))})")
+    parts += [f"STRPOS(LOWER(event), {_literal(part)}) > 0" for part in condition.event_contains]
+    if condition.among:
+        among = ", ".join(map(_literal, condition.among))
+        parts.append(f"IFNULL({condition.value} IN ({among}), FALSE)")
+    elif condition.value is not None:
+        parts.append(f"{condition.value} IS NOT NULL")
+    return " AND ".join(parts) or "TRUE"
+
+
+def filters_sql(where: tuple[Filter, ...]) -> str:
+    """Alternatives as one condition in parentheses; no filter at all is TRUE."""
+    alternatives = [filter_sql(condition) for condition in where] or ["TRUE"]
+    if len(alternatives) > 1:
+        alternatives = [f"({condition})" for condition in alternatives]
+    return f"({' OR '.join(alternatives)})"
+
+
+def _travelling_sql(name: str) -> str:
+    """A property's value where some metric needs it, else null.
+
+    Metrics that count or sum need it on each of their events. For firsts, lasts, maxima and
+    distinct values, one that repeats the session's previous event adds nothing, as long as
+    the two events are alike to every filter of those metrics.
+    """
+    each = _each_use(name)
+    once = [metric for metric in _uses(name) if metric.aggregation in UNCHANGED_BY_REPEATS]
+    needed = list(each)
+    if once:
+        where = {filters_sql(metric.where) for metric in once if _filters_more_than(metric, name)}
+        marks = where | {filters_sql(metric.prefer) for metric in once if metric.prefer}
+        needed += [
+            f"{compared} IS DISTINCT FROM LAG({compared}) OVER in_order"
+            for compared in (name, *sorted(marks))
+        ]
+    return f"IF({' OR '.join(needed)}, {name}, NULL)" if needed else name
+
+
+def _filters_more_than(metric: Metric, name: str) -> bool:
+    return any(f.events or f.event_contains or f.value != name for f in metric.where)
+
+
+def _each_use(name: str) -> list[str]:
+    """The filters of the metrics that need the value on each of their events."""
+    return sorted(
+        {
+            filters_sql(metric.where)
+            for metric in _uses(name)
+            if metric.aggregation not in UNCHANGED_BY_REPEATS
+            or (metric.value not in {None, name} and _filters_by(metric, name))
+        }
+    )
+
+
+def _filters_by(metric: Metric, name: str) -> bool:
+    return any(f.value == name for f in (*metric.where, *metric.prefer, *metric.since))
+
+
+def _uses(name: str) -> list[Metric]:
+    return [metric for metric in METRICS if name in _read_by(metric)]
+
+
+def _read_by(metric: Metric) -> set[str | None]:
+    filters = (*metric.where, *metric.prefer, *metric.since)
+    return {metric.value, *(f.value for f in filters), *(source for _, _, source in metric.record)}
+
+
+def _names(properties: Iterable[Property]) -> tuple[str, ...]:
+    return tuple(item.name for item in properties)
+
+
+def _text_aliases() -> dict[tuple[str, ...], str]:
+    """Each list of property names once, under the name that its text has in `text_values`."""
+    aliases: dict[tuple[str, ...], str] = {}
+    for item in PROPERTIES:
+        aliases.setdefault(item.names, item.name)
+        if item.per:
+            aliases.setdefault(item.per, f"{item.name}_per")
+    return aliases
+
+
+def _value_sql(item: Property) -> str:
+    text = _text_aliases()[item.names]
+    if item.kind == "text":
+        return text
+    number = _number_sql(text)
+    if item.per:
+        divisor = _number_sql(_text_aliases()[item.per])
+        number = f"IEEE_DIVIDE({number}, IF({divisor} > 0, {divisor}, NULL))"
+    return f"GREATEST(0.0, LEAST(1.0, {number}))" if item.kind == "fraction" else number
+
+
+def _number_sql(text: str) -> str:
+    number = f"SAFE_CAST({text} AS FLOAT64)"
+    return (
+        f"IF(REGEXP_CONTAINS({text}, r'{NUMBER_PATTERN}') AND NOT IS_INF({number}), {number}, NULL)"
+    )
+
+
+def _first_scalar_sql(names: tuple[str, ...]) -> str:
+    values = [f"""NULLIF(JSON_VALUE(properties, '$."{name}"'), '')""" for name in names]
+    return values[0] if len(values) == 1 else f"COALESCE({', '.join(values)})"
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def check_table() -> None:
+    """Every property and event column that the metric table names exists (ValueError if not)."""
+    known = {*EVENT_COLUMNS, *_names(PROPERTIES), "", None}
+    for column in COLUMNS:
+        unknown = _read_by(column) - known if isinstance(column, Metric) else set()
+        if unknown:
+            message = f"Metric {column.name} reads {unknown}: declare it in PROPERTIES."
+            raise ValueError(message)

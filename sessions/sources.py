@@ -1,0 +1,223 @@
+"""The tolerant reader: which physical column holds which logical one, and how it is read. Pure.
+
+A source table's real schema (`TableShape`) becomes a `Source`: one GoogleSQL expression per logical
+column, whatever the column is called and however its values are stored. No statement is built here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pipeline.errors import SourceShapeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from sessions.tables import TableId
+
+Reading = Literal["text", "time", "properties"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableShape:
+    """What BigQuery's metadata say of a source table. `columns`: upper-case type by name."""
+
+    table: TableId
+    columns: Mapping[str, str]
+    is_table: bool = True  # not a view: it has partitions, and a past to travel to
+    day_partitioned_by: str | None = None  # a column; finer or coarser partitions count as none
+    row_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogicalColumn:
+    """A column we need, by any of `names`; the first that the table has is taken."""
+
+    name: str
+    names: tuple[str, ...]
+    reading: Reading = "text"
+    is_required: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A source table as we read it: `sql` has one expression per logical column that exists."""
+
+    shape: TableShape
+    sql: Mapping[str, str]
+    physical: Mapping[str, str]
+
+    def column(self, name: str, missing: str = "CAST(NULL AS STRING)") -> str:
+        """The expression of a logical column, or `missing` where the table has none."""
+        return self.sql.get(name, missing)
+
+    def time_column(self, name: str) -> str:
+        """Like `column`, for times."""
+        return self.column(name, "CAST(NULL AS TIMESTAMP)")
+
+
+EVENTS = (
+    LogicalColumn(name="uuid", names=("uuid", "event_uuid", "event_id")),
+    LogicalColumn(name="event", names=("event", "event_name")),
+    LogicalColumn(name="distinct_id", names=("distinct_id", "distinctId")),
+    LogicalColumn(name="event_at", names=("timestamp", "event_timestamp", "time"), reading="time"),
+    LogicalColumn(
+        name="ingested_at",
+        names=(
+            "bq_ingested_timestamp",
+            "_inserted_at",
+            "inserted_at",
+            "ingested_at",
+            "etl_loaded_at",
+            "_loaded_at",
+        ),
+        reading="time",
+        is_required=False,
+    ),
+    LogicalColumn(name="properties", names=("properties",), reading="properties"),
+)
+
+LOADED_AT = LogicalColumn(
+    name="loaded_at",
+    names=("etl_loaded_at", "_loaded_at", "loaded_at", "ingested_at", "updatedAt"),
+    reading="time",
+    is_required=False,
+)
+
+CREATED_NAMES = ("createdAt", "created_at", "createTime", "creationTime")
+
+USERS = (
+    LogicalColumn(
+        name="user_id", names=("user_id", "uid", "userId", "localId", "document_id", "id")
+    ),
+    LogicalColumn(name="phone", names=("phoneNumber", "phone_number", "phone"), is_required=False),
+    LogicalColumn(name="email", names=("email", "emailAddress"), is_required=False),
+    LogicalColumn(name="created_at", names=CREATED_NAMES, reading="time", is_required=False),
+    LOADED_AT,
+)
+
+DOCUMENTS = (
+    LogicalColumn(name="document_id", names=("document_id", "event_id", "eventId", "id")),
+    LogicalColumn(
+        name="creator", names=("user_id", "userId", "creator_id", "createdBy", "ownerId")
+    ),
+    LogicalColumn(name="created_at", names=CREATED_NAMES, reading="time"),
+    LogicalColumn(name="type", names=("type",), is_required=False),
+    LOADED_AT,
+)
+
+POSTHOG_SESSIONS = (
+    LogicalColumn(name="session_id", names=("session_id",)),
+    LogicalColumn(name="channel_type", names=("channel_type", "$channel_type")),
+    LogicalColumn(
+        name="end_at",
+        names=("end_timestamp", "$end_timestamp", "max_timestamp"),
+        reading="time",
+    ),
+)
+
+# Columns by which tables of a wrong shape are known.
+FOREIGN_SHAPES = (
+    ({"event_params"}, "a GA4 export"),
+    ({"data", "document_name", "operation"}, "a raw Firestore changelog"),
+)
+
+
+def resolve(shape: TableShape, logical: tuple[LogicalColumn, ...]) -> Source:
+    """How to read the table.
+
+    Raises SourceShapeError for a table of a foreign shape, a required column that is missing, or a
+    column of a type that its reading can't take.
+    """
+    names = {name.lower(): name for name in shape.columns}
+    for marks, what in FOREIGN_SHAPES:
+        if marks <= names.keys():
+            message = (
+                f"Table {shape.table} looks like {what}, which can't be read: point the dataset "
+                "setting at the plain export."
+            )
+            raise SourceShapeError(message)
+    sql: dict[str, str] = {}
+    physical: dict[str, str] = {}
+    for column in logical:
+        found = next((names[name.lower()] for name in column.names if name.lower() in names), None)
+        if found is not None:
+            physical[column.name] = found
+            sql[column.name] = _read(shape, column, found)
+        elif column.is_required:
+            message = (
+                f"Table {shape.table} has no column for {column.name}: looked for "
+                f"{', '.join(column.names)}."
+            )
+            raise SourceShapeError(message)
+    return Source(shape=shape, sql=sql, physical=physical)
+
+
+def _read(shape: TableShape, column: LogicalColumn, name: str) -> str:
+    readers: dict[Reading, Callable[[str, str], str | None]] = {
+        "text": text_sql,
+        "time": time_sql,
+        "properties": lambda sql, type_: sql if type_ in {"STRING", "JSON"} else None,
+    }
+    type_ = shape.columns[name]
+    sql = readers[column.reading](f"`{name}`", type_)
+    if sql is None:
+        message = (
+            f"Column {name} of table {shape.table} is {type_}, which can't be read as "
+            f"{column.reading}."
+        )
+        raise SourceShapeError(message)
+    return sql
+
+
+def text_sql(sql: str, type_: str) -> str | None:
+    """The column as STRING; None for types that have no single text."""
+    if type_ == "STRING":
+        return sql
+    if type_ == "JSON":
+        return f"JSON_VALUE({sql}, '$')"
+    if type_ in {"RECORD", "STRUCT", "BYTES"} or type_.startswith("ARRAY"):
+        return None
+    return f"CAST({sql} AS STRING)"
+
+
+def time_sql(sql: str, type_: str) -> str | None:
+    """The column as TIMESTAMP; null where a value is no time.
+
+    Native times, ISO text, epoch numbers (s, ms or µs by magnitude), and Firestore's
+    `{_seconds, _nanoseconds}`. None for a type that holds none of them.
+    """
+    if type_ in {"TIMESTAMP", "DATETIME", "DATE"}:
+        return sql if type_ == "TIMESTAMP" else f"TIMESTAMP({sql})"
+    if type_ in {"INT64", "INTEGER", "FLOAT64", "FLOAT", "NUMERIC", "BIGNUMERIC"}:
+        return _epoch_sql(f"CAST({sql} AS FLOAT64)")
+    if type_ in {"STRING", "JSON"}:
+        is_text = type_ == "STRING"
+        text = sql if is_text else f"JSON_VALUE({sql}, '$')"
+        document = f"SAFE.PARSE_JSON({sql}, wide_number_mode => 'round')" if is_text else sql
+        return f"COALESCE({_time_text_sql(text)}, {_firestore_sql(document)})"
+    if type_ in {"RECORD", "STRUCT"}:
+        return (
+            f"TIMESTAMP_MICROS({sql}._seconds * 1000000 + DIV(IFNULL({sql}._nanoseconds, 0), 1000))"
+        )
+    return None
+
+
+def _time_text_sql(sql: str) -> str:
+    return f"COALESCE(SAFE_CAST({sql} AS TIMESTAMP), {_epoch_sql(f'SAFE_CAST({sql} AS FLOAT64)')})"
+
+
+def _epoch_sql(number: str) -> str:
+    """Seconds, milliseconds or microseconds since 1970, told apart by magnitude."""
+    return (
+        f"TIMESTAMP_MICROS(CAST(ROUND({number} * CASE WHEN {number} >= 0 AND {number} < 1e11"
+        f" THEN 1e6 WHEN {number} >= 1e11 AND {number} < 1e14 THEN 1e3"
+        f" WHEN {number} >= 1e14 AND {number} < 1e17 THEN 1 END) AS INT64))"
+    )
+
+
+def _firestore_sql(document: str) -> str:
+    seconds = f"SAFE_CAST(JSON_VALUE({document}, '$._seconds') AS INT64)"
+    nanoseconds = f"SAFE_CAST(JSON_VALUE({document}, '$._nanoseconds') AS INT64)"
+    return f"TIMESTAMP_MICROS({seconds} * 1000000 + DIV(IFNULL({nanoseconds}, 0), 1000))"
