@@ -1,0 +1,613 @@
+"""Everything that talks to BigQuery and Secret Manager. Nothing here decides what a session is."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import uuid4
+
+from pipeline.errors import (
+    CredentialsError,
+    DestinationError,
+    EtlError,
+    SourceError,
+    SourceMissingError,
+    UnavailableError,
+)
+from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
+from sessions.sources import TableShape
+from sessions.tables import QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableId, TableSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    import pandas as pd
+    import pyarrow as pa
+    from google.api_core.retry import Retry
+    from google.cloud import bigquery
+    from google.cloud.bigquery_storage import BigQueryReadClient
+
+    from pipeline.plan import Plan
+    from pipeline.runs import RunReport
+    from pipeline.settings import Settings
+    from sandbox.emulator import Endpoints
+    from sessions.sources import Source
+
+_HTTP_SECONDS: Final = 60.0  # for one request; jobs are polled
+_RETRY_SECONDS: Final = 30.0
+STATE_TABLE: Final = "etl_state_sessions"
+DESTINATION_TABLES: Final = {
+    "sessions": SESSIONS,
+    "quarantined_sessions": QUARANTINED_SESSIONS,
+    STATE_TABLE: STATE,
+    "etl_runs": RUNS,
+}
+
+
+# Clients and credentials.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """The two clients a run works with."""
+
+    bigquery: bigquery.Client
+    storage: BigQueryReadClient
+
+    def close(self) -> None:
+        """Close their connections."""
+        self.bigquery.close()
+        self.storage.transport.close()
+
+
+def local_clients(endpoints: Endpoints) -> Clients:
+    """Clients of an emulator, without credentials."""
+    import grpc
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
+    from google.cloud.bigquery_storage import BigQueryReadClient
+    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
+        BigQueryReadGrpcTransport,
+    )
+
+    channel = grpc.insecure_channel(
+        endpoints.grpc, options=[("grpc.max_receive_message_length", -1)]
+    )
+    return Clients(
+        bigquery=bigquery.Client(
+            project=endpoints.project,
+            credentials=AnonymousCredentials(),
+            client_options={"api_endpoint": endpoints.rest},
+        ),
+        storage=BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel)),
+    )
+
+
+# BigQuery: what a run reads and writes.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warehouse:
+    """BigQuery as one run sees it: its clients, limits and labels, and what it has cost so far."""
+
+    clients: Clients
+    settings: Settings
+    run_id: str
+    usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
+
+    def table(self, name: str) -> TableId:
+        """A table of the destination dataset."""
+        return _table(self.settings, self.settings.aggregated_dataset_id, name)
+
+    def source(self, dataset: str, name: str) -> TableId:
+        """A table of a source dataset."""
+        return _table(self.settings, dataset, name)
+
+    def staging(self, name: str) -> TableId:
+        """A table of this run alone."""
+        return self.table(f"staging_{self.run_id}_{name}")
+
+    @property
+    def bytes_billed(self) -> int:
+        """Bytes billed so far."""
+        return sum(amount for _, amount in self.usage)
+
+
+def _table(settings: Settings, dataset: str, name: str) -> TableId:
+    return TableId(project=settings.project_id, dataset=dataset, name=name)
+
+
+type Parameter = bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter
+
+
+@contextmanager
+def _classified(what: str, blame: type[EtlError]) -> Iterator[None]:
+    """Turn what the client raises into our tree, by type and reason; a bug stays what it is."""
+    from google.api_core import exceptions as api
+    from google.auth.exceptions import GoogleAuthError
+    from requests import exceptions as http
+
+    try:
+        yield
+    except (api.NotFound, api.Forbidden) as error:
+        if _reason(error) in {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}:
+            message = f"BigQuery's quota is used up at {what}: try again later."
+            raise UnavailableError(message) from error
+        message = f"BigQuery refused {what}: {_first_line(error)}"
+        raise blame(message) from error
+    except api.BadRequest as error:
+        if _reason(error) in {"bytesBilledLimitExceeded", "accessDenied", "notFound"}:
+            message = f"BigQuery refused {what}: {_first_line(error)}"
+            raise blame(message) from error
+        raise
+    except GoogleAuthError as error:
+        message = f"BigQuery did not accept the credentials at {what}: renew the key or the role."
+        raise CredentialsError(message) from error
+    except (api.ServerError, api.TooManyRequests, api.RetryError) as error:
+        message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
+        raise UnavailableError(message) from error
+    except (http.ConnectionError, http.Timeout, TimeoutError, ConnectionError) as error:
+        message = f"BigQuery can't be reached at {what}: check the network, or try again later."
+        raise UnavailableError(message) from error
+
+
+def _reason(error: Any) -> str:  # noqa: ANN401 - the client's errors are dicts of anything
+    errors = getattr(error, "errors", None) or [{}]
+    return str(errors[0].get("reason", ""))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(getattr(error, "message", error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def run_query(
+    warehouse: Warehouse,
+    step: str,
+    sql: str,
+    parameters: Sequence[Parameter] = (),
+    *,
+    blame: type[EtlError] = SourceError,
+) -> list[dict[str, Any]]:
+    """The rows of a statement, or none for DML, under a job id of our own.
+
+    A submission whose answer was lost is met again by its id. `blame` is what a refusal is raised
+    as; other errors of the statement itself are bugs and stay the client's.
+    """
+    from google.api_core.exceptions import Conflict
+    from google.cloud import bigquery
+
+    client = warehouse.clients.bigquery
+    config = bigquery.QueryJobConfig(
+        query_parameters=list(parameters),
+        labels={"app": "posthog-etl", "step": step[:63]},
+        use_query_cache=False,
+    )
+    if warehouse.settings.max_bytes_billed is not None:
+        config.maximum_bytes_billed = warehouse.settings.max_bytes_billed
+    job_id = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
+    location = warehouse.settings.location
+    with _classified(step, blame):
+        try:
+            job = client.query(
+                sql,
+                job_config=config,
+                job_id=job_id,
+                location=location,
+                job_retry=None,
+                retry=_retry(),
+                timeout=_HTTP_SECONDS,
+            )
+        except Conflict:
+            job = cast("bigquery.QueryJob", client.get_job(job_id, location=location))
+        rows = job.result(retry=_retry(), job_retry=None)
+        warehouse.usage.append((step, job.total_bytes_billed or 0))
+        return [dict(row.items()) for row in rows]
+
+
+def _retry() -> Retry:
+    """The client's own retry, bounded: an address where nobody answers is known in seconds."""
+    from google.cloud.bigquery.retry import DEFAULT_RETRY
+
+    return DEFAULT_RETRY.with_timeout(_RETRY_SECONDS)
+
+
+def scalar(name: str, type_: str, value: str | int | datetime | date | None) -> Parameter:
+    """A query parameter."""
+    from google.cloud import bigquery
+
+    return bigquery.ScalarQueryParameter(name, type_, value)
+
+
+def array(name: str, type_: str, values: Iterable[object]) -> Parameter:
+    """An array parameter."""
+    from google.cloud import bigquery
+
+    return bigquery.ArrayQueryParameter(name, type_, list(values))
+
+
+def day_counts_parameter(name: str, counts: Mapping[str, int]) -> Parameter:
+    """The rows by partition as an array of (`partition_id`, `row_count`)."""
+    from google.cloud import bigquery
+
+    text = bigquery.ScalarQueryParameterType("STRING", name="partition_id")
+    number = bigquery.ScalarQueryParameterType("INT64", name="row_count")
+    return bigquery.ArrayQueryParameter(
+        name,
+        bigquery.StructQueryParameterType(text, number),  # an empty array says it nowhere else
+        [
+            bigquery.StructQueryParameter(
+                None,
+                bigquery.ScalarQueryParameter("partition_id", "STRING", key),
+                bigquery.ScalarQueryParameter("row_count", "INT64", counts[key]),
+            )
+            for key in sorted(counts)
+        ],
+    )
+
+
+def stage_select(
+    warehouse: Warehouse,
+    name: str,
+    sql: str,
+    parameters: Sequence[Parameter] = (),
+    *,
+    layout: str = "",
+) -> TableId:
+    """A staging table made of a SELECT; whatever happens to the run, it expires in a day."""
+    table = warehouse.staging(name)
+    expires = datetime.now(UTC) + timedelta(days=1)
+    statement = f"""CREATE OR REPLACE TABLE {table.sql}
+{layout}
+OPTIONS (expiration_timestamp = TIMESTAMP '{expires:%Y-%m-%d %H:%M:%S}+00')
+AS
+{sql}"""
+    run_query(warehouse, name, statement, parameters)
+    return table
+
+
+def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
+    """The table's real schema. Raises SourceMissingError where there is none to read."""
+    with _classified(f"the metadata of table {table}", SourceMissingError):
+        found = warehouse.clients.bigquery.get_table(
+            str(table), retry=_retry(), timeout=_HTTP_SECONDS
+        )
+    partitioning = found.time_partitioning
+    is_daily = partitioning is not None and partitioning.type_ == "DAY"
+    return TableShape(
+        table=table,
+        columns={column.name: _type_of(column) for column in found.schema},
+        is_table=found.table_type == "TABLE",
+        day_partitioned_by=partitioning.field if is_daily else None,
+        row_count=found.num_rows or 0,
+    )
+
+
+def _type_of(column: bigquery.SchemaField) -> str:
+    return f"ARRAY<{column.field_type}>" if column.mode == "REPEATED" else column.field_type
+
+
+def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
+    """Rows of the events by partition, `__NULL__` for those without a time."""
+    rows = run_query(warehouse, "day_counts", day_counts_sql(events))
+    counts = {row["partition_id"]: row["total_rows"] for row in rows if row["total_rows"]}
+    # The emulator lists no partition of null times: they are what the table has besides.
+    unlisted = events.shape.row_count - sum(counts.values())
+    if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
+        counts[NULL_PARTITION] = unlisted
+    return counts
+
+
+def read_snapshot_time(warehouse: Warehouse) -> datetime:
+    """BigQuery's own time: the moment as of which every source is read."""
+    rows = run_query(warehouse, "snapshot_time", "SELECT CURRENT_TIMESTAMP() AS snapshot_at")
+    snapshot_at: datetime = rows[0]["snapshot_at"]
+    return snapshot_at
+
+
+def ensure_destination(warehouse: Warehouse) -> datetime | None:
+    """Create the dataset and tables that are missing, and add columns that are new.
+
+    Returns when the `sessions` table was created, or None where it was missing until now. Raises
+    DestinationError where a column exists under another type.
+    """
+    from google.cloud import bigquery
+
+    client = warehouse.clients.bigquery
+    dataset = bigquery.DatasetReference(
+        warehouse.settings.project_id, warehouse.settings.aggregated_dataset_id
+    )
+    found = bigquery.Dataset(dataset)
+    found.location = warehouse.settings.location
+    with _classified(f"the destination dataset {dataset.dataset_id}", DestinationError):
+        client.create_dataset(found, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS)
+        created_at = None
+        for name, schema in DESTINATION_TABLES.items():
+            is_new, table = _ensure_table(client, warehouse.table(name), schema)
+            if name == "sessions" and not is_new:
+                created_at = table.created
+    return created_at
+
+
+def sessions_created_at(warehouse: Warehouse) -> datetime:
+    """When the `sessions` table was created: which table it is."""
+    table = warehouse.table("sessions")
+    with _classified(f"table {table}", DestinationError):
+        found = warehouse.clients.bigquery.get_table(
+            str(table), retry=_retry(), timeout=_HTTP_SECONDS
+        )
+    return cast("datetime", found.created)
+
+
+def _ensure_table(
+    client: bigquery.Client, table: TableId, schema: TableSchema
+) -> tuple[bool, bigquery.Table]:
+    from google.api_core.exceptions import NotFound
+    from google.cloud import bigquery
+
+    try:
+        found = client.get_table(str(table), retry=_retry(), timeout=_HTTP_SECONDS)
+    except NotFound:
+        wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
+        wanted.description = schema.description
+        if schema.partitioned_by:
+            wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
+        wanted.clustering_fields = list(schema.clustered_by) or None
+        return True, client.create_table(
+            wanted, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+        )
+    _add_columns(client, table, found, schema)
+    return False, found
+
+
+def _add_columns(
+    client: bigquery.Client, table: TableId, found: bigquery.Table, schema: TableSchema
+) -> None:
+    stored = {column.name: column for column in found.schema}
+    for wanted in schema.fields:
+        column = stored.get(wanted.name)
+        if column is not None and _standard(column.field_type) != wanted.type:
+            message = (
+                f"Column {wanted.name} of table {table} is {column.field_type} and should be "
+                f"{wanted.type}: rename or drop the table, and run again."
+            )
+            raise DestinationError(message)
+    missing = [each for each in schema.fields if each.name not in stored]
+    if missing:
+        found.schema = [*found.schema, *(_schema_field(each) for each in missing)]
+        client.update_table(found, ["schema"], retry=_retry(), timeout=_HTTP_SECONDS)
+
+
+def _standard(type_: str) -> str:
+    legacy = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "STRUCT": "RECORD"}
+    return legacy.get(type_, type_)
+
+
+def _schema_field(wanted: Field) -> bigquery.SchemaField:
+    from google.cloud import bigquery
+
+    return bigquery.SchemaField(
+        wanted.name,
+        wanted.type,
+        mode="REPEATED" if wanted.is_repeated else "NULLABLE",
+        description=wanted.description,
+        fields=[_schema_field(each) for each in wanted.fields],
+    )
+
+
+def read_state(warehouse: Warehouse) -> State | None:
+    """What the last successful run saw; None before the first."""
+    sql = f"""SELECT run_id, metrics_version, sessions_created_at, days
+FROM {warehouse.table(STATE_TABLE).sql}"""
+    rows = run_query(warehouse, "state", sql, blame=DestinationError)
+    if not rows:
+        return None
+    days = {day["partition_id"]: day["row_count"] for day in rows[0].pop("days")}
+    return State(days=days, **rows[0])
+
+
+def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -> TableId:
+    """An empty staging table that load jobs append to."""
+    from google.cloud import bigquery
+
+    table = warehouse.staging(name)
+    wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
+    wanted.expires = datetime.now(UTC) + timedelta(days=1)
+    with _classified(f"staging table {table}", DestinationError):
+        warehouse.clients.bigquery.create_table(
+            wanted, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+        )
+    return table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Download:
+    """A batch as an Arrow-backed frame, its rows in any order, and what a reader should know."""
+
+    rows: pd.DataFrame
+    warning: str | None = None
+
+
+def download_batch(
+    warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
+) -> Download:
+    """One batch of a staging table, by the Storage Read API; where that is not allowed by REST."""
+    import pandas as pd
+    from google.api_core.exceptions import PermissionDenied
+
+    warning = None
+    with _classified(f"the download of batch {batch}", SourceError):
+        try:
+            rows = _read_storage(warehouse, table, f"batch = {batch}", columns)
+        except PermissionDenied:
+            warning = (
+                "The Storage Read API is not allowed (role readSessionUser is missing): "
+                "batches were read by REST, which is slower."
+            )
+            rows = _read_rest(warehouse, table, f"batch = {batch}", columns)
+    frame = rows.to_pandas(types_mapper=pd.ArrowDtype, split_blocks=True)
+    return Download(rows=frame, warning=warning)
+
+
+def _read_storage(
+    warehouse: Warehouse, table: TableId, where: str, columns: Sequence[str]
+) -> pa.Table:
+    import pyarrow as pa
+    from google.cloud.bigquery_storage import DataFormat, ReadSession
+
+    storage = warehouse.clients.storage
+    session = storage.create_read_session(
+        parent=f"projects/{table.project}",
+        read_session=ReadSession(
+            table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.name}",
+            data_format=DataFormat.ARROW,
+            read_options=ReadSession.TableReadOptions(
+                selected_fields=list(columns), row_restriction=where
+            ),
+        ),
+        timeout=_HTTP_SECONDS,
+    )
+    schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+
+    def read(stream: str) -> list[pa.RecordBatch]:
+        return [
+            pa.ipc.read_record_batch(
+                pa.py_buffer(message.arrow_record_batch.serialized_record_batch), schema
+            )
+            for message in storage.read_rows(stream)
+        ]
+
+    with ThreadPoolExecutor(max_workers=max(1, len(session.streams))) as pool:
+        streams = pool.map(read, [stream.name for stream in session.streams])
+        pages = [page for stream in streams for page in stream]
+    return pa.Table.from_batches(pages, schema=schema).select(list(columns))
+
+
+def _read_rest(
+    warehouse: Warehouse, table: TableId, where: str, columns: Sequence[str]
+) -> pa.Table:
+    client = warehouse.clients.bigquery
+    sql = f"SELECT {', '.join(columns)} FROM {table.sql} WHERE {where}"
+    job = client.query(sql, location=warehouse.settings.location, timeout=_HTTP_SECONDS)
+    return job.result(retry=_retry()).to_arrow(create_bqstorage_client=False)
+
+
+def start_load(
+    warehouse: Warehouse, table: TableId, rows: pd.DataFrame, *, part: int, schema: TableSchema
+) -> Callable[[], int]:
+    """Start appending rows to a staging table by a Parquet load job; call to wait for its bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from google.api_core.exceptions import Conflict
+    from google.cloud import bigquery
+
+    client = warehouse.clients.bigquery
+    options = bigquery.ParquetOptions()
+    options.enable_list_inference = True
+    config = bigquery.LoadJobConfig(
+        schema=[_schema_field(each) for each in schema.fields],
+        source_format="PARQUET",
+        write_disposition="WRITE_APPEND",
+        labels={"app": "posthog-etl", "step": "load"},
+    )
+    config.parquet_options = options
+    file = BytesIO()
+    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file)
+    size = file.tell()
+    job_id = f"posthog_etl_{warehouse.run_id}_load_{part}"
+    location = warehouse.settings.location
+    what = f"the load of batch {part}"
+    with _classified(what, DestinationError):
+        try:
+            job = client.load_table_from_file(
+                file,
+                str(table),
+                rewind=True,
+                size=size,
+                job_id=job_id,
+                location=location,
+                job_config=config,
+                timeout=_HTTP_SECONDS,
+            )
+        except Conflict:
+            job = cast("bigquery.LoadJob", client.get_job(job_id, location=location))
+
+    def wait() -> int:
+        with _classified(what, DestinationError):
+            job.result(retry=_retry())
+        return size
+
+    return wait
+
+
+def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
+    """Drop staging tables that are done with; those that can't be dropped expire."""
+    from google.api_core.exceptions import GoogleAPICallError
+
+    for table in tables:
+        with suppress(GoogleAPICallError):
+            warehouse.clients.bigquery.delete_table(
+                str(table), not_found_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+            )
+
+
+def has_rows_of_another_version(warehouse: Warehouse, metrics_version: str) -> bool:
+    """Whether `sessions` holds any row that another version of the metrics built."""
+    sql = f"""SELECT COUNT(*) AS row_count
+FROM {warehouse.table("sessions").sql}
+WHERE _metrics_version != @metrics_version"""
+    version = scalar("metrics_version", "STRING", metrics_version)
+    rows = run_query(warehouse, "versions", sql, [version], blame=DestinationError)
+    return bool(rows[0]["row_count"])
+
+
+def read_newest_event(
+    warehouse: Warehouse, events: Source, plan: Plan, now: datetime
+) -> datetime | None:
+    """The time of the newest event that is not in the future; None where there is none."""
+    days = [day for day in plan.known_days if day <= now.date()][-1:]
+    event_at = events.column("event_at")
+    sql = f"""SELECT MAX({event_at}) AS newest_at
+FROM {events.shape.table.sql}
+WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
+    rows = run_query(warehouse, "newest_event", sql, [scalar("now", "TIMESTAMP", now)])
+    newest_at: datetime | None = rows[0]["newest_at"]
+    return newest_at
+
+
+def start_ledger(warehouse: Warehouse, report: RunReport) -> None:
+    """Write the run's row, as running."""
+    values = _ledger_values(report)
+    sql = f"""INSERT INTO {warehouse.table("etl_runs").sql} ({", ".join(values)})
+VALUES ({", ".join(f"@{name}" for name in values)})"""
+    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+
+
+def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
+    """Bring the run's row up to date: what came of it."""
+    values = _ledger_values(report)
+    changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
+    sql = f"UPDATE {warehouse.table('etl_runs').sql}\nSET {changes}\nWHERE run_id = @run_id"
+    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+
+
+def _ledger_values(report: RunReport) -> dict[str, Parameter]:
+    texts = {
+        "run_id": report.run_id,
+        "job": report.job,
+        "status": report.status,
+        "kind": report.kind,
+        "engine": report.engine,
+        "error": report.error,
+        "report": json.dumps(report.to_json()),
+    }
+    times = {"started_at": report.started_at, "finished_at": report.finished_at}
+    return {
+        **{name: scalar(name, "STRING", value) for name, value in texts.items()},
+        **{name: scalar(name, "TIMESTAMP", value) for name, value in times.items()},
+    }

@@ -1,0 +1,180 @@
+"""What must hold before a run is visible, and the transaction that makes it so: SQL text. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.errors import AuditError
+from pipeline.plan import Plan, dates_sql
+from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable, Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagingTables:
+    """The tables of one run that nobody else reads, as they stand in SQL."""
+
+    projected: str
+    touched: str
+    planned: str
+    batches: str
+    aggregated: str
+    user_keys: str
+    documents: str
+    channels: str
+    concerned: str
+    staged: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditFigures:
+    """What is counted, each independently of the others, before a run is published."""
+
+    touched: int
+    emptied: int  # touched, with no valid row left
+    planned: int
+    quarantined: int
+    concerned: int
+    staged: int
+    distinct_keys: int
+    null_keys: int
+    backwards: int  # sessions that end before they start
+    planned_rows: int
+    quarantined_rows: int
+    duplicate_rows: int
+    batched_rows: int
+    aggregated_events: int
+
+
+def audit_sql(tables: StagingTables) -> str:
+    """A SELECT of one row: AuditFigures, by name."""
+    return f"""WITH planned AS (
+  SELECT
+    COUNT(*) AS planned,
+    COUNTIF(is_quarantined) AS quarantined,
+    IFNULL(SUM(row_count), 0) AS planned_rows,
+    IFNULL(SUM(IF(is_quarantined, row_count, 0)), 0) AS quarantined_rows
+  FROM {tables.planned}
+),
+copies AS (
+  SELECT session_id, uuid, COUNT(*) AS row_count
+  FROM {tables.projected}
+  WHERE reason IS NULL AND session_id IN (SELECT session_id FROM {tables.touched})
+  GROUP BY session_id, uuid
+),
+repeats AS (
+  SELECT IFNULL(SUM(c.row_count - 1), 0) AS duplicate_rows
+  FROM copies AS c
+  JOIN {tables.planned} AS s ON s.session_id = c.session_id
+  WHERE NOT s.is_quarantined
+),
+staged AS (
+  SELECT
+    COUNT(*) AS staged,
+    COUNT(DISTINCT session_id) AS distinct_keys,
+    COUNTIF(session_id IS NULL OR session_date IS NULL) AS null_keys,
+    COUNTIF(ended_at < started_at) AS backwards
+  FROM {tables.staged}
+)
+SELECT
+  planned.planned, planned.quarantined, planned.planned_rows, planned.quarantined_rows,
+  staged.staged, staged.distinct_keys, staged.null_keys, staged.backwards,
+  (SELECT COUNT(*) FROM {tables.touched}) AS touched,
+  (
+    SELECT COUNTIF(session_id NOT IN (SELECT session_id FROM copies))
+    FROM {tables.touched}
+  ) AS emptied,
+  (SELECT COUNT(*) FROM {tables.concerned}) AS concerned,
+  (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
+  (SELECT COUNT(*) FROM {tables.batches}) AS batched_rows,
+  (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events
+FROM planned, staged"""
+
+
+def check_audit(
+    figures: AuditFigures, plan: Plan, rows_by_day: Mapping[dt.date, int], read: Iterable[dt.date]
+) -> None:
+    """Nothing, or an AuditError that names every rule that does not hold.
+
+    `rows_by_day`: everything projected; `read`: the changed days that were read whole.
+    """
+    f = figures
+    rules = {
+        f"{f.staged} sessions were staged under {f.distinct_keys} ids": f.staged == f.distinct_keys,
+        f"{f.null_keys} sessions were staged without id or date": f.null_keys == 0,
+        f"{f.backwards} sessions end before they start": f.backwards == 0,
+        f"{f.planned_rows} valid rows are not {f.aggregated_events} aggregated events"
+        f" + {f.quarantined_rows} quarantined + {f.duplicate_rows} duplicates": f.planned_rows
+        == f.aggregated_events + f.quarantined_rows + f.duplicate_rows,
+        f"{f.batched_rows} events were batched and {f.aggregated_events} aggregated": f.batched_rows
+        == f.aggregated_events,
+        f"{f.staged} sessions staged are not {f.touched} touched - {f.quarantined} quarantined"
+        f" - {f.emptied} emptied + {f.concerned} concerned": f.staged
+        == f.touched - f.quarantined - f.emptied + f.concerned,
+    }
+    for day in read:
+        listed, projected = plan.rows_of(day), rows_by_day.get(day, 0)
+        rules[f"{day} has {listed} rows by its metadata and {projected} were read"] = (
+            projected >= listed
+        )
+    broken = [rule for rule, holds in rules.items() if not holds]
+    if broken:
+        message = f"Nothing was published, because an audit failed: {'; '.join(broken)}."
+        raise AuditError(message)
+
+
+def publish_sql(
+    plan: Plan,
+    tables: StagingTables,
+    *,
+    sessions: str,
+    quarantined: str,
+    state: str,
+    session_dates: Iterable[dt.date],
+) -> str:
+    """One transaction: the touched and concerned sessions out, the staged ones in, state along.
+
+    `session_dates`: the partitions that the sessions to replace are stored in. The state moves
+    with ordinary runs alone: @run_id, @metrics_version, @sessions_created_at, @days.
+    """
+    names = ", ".join(column.name for column in SESSIONS.fields)
+    replaced = (
+        "TRUE"
+        if plan.is_full_load
+        else f"""{dates_sql("session_date", session_dates)}
+  AND (
+    session_id IN (SELECT session_id FROM {tables.touched})
+    OR session_id IN (SELECT session_id FROM {tables.concerned})
+  )"""
+    )
+    statements = [
+        "BEGIN TRANSACTION",
+        f"DELETE FROM {sessions}\nWHERE {replaced}",
+        f"INSERT INTO {sessions} ({names})\nSELECT {names}\nFROM {tables.staged}",
+        *_quarantine_sql(plan, tables, quarantined),
+        *(_state_sql(state) if plan.is_ordinary else ()),
+        "COMMIT TRANSACTION",
+    ]
+    return ";\n".join(statements) + ";"
+
+
+def _quarantine_sql(plan: Plan, tables: StagingTables, quarantined: str) -> list[str]:
+    names = ", ".join(column.name for column in QUARANTINED_SESSIONS.fields)
+    insert = f"""INSERT INTO {quarantined} ({names})
+SELECT session_id, first_at, last_at, row_count, quarantine_reason, @run_id
+FROM {tables.planned}
+WHERE is_quarantined"""
+    return [f"DELETE FROM {quarantined}\nWHERE TRUE", insert] if plan.is_full_load else [insert]
+
+
+def _state_sql(state: str) -> list[str]:
+    names = ", ".join(column.name for column in STATE.fields)
+    return [
+        f"DELETE FROM {state}\nWHERE TRUE",
+        f"""INSERT INTO {state} ({names})
+SELECT @run_id, @metrics_version, @sessions_created_at, @days""",
+    ]

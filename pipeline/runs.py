@@ -1,0 +1,257 @@
+"""One run: what was asked for (`RunRequest`), what came of it (`RunReport`). Not how it is done."""
+
+import json
+import math
+import re
+import reprlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, Never, Self
+
+from pipeline import VERSION
+from pipeline.errors import FailureStatus, RequestError
+from pipeline.settings import ENGINES, Engine
+
+type RunStatus = Literal["running", "succeeded", "duplicate"] | FailureStatus
+type RunKind = Literal["full_load", "incremental", "dates", "limit", "nothing_new"]
+
+FIRST_DAY: Final = date(2018, 1, 1)
+"""No source row is read from before this day: PostHog is younger."""
+
+_MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
+_LIKE: Final = 'an object like {} or {"limit": 100}'
+_JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequest:
+    """What a run is asked to do: without arguments, whatever changed since the last one."""
+
+    full_load: bool = False
+    """Rebuild every session, whatever the last run saw."""
+    limit: int | None = None
+    """Only so many sessions: those with the latest start."""
+    start_date: date | None = None
+    """First UTC day to load, inclusive."""
+    end_date: date | None = None
+    """Last UTC day to load, inclusive; None with a start: up to the day of the run."""
+    engine: Engine | None = None
+    """What aggregates; None: the deployment's setting."""
+    force: bool = False
+    """Run also where this trigger has succeeded before."""
+    dry_run: bool = False
+    """Everything up to the audit; publish nothing."""
+    job: str = "sessions"
+    params: Mapping[str, object] = field(default_factory=dict)
+    """What only this job understands."""
+
+    def __post_init__(self) -> None:
+        """Raise a RequestError for the first thing that makes no sense, and freeze `params`."""
+        object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
+        _check_limit(self.limit)
+        _check_dates(self.start_date, self.end_date)
+        if self.full_load and (self.limit is not None or self.start_date is not None):
+            _refuse("full_load takes every session: leave out limit, start_date and end_date.")
+        if self.engine is not None and self.engine not in ENGINES:
+            _refuse(f"engine must be {' or '.join(ENGINES)}, or left out for the default.")
+        if not _JOB_NAME.fullmatch(self.job):
+            _refuse("job must be the name of a job, like sessions, or left out.")
+
+    @classmethod
+    def from_json(cls, body: bytes) -> Self:
+        """Read the body of a POST: an object of these fields and no others; empty is `{}`."""
+        asked = _parse_object(body)
+        for name in asked:
+            if name not in _READERS:
+                _refuse(f"There is no field {reprlib.repr(name)}: use {', '.join(_READERS)}.")
+        read: dict[str, Any] = {name: _READERS[name](name, asked[name]) for name in asked}
+        return cls(**read)
+
+    def to_json(self) -> dict[str, object]:
+        """Every field, JSON-ready: reading it back gives an equal request."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def _refuse(sentence: str) -> Never:
+    raise RequestError(sentence)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and not 1 <= limit <= _MOST_SESSIONS:
+        _refuse("limit must be a whole number of sessions, at least 1; leave it out for all.")
+
+
+def _check_dates(start: date | None, end: date | None) -> None:
+    if end is not None and start is None:
+        _refuse("end_date needs a start_date: add one, or leave both out.")
+    if start is not None and start < FIRST_DAY:
+        _refuse(f"start_date must not be before {FIRST_DAY}: no earlier row is read.")
+    if start is not None and end is not None and end < start:
+        _refuse("end_date must not be before start_date: swap them.")
+
+
+def _parse_object(body: bytes) -> dict[str, object]:
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(
+            body,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_number,
+            parse_float=_finite,
+        )
+    except (ValueError, RecursionError) as error:
+        msg = f"The body is not JSON{_place(error)}: send {_LIKE}."
+        raise RequestError(msg) from error
+    if not isinstance(value, dict):
+        _refuse(f"The body must be a JSON object: send {_LIKE}.")
+    return value
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f" (line {error.lineno}, column {error.colno})"
+    return ""
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        if name in found:
+            _refuse(f"{reprlib.repr(name)} stands twice in one object: leave one out.")
+        found[name] = value
+    return found
+
+
+def _refuse_number(text: str) -> Never:
+    _refuse(f"{text} is not a JSON number: send a finite one, or null.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        _refuse_number(reprlib.repr(text))
+    return number
+
+
+def _flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        _refuse(f"{name} must be true or false.")
+    return value
+
+
+def _count(name: str, value: object) -> int | None:
+    if value is not None and type(value) is not int:  # a bool is no number here
+        _refuse(f"{name} must be a whole number, or left out.")
+    return value
+
+
+def _day(name: str, value: object) -> date | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str) and date.fromisoformat(value).isoformat() == value:
+            return date.fromisoformat(value)
+    except ValueError:
+        pass  # the 31st of February, or no date at all
+    _refuse(f"{name} must be a day, like 2026-01-31, or left out.")
+
+
+def _name(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        _refuse(f"{name} must be a text.")
+    return value
+
+
+def _name_or_none(name: str, value: object) -> str | None:
+    return None if value is None else _name(name, value)
+
+
+def _object(name: str, value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        _refuse(f"{name} must be a JSON object, or left out.")
+    return value
+
+
+_READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
+    "full_load": _flag,
+    "limit": _count,
+    "start_date": _day,
+    "end_date": _day,
+    "engine": _name_or_none,
+    "force": _flag,
+    "dry_run": _flag,
+    "job": _name,
+    "params": _object,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReport:
+    """What one step of a run took; rows and bytes are None where the step has none."""
+
+    name: str
+    seconds: float
+    rows: int | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run did, for people, the ledger and the answer of the service alike."""
+
+    run_id: str
+    job: str = "sessions"
+    status: RunStatus
+    request: RunRequest
+    engine: Engine
+    kind: RunKind | None = None
+    """None where the run ended before it knew."""
+    reason: str | None = None
+    """Why it was a full load, where nobody asked for one."""
+    started_at: datetime
+    finished_at: datetime | None = None
+    """None while it runs."""
+    changed_days: int = 0
+    read_days: int = 0
+    """The changed days and those read for the sessions that touch them."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Source rows: `total`, and by what became of them."""
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """Sessions: `touched`, `staged`, `emptied`, `quarantined`, `concerned`, and `total` stored."""
+    firebase: Mapping[str, int] = field(default_factory=dict)
+    """Users and documents: read, changed, and those without what they need to count."""
+    steps: tuple[StepReport, ...] = ()
+    bytes_processed: int = 0
+    cost_usd: float = 0.0
+    newest_event_at: datetime | None = None
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+    dry_run: bool = False
+    metrics_version: str | None = None
+    version: str = VERSION
+
+    @property
+    def seconds(self) -> float | None:
+        """From start to end; None while it runs."""
+        return self.finished_at and (self.finished_at - self.started_at).total_seconds()
+
+    def to_json(self) -> dict[str, object]:
+        """Every field and `seconds`, JSON-ready; times are ISO 8601 in UTC."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)} | {
+            "seconds": self.seconds
+        }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, (RunRequest, StepReport)):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (tuple, list)) else value
