@@ -1,0 +1,1 @@
+"""The tests: real parts, fixed clocks, one sentence of the specification each."""

@@ -1,0 +1,585 @@
+"""What `posthog_aggregated.sessions` must contain, slowly and plainly: no engine, no pandas.
+
+Written from the documents alone. Rows are dicts shaped like PostHog's export and the Firebase
+tables; times are aware datetimes or ISO text. Every list and every choice follows a total order,
+so the order of the input never matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+
+type Row = dict[str, Any]
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+SECOND = 1_000_000  # all times are integer microseconds since EPOCH
+DAY = 86_400 * SECOND
+FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+INGESTION_TOLERANCE = DAY
+QUARANTINE_SPAN = 3 * DAY
+QUARANTINE_ROWS = 100_000
+GAP_CAP = 30 * SECOND
+ENGAGED = 10 * SECOND
+ENGAGED_VIEWS = 2
+CREATION_TOLERANCE = 60 * SECOND
+MINIMUM_PHONE_DIGITS = 7
+
+JUNK_IDS = {"null", "undefined", "anonymous", "guest", "0", ""}
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+PHONE_LIKE = re.compile(r"[0-9 +\-.()]+")
+
+SESSION_ID = ("$session_id", "session_id", "sessionId")
+SCREEN = ("$screen_name", "screen_name")
+TOUCH_Y = ("$touch_y", "touch_y")
+HEIGHT = ("$screen_height", "$viewport_height")
+SCROLL_DEPTH = ("$prev_pageview_max_scroll_percentage",)
+CONTENT_DEPTH = ("$prev_pageview_max_content_percentage",)
+
+VIEWS = {"$pageview", "$screen"}
+INVITATIONS = {"invite_friends", "send_invite_to_event", "invite_friends_for_report"}
+REASONS = ("bad_timestamp", "no_session", "excluded", "quarantined", "duplicate", "aggregated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exclusions:
+    """The `EXCLUDE_*` settings: nothing by default."""
+
+    exclude_distinct_ids: frozenset[str] = frozenset()
+    exclude_libs: frozenset[str] = frozenset()
+    exclude_emulators: bool = False
+    exclude_bots: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One valid row: of a session, at a credible time, excluded by no setting."""
+
+    session_id: str
+    uuid: str
+    name: str
+    distinct_id: str | None
+    at: int
+    ingested_at: int | None
+    text_hash: str
+    properties: Mapping[str, str]
+
+    def first_of(self, names: Iterable[str]) -> str | None:
+        """Return the first non-empty scalar of the property's names."""
+        return _first_scalar(self.properties, names)
+
+    def number(self, names: Iterable[str]) -> float | None:
+        """Return the property as a finite number, or None; a bad value tries no second name."""
+        text = self.first_of(names)
+        if text is None or not NUMBER.fullmatch(text) or not isfinite(float(text)):
+            return None
+        return float(text)
+
+
+@dataclass(slots=True, kw_only=True)
+class Sorting:
+    """Every row of the input, counted by reason; valid rows by session."""
+
+    reasons: Counter[str] = field(default_factory=Counter)
+    sessions: dict[str, list[Event]] = field(default_factory=dict)
+    quarantined: dict[str, list[Event]] = field(default_factory=dict)
+
+
+def expected_sessions(
+    events: Iterable[Row],
+    users: Iterable[Row],
+    documents: Iterable[Row],
+    posthog_sessions: Iterable[Row],
+    *,
+    exclusions: Exclusions | None = None,
+    bad: MutableMapping[str, int] | None = None,
+) -> dict[str, Row]:
+    """Return the row of each session, by session id, without the columns of the run itself.
+
+    `bad` receives how many users have no id (`users`), and how many documents no id, creator or
+    creation time (`documents`): they count nowhere.
+    """
+    people = Users(users)
+    created = _documents(documents)
+    channels = _channels(posthog_sessions)
+    if bad is not None:
+        bad["users"] = people.bad
+        bad["documents"] = created.bad
+    rows: dict[str, Row] = {}
+    for session_id, valid in _sort_out(events, exclusions).sessions.items():
+        ordered = _in_order(_deduplicated(valid))
+        row: Row = {"session_id": session_id} | _event_columns(ordered) | {"_days": _days(valid)}
+        row |= people.columns(row["distinct_ids"], ordered[0].at)
+        row |= created.columns(row["user_id"], ordered[0].at, ordered[-1].at)
+        row["channel_type"] = channels.get(session_id)
+        rows[session_id] = row
+    return rows
+
+
+def quarantined(
+    events: Iterable[Row], *, exclusions: Exclusions | None = None
+) -> dict[str, tuple[datetime, datetime, int, str]]:
+    """Return first and last time, number of valid rows and reason of each quarantined session."""
+    result = {}
+    for session_id, valid in _sort_out(events, exclusions).quarantined.items():
+        times = [event.at for event in valid]
+        reason = _quarantine_reason(valid)
+        assert reason is not None
+        result[session_id] = (_time(min(times)), _time(max(times)), len(valid), reason)
+    return result
+
+
+def reasons(events: Iterable[Row], *, exclusions: Exclusions | None = None) -> dict[str, int]:
+    """Return how many rows fell under each reason: together, all rows."""
+    counted = _sort_out(events, exclusions).reasons
+    return {reason: counted[reason] for reason in REASONS}
+
+
+# Raw rows ----------------------------------------------------------------------------------------
+
+
+def properties_text(row: Row) -> str:
+    """Return the row's properties as the text that the source holds, '' for none."""
+    properties = row.get("properties")
+    if properties is None or isinstance(properties, str):
+        return properties or ""
+    return json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
+
+
+def _sort_out(events: Iterable[Row], exclusions: Exclusions | None) -> Sorting:
+    sorting = Sorting()
+    valid: dict[str, list[Event]] = {}
+    for row in events:
+        outcome = _read(row, exclusions or Exclusions())
+        if isinstance(outcome, str):
+            sorting.reasons[outcome] += 1
+        else:
+            valid.setdefault(outcome.session_id, []).append(outcome)
+    for session_id, rows in valid.items():
+        if _quarantine_reason(rows):
+            sorting.quarantined[session_id] = rows
+            sorting.reasons["quarantined"] += len(rows)
+        else:
+            sorting.sessions[session_id] = rows
+            kept = len(_deduplicated(rows))
+            sorting.reasons["aggregated"] += kept
+            sorting.reasons["duplicate"] += len(rows) - kept
+    return sorting
+
+
+def _read(row: Row, exclusions: Exclusions) -> Event | str:
+    """Return the event, or the reason that sets its row aside: the first that holds."""
+    at = _micros(row.get("timestamp"))
+    ingested_at = _micros(row.get("bq_ingested_timestamp"))
+    if at is None or at < FIRST_CREDIBLE_AT:
+        return "bad_timestamp"
+    if ingested_at is not None and at > ingested_at + INGESTION_TOLERANCE:
+        return "bad_timestamp"
+    text = properties_text(row)
+    properties = _scalars(text)
+    session_id = _first_scalar(properties, SESSION_ID)
+    if session_id is None:
+        return "no_session"
+    distinct_id = row.get("distinct_id") or None
+    if _is_excluded(distinct_id, properties, exclusions):
+        return "excluded"
+    name = row.get("event") or ""
+    line = "|".join((session_id, name, distinct_id or "", str(at), text))
+    text_hash = hashlib.md5(line.encode(), usedforsecurity=False).hexdigest()
+    return Event(
+        session_id=session_id,
+        uuid=row.get("uuid") or text_hash,
+        name=name,
+        distinct_id=distinct_id,
+        at=at,
+        ingested_at=ingested_at,
+        text_hash=text_hash,
+        properties=properties,
+    )
+
+
+def _is_excluded(
+    distinct_id: str | None, properties: Mapping[str, str], exclusions: Exclusions
+) -> bool:
+    emulator = properties.get("$is_emulator", "").lower() in {"true", "1"}
+    bot = properties.get("$browser_type") == "bot"
+    return (
+        distinct_id in exclusions.exclude_distinct_ids
+        or properties.get("$lib") in exclusions.exclude_libs
+        or (exclusions.exclude_emulators and emulator)
+        or (exclusions.exclude_bots and bot)
+    )
+
+
+def _scalars(text: str) -> dict[str, str]:
+    """Return the non-empty scalars of a JSON object as text; malformed JSON has none."""
+    try:
+        # Numbers stay as they are written; NaN and Infinity are not JSON.
+        loaded = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except ValueError:
+        return {}
+    if not isinstance(loaded, dict):
+        return {}
+    texts = {key: str(v).lower() if isinstance(v, bool) else v for key, v in loaded.items()}
+    return {key: value for key, value in texts.items() if isinstance(value, str) and value}
+
+
+def _refuse(constant: str) -> str:
+    raise ValueError(constant)
+
+
+def _first_scalar(properties: Mapping[str, str], names: Iterable[str]) -> str | None:
+    return next((properties[name] for name in names if name in properties), None)
+
+
+def _quarantine_reason(rows: list[Event]) -> str | None:
+    times = [row.at for row in rows]
+    if max(times) - min(times) > QUARANTINE_SPAN:
+        return "span"
+    if len(rows) > QUARANTINE_ROWS:
+        return "rows"
+    return None
+
+
+def _deduplicated(rows: list[Event]) -> list[Event]:
+    """Return one row per uuid: latest ingestion, then latest time, then greatest MD5."""
+    copies: dict[str, list[Event]] = {}
+    for row in rows:
+        copies.setdefault(row.uuid, []).append(row)
+    return [
+        max(group, key=lambda row: (_nulls_first(row.ingested_at), row.at, row.text_hash))
+        for group in copies.values()
+    ]
+
+
+def _in_order(events: list[Event]) -> list[Event]:
+    return sorted(events, key=lambda event: (event.at, event.uuid))
+
+
+def _days(valid: list[Event]) -> list[Row]:
+    counted = Counter(_time(row.at).date() for row in valid)
+    return [{"day": day, "row_count": count} for day, count in sorted(counted.items())]
+
+
+# The columns that follow from the events ---------------------------------------------------------
+
+
+def _event_columns(events: list[Event]) -> Row:
+    """Return every column that the session's events alone decide; they come in event order."""
+    return (
+        _who(events) | _when(events) | _volume(events) | _where(events) | _device(events)
+        | _scrolling(events) | _behaviour(events) | _quality(events)
+    )  # fmt: skip
+
+
+def _who(events: list[Event]) -> Row:
+    used = [event.distinct_id for event in reversed(events) if event.distinct_id]
+    latest_first = list(dict.fromkeys(used))
+    pairs = {
+        (anonymous_id, event.distinct_id)
+        for event in events
+        if event.name == "$identify"
+        and (anonymous_id := event.first_of(["$anon_distinct_id"]))
+        and event.distinct_id
+    }
+    return {
+        "distinct_id": latest_first[0] if latest_first else None,
+        "distinct_ids": latest_first[::-1],
+        "identified": [{"anonymous_id": a, "distinct_id": d} for a, d in sorted(pairs)],
+    }
+
+
+def _when(events: list[Event]) -> Row:
+    started_at, ended_at = events[0].at, events[-1].at
+    gaps = [after.at - before.at for before, after in itertools.pairwise(events)]
+    return {
+        "session_date": _time(started_at).date(),
+        "started_at": _time(started_at),
+        "ended_at": _time(ended_at),
+        "duration_seconds": (ended_at - started_at) / SECOND,
+        "engaged_seconds": sum(min(gap, GAP_CAP) for gap in gaps) / SECOND,
+    }
+
+
+def _volume(events: list[Event]) -> Row:
+    counted = Counter(event.name for event in events)
+    return {
+        "event_count": len(events),
+        "event_counts": [{"event": name, "count": n} for name, n in sorted(counted.items())],
+        "pageview_count": counted["$pageview"],
+        "screen_count": counted["$screen"],
+        "autocapture_count": counted["$autocapture"],
+        "rageclick_count": counted["$rageclick"],
+    }
+
+
+def _where(events: list[Event]) -> Row:
+    views = [event for event in events if event.name in VIEWS] or events
+    pageviews = [event for event in events if event.name == "$pageview"]
+    screens = _values(views, SCREEN)
+    urls = _values(views, ["$current_url"])
+    return {
+        "unique_screens": len(set(_values(events, SCREEN))),
+        "unique_pages": len(set(_values(pageviews, ["$pathname"]))),
+        "entry_screen": _first(screens),
+        "exit_screen": _last(screens),
+        "entry_url": _first(urls),
+        "exit_url": _last(urls),
+        "referring_domain": _first(_values(views, ["$referring_domain"])),
+        "utm_source": _first(_values(views, ["utm_source"])),
+        "utm_medium": _first(_values(views, ["utm_medium"])),
+        "utm_campaign": _first(_values(views, ["utm_campaign"])),
+    }
+
+
+def _device(events: list[Event]) -> Row:
+    return {
+        "lib": _first(_values(events, ["$lib"])),
+        "os": _first(_values(events, ["$os", "$os_name"])),
+        "device_type": _first(_values(events, ["$device_type"])),
+        "app_version": _first(_values(events, ["$app_version"])),
+        "country": _first(_values(events, ["$geoip_country_name", "$geoip_country_code"])),
+        "city": _first(_values(events, ["$geoip_city_name"])),
+    }
+
+
+def _scrolling(events: list[Event]) -> Row:
+    max_scroll_depth = _deepest(event.number(SCROLL_DEPTH) for event in events)
+    scroll_count = sum(map(_is_scroll, events))
+    return {
+        "max_scroll_depth": max_scroll_depth,
+        "max_content_depth": _deepest(event.number(CONTENT_DEPTH) for event in events),
+        "scroll_count": scroll_count,
+        "touch_count": sum(
+            event.name == "$autocapture" and event.number(TOUCH_Y) is not None for event in events
+        ),
+        "touch_reach": _deepest(map(_reach, events)),
+        "scrolled": scroll_count > 0 or (max_scroll_depth or 0) > 0,
+    }
+
+
+def _is_scroll(event: Event) -> bool:
+    gesture = event.name == "$autocapture" and event.first_of(["$event_type"])
+    return event.name == "scroll" or gesture in {"scroll", "swipe"}
+
+
+def _reach(event: Event) -> float | None:
+    touch, height = event.number(TOUCH_Y), event.number(HEIGHT)
+    if touch is None or height is None or height <= 0:
+        return None
+    return touch / height
+
+
+def _behaviour(events: list[Event]) -> Row:
+    counted = Counter(event.name for event in events)
+    return {
+        "viewed_event": counted["view_event"] > 0,
+        "events_viewed": counted["view_event"],
+        "joined_event": counted["join_event"] > 0,
+        "events_joined": counted["join_event"],
+        "invited_someone": not INVITATIONS.isdisjoint(counted),
+        "enabled_contacts": any(
+            "contact" in name.lower() and "enable" in name.lower() for name in counted
+        ),
+        "visited_discover": "Discover" in _values(events, SCREEN),
+        "started_quiz": counted["start_quiz"] > 0,
+        "completed_quiz": counted["finish_quiz"] > 0,
+        "quiz_seconds": _quiz_seconds(events),
+    }
+
+
+def _quiz_seconds(events: list[Event]) -> float | None:
+    start = next((i for i, event in enumerate(events) if event.name == "start_quiz"), None)
+    if start is None:
+        return None
+    finished_at = next((e.at for e in events[start:] if e.name == "finish_quiz"), None)
+    return None if finished_at is None else (finished_at - events[start].at) / SECOND
+
+
+def _quality(events: list[Event]) -> Row:
+    when, volume = _when(events), _volume(events)
+    seen = volume["pageview_count"] + volume["screen_count"]
+    acts = seen + volume["autocapture_count"]
+    stayed = when["duration_seconds"] >= ENGAGED / SECOND
+    return {
+        "is_bounce": None if acts == 0 else not (acts > 1 or stayed),
+        "is_engaged": when["engaged_seconds"] >= ENGAGED / SECOND or seen >= ENGAGED_VIEWS,
+    }
+
+
+def _values(events: Iterable[Event], names: Iterable[str]) -> list[str]:
+    """Return the property's known values in event order."""
+    found = (event.first_of(names) for event in events)
+    return [value for value in found if value is not None]
+
+
+def _first(values: list[str]) -> str | None:
+    return values[0] if values else None
+
+
+def _last(values: list[str]) -> str | None:
+    return values[-1] if values else None
+
+
+def _deepest(shares: Iterable[float | None]) -> float | None:
+    """Return the greatest known share, each clipped to 0..1."""
+    return max((min(max(share, 0.0), 1.0) for share in shares if share is not None), default=None)
+
+
+# The columns that follow from the small tables ---------------------------------------------------
+
+
+class Users:
+    """The Firebase users, and which of them a distinct id means."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        """Keep one row per user id."""
+        rows = list(rows)
+        named = [row for row in rows if row.get("user_id")]
+        self.bad = len(rows) - len(named)
+        self.by_id = _latest_by(named, "user_id", _user_text)
+
+    def match(self, distinct_id: str) -> tuple[str, str] | None:
+        """Return (user id, `uid`, `phone` or `email`) of the one user that the id means."""
+        if distinct_id.lower() in JUNK_IDS:
+            return None
+        if distinct_id in self.by_id:
+            return distinct_id, "uid"
+        digits = _digits(distinct_id) if PHONE_LIKE.fullmatch(distinct_id) else ""
+        if len(digits) >= MINIMUM_PHONE_DIGITS:
+            user_id = self._newest(lambda user: _digits(user.get("phoneNumber") or "") == digits)
+            if user_id:
+                return user_id, "phone"
+        user_id = self._newest(lambda u: (u.get("email") or "").lower() == distinct_id.lower())
+        return (user_id, "email") if user_id else None
+
+    def columns(self, distinct_ids: list[str], started_at: int) -> Row:
+        """Return the user's columns of a session: of the last used id that means someone."""
+        matches = (self.match(distinct_id) for distinct_id in reversed(distinct_ids))
+        user_id, user_match = next((match for match in matches if match), (None, None))
+        created_at = _micros(self.by_id[user_id].get("createdAt")) if user_id else None
+        days = None if created_at is None else max((started_at - created_at) // DAY, 0)
+        return {
+            "user_id": user_id,
+            "user_match": user_match,
+            "user_signed_up_at": None if created_at is None else _time(created_at),
+            "days_since_signup": days,
+        }
+
+    def _newest(self, is_meant: Callable[[Row], bool]) -> str | None:
+        found = [
+            (_nulls_first(_micros(user.get("createdAt"))), user_id)
+            for user_id, user in self.by_id.items()
+            if is_meant(user)
+        ]
+        return max(found)[1] if found else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Documents:
+    """What users created: (creation time, whether a check-in), by creator."""
+
+    by_creator: Mapping[str, list[tuple[int, bool]]]
+    bad: int
+
+    def columns(self, user_id: str | None, started_at: int, ended_at: int) -> Row:
+        """Return what the user created within the session, with the tolerance on both sides."""
+        first, last = started_at - CREATION_TOLERANCE, ended_at + CREATION_TOLERANCE
+        created = self.by_creator.get(user_id, []) if user_id else []
+        within = [is_checkin for at, is_checkin in created if first <= at <= last]
+        events_created = within.count(False)
+        return {
+            "created_event": events_created > 0,
+            "events_created": events_created,
+            "checkins_created": within.count(True),
+        }
+
+
+def _documents(rows: Iterable[Row]) -> Documents:
+    rows = list(rows)
+    named = [row for row in rows if row.get("document_id")]
+    bad = len(rows) - len(named)
+    by_creator: dict[str, list[tuple[int, bool]]] = {}
+    for row in _latest_by(named, "document_id", _document_text).values():
+        creator = (row.get("user_id") or "").removeprefix("users/")
+        created_at = _micros(row.get("createdAt"))
+        if not creator or created_at is None:
+            bad += 1
+        else:
+            by_creator.setdefault(creator, []).append((created_at, row.get("type") == "checkin"))
+    return Documents(by_creator=by_creator, bad=bad)
+
+
+def _channels(rows: Iterable[Row]) -> dict[str, str | None]:
+    """Return each session's channel: of the latest end, then the greatest."""
+    latest: dict[str, tuple[tuple[bool, int], tuple[bool, str], str | None]] = {}
+    for row in rows:
+        channel = row.get("channel_type")
+        end = _nulls_first(_micros(row.get("end_timestamp")))
+        key = (end, (channel is not None, channel or ""), channel)
+        session_id = row.get("session_id")
+        if session_id and (session_id not in latest or key[:2] > latest[session_id][:2]):
+            latest[session_id] = key
+    return {session_id: key[2] for session_id, key in latest.items()}
+
+
+def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[str, Row]:
+    """Return one row per key: the latest load, then the latest creation, then the MD5."""
+
+    def rank(row: Row) -> tuple[tuple[bool, int], tuple[bool, int], str]:
+        md5 = hashlib.md5(text(row).encode(), usedforsecurity=False).hexdigest()
+        loaded_at, created_at = _micros(row.get("etl_loaded_at")), _micros(row.get("createdAt"))
+        return _nulls_first(loaded_at), _nulls_first(created_at), md5
+
+    latest: dict[str, Row] = {}
+    for row in rows:
+        if row[key] not in latest or rank(row) > rank(latest[row[key]]):
+            latest[row[key]] = row
+    return latest
+
+
+def _user_text(row: Row) -> str:
+    created_at = _micros(row.get("createdAt"))
+    parts = (row.get("user_id"), row.get("phoneNumber"), row.get("email"), created_at)
+    return "|".join("" if part is None else str(part) for part in parts)
+
+
+def _document_text(row: Row) -> str:
+    created_at = _micros(row.get("createdAt"))
+    parts = (row.get("document_id"), row.get("user_id"), created_at, row.get("type"))
+    return "|".join("" if part is None else str(part) for part in parts)
+
+
+def _digits(text: str) -> str:
+    return "".join(re.findall("[0-9]", text))
+
+
+# Times -------------------------------------------------------------------------------------------
+
+
+def _micros(value: datetime | str | None) -> int | None:
+    """Return a time as microseconds since 1970; a time without a zone is UTC."""
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def _time(micros: int) -> datetime:
+    return EPOCH + timedelta(microseconds=micros)
+
+
+def _nulls_first(value: int | None) -> tuple[bool, int]:
+    """Return a sort key that puts None before every number."""
+    return value is not None, value or 0

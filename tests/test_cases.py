@@ -1,0 +1,45 @@
+"""Every case folder through the real clients: all of them loaded together, in one run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.case_files import Cases, load_cases
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    import etl_functions as etl
+
+FOLDER = Path(__file__).parent / "cases"
+NAMES = sorted(folder.name for folder in FOLDER.iterdir())
+
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    """Every case."""
+    return load_cases(FOLDER)
+
+
+@pytest.fixture(scope="module", params=["string", "json"])
+def sessions(request: pytest.FixtureRequest, clients: etl.Clients, cases: Cases) -> dict[str, Row]:
+    """What one run over all cases publishes, by the type of `properties`."""
+    world = World(clients=clients, properties=request.param)
+    world.arrive("posthog_events", cases.events)
+    world.arrive("firebase_users", cases.users)
+    world.arrive("firebase_events", cases.documents)
+    world.arrive("posthog_sessions", cases.posthog_sessions)
+    report = world.run()
+    assert sum(report.counts.values()) == len(cases.events)
+    return world.sessions()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_case(name: str, sessions: dict[str, Row], cases: Cases) -> None:
+    """The folder's name is a sentence of the specification, and its expected rows hold."""
+    case = cases.cases[name]
+    found = {key: row for key, row in sessions.items() if key in case.expected}
+    assert differences(found, dict(case.expected)) == []
+    assert not sessions.keys() & set(case.absent)

@@ -1,0 +1,172 @@
+"""The sandbox's emulator: who starts it, who shares it, when it ends. A real one in every test."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.emulator import Endpoints, SandboxError, attach, bigquery_client, is_running, reset
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _answer(endpoints: Endpoints, sql: str) -> list[tuple[object, ...]]:
+    client = bigquery_client(endpoints)
+    try:
+        return [tuple(row.values()) for row in client.query_and_wait(sql)]
+    finally:
+        client.close()  # type: ignore[no-untyped-call]
+
+
+def _await_end(directory: Path) -> None:
+    end = time.monotonic() + 10
+    while is_running(directory):
+        assert time.monotonic() < end, f"the emulator of {directory} did not end"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield another process that started the emulator of `tmp_path` and stays attached."""
+    program = (
+        "import pathlib, sys, sandbox.emulator\n"
+        "with sandbox.emulator.attach(pathlib.Path(sys.argv[1])) as endpoints:\n"
+        "    print(endpoints.rest, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_path: Path) -> None:
+    """A second attacher shares it; after the last one nothing runs, but the tables stay."""
+    with attach(tmp_path) as first:
+        with attach(tmp_path) as second:
+            assert second == first
+            _answer(first, "CREATE TABLE local.kept AS SELECT 7 AS number")
+        assert is_running(tmp_path)
+        assert _answer(first, "SELECT number FROM local.kept") == [(7,)]
+    assert not is_running(tmp_path)
+    with attach(tmp_path) as again:
+        assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+
+
+def test_the_emulator_outlives_its_starter_while_another_is_attached(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """The starter's normal end takes the emulator from nobody."""
+    rest = _first_line(starter)
+    with attach(tmp_path) as endpoints:
+        assert endpoints.rest == rest
+        starter.communicate()
+        assert starter.returncode == 0
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+    assert not is_running(tmp_path)
+
+
+def test_a_killed_starter_leaves_no_emulator_and_no_obstacle(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """After SIGKILL the emulator ends by itself, and the next attacher gets one."""
+    _first_line(starter)
+    starter.kill()
+    starter.wait()
+    _await_end(tmp_path)
+    with attach(tmp_path) as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+
+
+def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """The next attacher takes the half-started emulator over or starts its own."""
+    while not is_running(tmp_path):
+        time.sleep(0.01)
+    starter.kill()
+    with attach(tmp_path) as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+
+
+def test_a_killed_emulator_is_replaced(tmp_path: Path) -> None:
+    """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
+    with attach(tmp_path) as endpoints:
+        _answer(endpoints, "CREATE TABLE local.kept AS SELECT 7 AS number")
+        log = (tmp_path / "emulator.log").read_text()
+        os.kill(int(log.split()[1]), signal.SIGKILL)
+        _await_end(tmp_path)
+        with attach(tmp_path) as again:
+            assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+
+
+def test_two_directories_have_emulators_side_by_side(tmp_path: Path) -> None:
+    """Each has its own ports and its own tables."""
+    with attach(tmp_path / "one") as one, attach(tmp_path / "two") as two:
+        assert {one.rest, one.grpc}.isdisjoint({two.rest, two.grpc})
+        _answer(one, "CREATE TABLE local.mine AS SELECT 1 AS number")
+        with pytest.raises(Exception, match="mine"):
+            _answer(two, "SELECT * FROM local.mine")
+
+
+@pytest.mark.parametrize("wanted", ["rest_port", "grpc_port"])
+def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
+    """The sentence names the port and the remedy, and nothing stays behind."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with (
+            pytest.raises(SandboxError, match=rf"^Port {port} of 127\.0\.0\.1 .*choose another"),
+            attach(tmp_path, **{wanted: port}),
+        ):
+            pass
+    assert not is_running(tmp_path)
+
+
+def test_other_ports_than_the_running_emulators_are_refused(tmp_path: Path) -> None:
+    """An emulator that runs already keeps its ports, and goes on running for the others."""
+    with attach(tmp_path) as endpoints:
+        with pytest.raises(SandboxError, match="leave out port 1"), attach(tmp_path, rest_port=1):
+            pass
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+
+
+def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> None:
+    """Unusable stored data are named with the log to look at."""
+    (tmp_path / "data").write_text("not a directory")
+    with pytest.raises(SandboxError, match=r"did not come up \(.*\): see .*emulator\.log\.$"):
+        attach(tmp_path).__enter__()
+    assert not is_running(tmp_path)
+
+
+def test_reset_deletes_the_data_but_not_under_somebody_attached(tmp_path: Path) -> None:
+    """While attached it refuses with one sentence; afterwards the sandbox is as new."""
+    with attach(tmp_path) as endpoints:
+        _answer(endpoints, "CREATE TABLE local.gone AS SELECT 7 AS number")
+        with pytest.raises(SandboxError, match="A command is attached"):
+            reset(tmp_path)
+    reset(tmp_path)
+    with attach(tmp_path) as endpoints, pytest.raises(Exception, match="gone"):
+        _answer(endpoints, "SELECT number FROM local.gone")

@@ -1,0 +1,107 @@
+"""A small world for tests: source and destination datasets of their own in a shared emulator."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import main
+from pipeline.runs import RunRequest
+from pipeline.settings import Settings
+from sandbox.sources import SourceDatasets, append_rows, create_tables
+from tests import oracle
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import etl_functions as etl
+    from pipeline.runs import RunReport
+    from sandbox.tables import PropertiesType, TableName
+
+type Row = dict[str, Any]
+
+BOOKKEEPING = ("_loaded_at", "_run_id", "_metrics_version")
+_numbers = itertools.count(1)
+
+
+@dataclass(kw_only=True)
+class World:
+    """Everything that has arrived, and the runs over it."""
+
+    clients: etl.Clients
+    properties: PropertiesType = "string"
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrived: dict[TableName, list[Row]] = field(default_factory=dict)
+    prefix: str = field(default_factory=lambda: f"w{next(_numbers)}")
+
+    def __post_init__(self) -> None:
+        create_tables(self.clients.bigquery, self.datasets, properties=self.properties)
+
+    @property
+    def datasets(self) -> SourceDatasets:
+        """The source datasets of this world alone."""
+        return SourceDatasets(posthog=f"{self.prefix}_posthog", firebase=f"{self.prefix}_firebase")
+
+    @property
+    def destination(self) -> str:
+        """The destination dataset."""
+        return f"{self.prefix}_aggregated"
+
+    def arrive(self, table: TableName, rows: Sequence[Row]) -> None:
+        """Append rows to a source table."""
+        if rows:
+            append_rows(self.clients.bigquery, self.datasets, table, rows)
+            self.arrived.setdefault(table, []).extend(rows)
+
+    def run(self, **request: Any) -> RunReport:  # noqa: ANN401 - the fields of a request
+        """Run the job, as the command line and the service do."""
+        settings = Settings(
+            project_id="local",
+            posthog_dataset_id=self.datasets.posthog,
+            firebase_dataset_id=self.datasets.firebase,
+            aggregated_dataset_id=self.destination,
+            **self.settings,
+        )
+        return main.main(RunRequest(**request), settings, self.clients)
+
+    def query(self, sql: str) -> list[Row]:
+        """The rows of a statement; `{d}` stands for the destination dataset."""
+        job = self.clients.bigquery.query(sql.replace("{d}", self.destination))
+        return [dict(row.items()) for row in job.result()]
+
+    def sessions(self) -> dict[str, Row]:
+        """The published sessions by id, bookkeeping left out."""
+        rows = self.query("SELECT * FROM {d}.sessions")
+        by_id = {row["session_id"]: row for row in rows}
+        assert len(by_id) == len(rows), "a session stands twice"
+        for row, name in itertools.product(rows, BOOKKEEPING):
+            del row[name]
+        return by_id
+
+    def expected(self) -> dict[str, Row]:
+        """What the oracle makes of everything that has arrived."""
+        return oracle.expected_sessions(
+            self.arrived.get("posthog_events", []),
+            self.arrived.get("firebase_users", []),
+            self.arrived.get("firebase_events", []),
+            self.arrived.get("posthog_sessions", []),
+        )
+
+
+def differences(actual: dict[str, Row], expected: dict[str, Row]) -> list[str]:
+    """Every cell that differs, in words; floats to 1e-9."""
+    found = [f"{key}: missing" for key in expected.keys() - actual.keys()]
+    found += [f"{key}: not expected" for key in actual.keys() - expected.keys()]
+    for key in sorted(actual.keys() & expected.keys()):
+        for name, value in expected[key].items():
+            if not same(actual[key][name], value):
+                found.append(f"{key}.{name}: {actual[key][name]!r} instead of {value!r}")
+    return found
+
+
+def same(actual: object, expected: object) -> bool:
+    """Whether two cells agree."""
+    if isinstance(actual, float) and isinstance(expected, float | int):
+        return abs(actual - expected) <= 1e-9 * max(1.0, abs(expected))
+    return type(actual) is type(expected) and actual == expected
