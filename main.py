@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from pipeline.plan import Plan
-    from pipeline.runs import RunStatus
+    from pipeline.runs import RunKind, RunStatus
 
 STEPS = ("destination", "changes", "extract", "plan", "aggregate", "enrich", "audit", "publish")
 _FRESH_HOURS = 26  # a nightly export, and two hours of grace
@@ -138,7 +138,7 @@ def main(
         with run.step("extract"):
             _extract(run, plan, tables)
         with run.step("plan"):
-            batches = _plan_sessions(run)
+            batches = _plan_sessions(run, plan)
         with run.step("aggregate"):
             _aggregate(run, batches)
         with run.step("enrich"):
@@ -359,7 +359,7 @@ def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
     return sorted(days.difference(run.read_whole))
 
 
-def _plan_sessions(run: Run) -> int:
+def _plan_sessions(run: Run, plan: Plan) -> int:
     """Count every row that was read, judge the touched sessions, and cut them into batches."""
     staging = run.staging()
     accounts = etl.run_query(
@@ -369,6 +369,7 @@ def _plan_sessions(run: Run) -> int:
             projected=staging.projected,
             touched=staging.touched,
             quarantined=run.table("quarantined_sessions"),
+            rest="unselected" if plan.kind == "limit" else "unchanged",
         ),
     )
     for row in accounts:
@@ -444,10 +445,13 @@ def _enrich(run: Run, plan: Plan) -> None:
         aggregated=staging.aggregated, planned=staging.planned, **small
     )
     run.stage("staged", new_rows, written)
-    concerned = enrichment.concerned_sql(sessions=sessions, touched=staging.touched, **small)
     if plan.kind != "incremental":  # a full load builds every row, the others only what they name
-        concerned = f"{concerned}\nLIMIT 0"
-    run.stage("concerned", concerned)
+        run.stage("concerned", enrichment.nobody_concerned_sql(sessions=sessions))
+        return
+    run.stage(
+        "concerned",
+        enrichment.concerned_sql(sessions=sessions, touched=staging.touched, **small),
+    )
     dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
     dates = {row["session_date"] for row in etl.run_query(run.warehouse, "concerned", dates_sql)}
     if dates:
@@ -473,6 +477,11 @@ def _audit(run: Run, plan: Plan) -> None:
         "quarantined": figures.quarantined,
         "concerned": figures.concerned,
         "staged": figures.staged,
+    }
+    run.firebase = {
+        "users": figures.users,
+        "documents": figures.documents,
+        "incomplete_documents": figures.incomplete_documents,
     }
     counts = run.counts
     counts.pop("touched", None)
@@ -509,7 +518,7 @@ def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
         status=status,
         request=run.request,
         engine=run.request.engine or run.settings.engine,
-        kind=plan.kind if plan else None,
+        kind=_kind(run),
         reason=plan.reason if plan else None,
         started_at=run.started_at,
         finished_at=None if status == "running" else datetime.now(UTC),
@@ -528,6 +537,15 @@ def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
         metrics_version=run.metrics_version,
         version=VERSION,
     )
+
+
+def _kind(run: Run) -> RunKind | None:
+    if run.plan is None:
+        return None
+    touched = run.sessions.get("touched", 0) + run.sessions.get("concerned", 0)
+    if run.plan.kind == "incremental" and run.sessions and not touched:
+        return "nothing_new"
+    return run.plan.kind
 
 
 def _record_failure(run: Run, error: Exception) -> None:

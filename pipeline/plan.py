@@ -299,11 +299,11 @@ def found_sql(*, projected: str, quarantined: str) -> str:
 SELECT COUNTIF(DATE(started_at) > @oldest_day) AS found FROM starts"""
 
 
-def accounts_sql(*, projected: str, touched: str, quarantined: str) -> str:
+def accounts_sql(*, projected: str, touched: str, quarantined: str, rest: str) -> str:
     """A SELECT of (`day`, `account`, `row_count`) over everything projected.
 
-    `account`: the reason a row was set aside; quarantined (before this run); unchanged (of a
-    session that stands as it is); or touched.
+    `account`: the reason a row was set aside; touched; quarantined (before this run); or `rest`,
+    the name for the rows of sessions that the run leaves as they are.
     """
     return f"""SELECT
   DATE(event_at) AS day,
@@ -311,7 +311,7 @@ def accounts_sql(*, projected: str, touched: str, quarantined: str) -> str:
     WHEN reason IS NOT NULL THEN reason
     WHEN session_id IN (SELECT session_id FROM {touched}) THEN 'touched'
     WHEN session_id IN (SELECT session_id FROM {quarantined}) THEN 'quarantined'
-    ELSE 'unchanged'
+    ELSE '{rest}'
   END AS account,
   COUNT(*) AS row_count
 FROM {projected}

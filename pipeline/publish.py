@@ -48,6 +48,9 @@ class AuditFigures:
     duplicate_rows: int
     batched_rows: int
     aggregated_events: int
+    users: int
+    documents: int
+    incomplete_documents: int  # without id, creator or creation time: they count nowhere
 
 
 def audit_sql(tables: StagingTables) -> str:
@@ -91,6 +94,9 @@ SELECT
   (SELECT COUNT(*) FROM {tables.concerned}) AS concerned,
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
   (SELECT COUNT(*) FROM {tables.batches}) AS batched_rows,
+  (SELECT COUNT(DISTINCT user_id) FROM {tables.user_keys}) AS users,
+  (SELECT COUNT(document_id) FROM {tables.documents}) AS documents,
+  (SELECT COUNTIF(document_id IS NULL) FROM {tables.documents}) AS incomplete_documents,
   (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events
 FROM planned, staged"""
 

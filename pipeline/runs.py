@@ -13,13 +13,12 @@ from typing import Any, Final, Literal, Never, Self
 from pipeline import VERSION
 from pipeline.errors import FailureStatus, RequestError
 from pipeline.settings import ENGINES, Engine
+from sessions.metrics import OLDEST_DAY
 
 type RunStatus = Literal["running", "succeeded", "duplicate"] | FailureStatus
 type RunKind = Literal["full_load", "incremental", "dates", "limit", "nothing_new"]
 
-FIRST_DAY: Final = date(2018, 1, 1)
-"""No source row is read from before this day: PostHog is younger."""
-
+_FIRST_DAY: Final = date.fromisoformat(OLDEST_DAY)
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
@@ -86,8 +85,8 @@ def _check_limit(limit: int | None) -> None:
 def _check_dates(start: date | None, end: date | None) -> None:
     if end is not None and start is None:
         _refuse("end_date needs a start_date: add one, or leave both out.")
-    if start is not None and start < FIRST_DAY:
-        _refuse(f"start_date must not be before {FIRST_DAY}: no earlier row is read.")
+    if start is not None and start < _FIRST_DAY:
+        _refuse(f"start_date must not be before {_FIRST_DAY}: no earlier row is read.")
     if start is not None and end is not None and end < start:
         _refuse("end_date must not be before start_date: swap them.")
 
@@ -236,7 +235,9 @@ class RunReport:
     @property
     def seconds(self) -> float | None:
         """From start to end; None while it runs."""
-        return self.finished_at and (self.finished_at - self.started_at).total_seconds()
+        if self.finished_at is None:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
 
     def to_json(self) -> dict[str, object]:
         """Every field and `seconds`, JSON-ready; times are ISO 8601 in UTC."""

@@ -246,6 +246,12 @@ JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
 
 
+def nobody_concerned_sql(*, sessions: str) -> str:
+    """The same columns without a row, for runs that build all they are about anyway."""
+    names = ", ".join(_ENRICHED_NAMES)
+    return f"SELECT session_id, session_date, {names} FROM {sessions} WHERE FALSE"
+
+
 def new_rows_sql(
     *, aggregated: str, planned: str, user_keys: str, documents: str, channels: str
 ) -> str:

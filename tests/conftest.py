@@ -1,4 +1,4 @@
-"""One emulator for the whole test session, through the real clients."""
+"""One emulator for each test module, through the real clients."""
 
 from __future__ import annotations
 
@@ -8,32 +8,21 @@ import pytest
 
 import etl_functions as etl
 from sandbox import emulator
-from tests.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Endpoints]:
-    """Where the session's emulator answers."""
+    """Where the module's emulator answers: a fresh one, since it slows down with what it held."""
     with emulator.attach(tmp_path_factory.mktemp("sandbox")) as found:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def clients(endpoints: emulator.Endpoints) -> Iterator[etl.Clients]:
     """The product's own clients of that emulator."""
     found = etl.local_clients(endpoints)
     yield found
     found.close()
-
-
-@pytest.fixture
-def world(clients: etl.Clients) -> Callable[..., World]:
-    """Makes worlds: datasets of their own, empty."""
-
-    def make(**arguments: object) -> World:
-        return World(clients=clients, **arguments)  # type: ignore[arg-type]
-
-    return make

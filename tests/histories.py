@@ -67,15 +67,16 @@ def iso(moment: datetime) -> str:
 
 
 @st.composite
-def properties(draw: st.DrawFn) -> str | None:
-    """JSON text, seldom malformed or absent."""
-    kind = draw(st.sampled_from(["object"] * 12 + ["malformed", "absent", "list"]))
+def properties(draw: st.DrawFn, day: int) -> str | None:
+    """JSON text, seldom malformed or absent; most session ids belong to a day or the one before."""
+    kind = draw(st.sampled_from(["object"] * 20 + ["malformed", "absent", "list"]))
     if kind != "object":
         return {"malformed": '{"$session_id": "s1", ', "absent": None, "list": "[1]"}[kind]
     chosen = draw(st.lists(st.sampled_from(sorted(_PROPERTIES)), max_size=6, unique=True))
     values: Row = {name: draw(st.sampled_from(_PROPERTIES[name])) for name in chosen}
     key = draw(st.sampled_from(["$session_id"] * 6 + ["session_id", "sessionId"]))
-    values[key] = draw(st.sampled_from(["s1", "s2", "s3", "S3", "s4", "s5", "sé", "", None]))
+    of_day = [f"{name}-{max(0, day - back)}" for name in ("s", "t", "S", "sé") for back in (0, 1)]
+    values[key] = draw(st.sampled_from([*of_day, *of_day, *of_day, "hard-coded", "", None]))
     return json.dumps(values)
 
 
@@ -86,13 +87,14 @@ def events(draw: st.DrawFn, *, days: int = 6) -> Row:
     second = draw(st.sampled_from([0, 1, 2, 9, 30, 31, 3600, 86_398, 86_399]))
     micros = draw(st.sampled_from([0, 0, 1, 999_999]))
     at = FIRST_DAY + timedelta(days=day, seconds=second, microseconds=micros)
-    late = draw(st.sampled_from([60, 60, 3600, 86_400 * 2, -3600, -86_400 * 2, None]))
+    late = draw(st.sampled_from([60, 60, 60, 3600, 86_400 * 2, -3600, -86_400 * 2, None]))
+    usual = [iso(at)] * 40
     return {
         "uuid": draw(st.sampled_from([f"e{n}" for n in range(12)] + ["", None])),
         "event": draw(st.sampled_from(_NAMES)),
-        "properties": draw(properties()),
+        "properties": draw(properties(day)),
         "distinct_id": draw(st.sampled_from(_IDS)),
-        "timestamp": draw(st.sampled_from([iso(at)] * 30 + [None, iso(at.replace(year=2017))])),
+        "timestamp": draw(st.sampled_from([*usual, None, iso(at.replace(year=2017))])),
         "bq_ingested_timestamp": None if late is None else iso(at + timedelta(seconds=late)),
     }
 
@@ -133,7 +135,7 @@ def documents(draw: st.DrawFn) -> Row:
 def posthog_sessions(draw: st.DrawFn) -> Row:
     """One row of PostHog's own sessions table."""
     return {
-        "session_id": draw(st.sampled_from(["s1", "s2", "s3", None])),
+        "session_id": draw(st.sampled_from(["s-0", "s-1", "t-2", None])),
         "end_timestamp": draw(
             st.sampled_from([None, iso(FIRST_DAY), iso(FIRST_DAY + timedelta(1))])
         ),

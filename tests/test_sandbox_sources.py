@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from google.api_core.exceptions import NotFound
 
 from sandbox.cli import main
 from sandbox.emulator import SandboxError, attach, bigquery_client
@@ -52,13 +53,20 @@ def client(directory: Path) -> Iterator[bigquery.Client]:
 
 
 @pytest.fixture
-def datasets(monkeypatch: pytest.MonkeyPatch, directory: Path) -> SourceDatasets:
-    """Return datasets of the test's own, for the commands as well."""
+def datasets(
+    monkeypatch: pytest.MonkeyPatch, directory: Path, client: bigquery.Client
+) -> Iterator[SourceDatasets]:
+    """Yield datasets of the test's own, for the commands as well.
+
+    They are dropped afterwards: every table there is makes each of the emulator's answers slower.
+    """
     name = uuid.uuid4().hex
     monkeypatch.setenv("SANDBOX_DIR", str(directory))
     monkeypatch.setenv("POSTHOG_DATASET_ID", f"posthog_{name}")
     monkeypatch.setenv("FIREBASE_DATASET_ID", f"firebase_{name}")
-    return SourceDatasets(f"posthog_{name}", f"firebase_{name}")
+    yield SourceDatasets(f"posthog_{name}", f"firebase_{name}")
+    for dataset in (f"posthog_{name}", f"firebase_{name}"):
+        client.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
 
 def _query(client: bigquery.Client, sql: str) -> list[tuple[object, ...]]:
@@ -150,6 +158,27 @@ def test_an_arrow_table_is_appended_with_lists(
     assert _query(client, found) == [("a", ["/x", "/y"], None), ("b", [], None)]
 
 
+def test_tables_and_views_are_found_until_they_are_dropped(
+    client: bigquery.Client, datasets: SourceDatasets
+) -> None:
+    """With their kind and rows, by the emulator's quick lookup as by its own."""
+    create_tables(client, datasets)
+    append_rows(client, datasets, "posthog_events", [{"uuid": "1"}, {"uuid": "2"}])
+    events, view = f"{datasets.posthog}.events", f"{datasets.posthog}.seen"
+    client.query_and_wait(f"CREATE VIEW {view} AS SELECT uuid FROM {events}")
+    kinds = {item.table_id: item.table_type for item in client.list_tables(datasets.posthog)}
+    assert kinds == {"events": "TABLE", "sessions": "TABLE", "seen": "VIEW"}
+    assert client.get_table(events).num_rows == 2
+    assert _query(client, f"SELECT COUNT(*) FROM {view}") == [(2,)]
+    client.query_and_wait(f"DROP VIEW {view}")
+    client.delete_table(events)
+    assert {item.table_id for item in client.list_tables(datasets.posthog)} == {"sessions"}
+    with pytest.raises(NotFound):
+        client.get_table(events)
+    create_tables(client, datasets)
+    assert client.get_table(events).num_rows == 0
+
+
 def _write_recording(directory: Path) -> None:
     event = {"uuid": "e", "event": "$pageview", "properties": '{"$session_id": "s"}'}
     with gzip.open(directory / "posthog_events.jsonl.gz", "wt", encoding="utf-8") as file:
@@ -219,14 +248,15 @@ def test_next_day_follows_the_seeded_days_and_brings_late_rows(
         int(str(a)) > int(str(b)) for a, b in zip(_counts(client, datasets), before, strict=True)
     )
     events = f"`{datasets.posthog}.events`"
+    parsed = "properties" if properties == "json" else "SAFE.PARSE_JSON(properties)"
     ((new, late, repeated, continued),) = _query(
         client,
-        f"""WITH arrived AS (
-          SELECT *, JSON_VALUE(properties, '$."$session_id"') AS session FROM {events}
-          WHERE bq_ingested_timestamp >= '2026-03-11 06:00:00+00'
+        f"""WITH parsed AS (
+          SELECT *, JSON_VALUE({parsed}, '$."$session_id"') AS session FROM {events}
+        ), arrived AS (
+          SELECT * FROM parsed WHERE bq_ingested_timestamp >= '2026-03-11 06:00:00+00'
         ), stored AS (
-          SELECT *, JSON_VALUE(properties, '$."$session_id"') AS session FROM {events}
-          WHERE bq_ingested_timestamp < '2026-03-11 06:00:00+00'
+          SELECT * FROM parsed WHERE bq_ingested_timestamp < '2026-03-11 06:00:00+00'
         )
         SELECT COUNTIF(DATE(`timestamp`) = '2026-03-11'),
           COUNTIF(DATE(`timestamp`) BETWEEN '2026-03-06' AND '2026-03-10'),
@@ -307,6 +337,15 @@ def test_reset_refuses_while_somebody_is_attached(capsys: pytest.CaptureFixture[
     """The sentence says so, and exit code 2."""
     assert main(["reset"]) == 2
     assert capsys.readouterr().err.startswith("A command is attached to the sandbox in ")
+
+
+def test_other_ports_than_the_running_emulators_are_refused(
+    directory: Path, client: bigquery.Client
+) -> None:
+    """An emulator that runs already keeps its ports, and goes on running for the others."""
+    with pytest.raises(SandboxError, match="leave out port 1"), attach(directory, rest_port=1):
+        pass
+    assert _query(client, "SELECT 1") == [(1,)]
 
 
 def test_up_prints_where_it_answers_and_ends_cleanly(tmp_path: Path) -> None:

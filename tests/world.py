@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import main
 from pipeline.runs import RunRequest
@@ -50,9 +50,25 @@ class World:
 
     def arrive(self, table: TableName, rows: Sequence[Row]) -> None:
         """Append rows to a source table."""
-        if rows:
+        if rows := list(rows):
             append_rows(self.clients.bigquery, self.datasets, table, rows)
             self.arrived.setdefault(table, []).extend(rows)
+
+    def __enter__(self) -> Self:
+        """For one test: the datasets go with the `with` block, since many slow the emulator."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for dataset in (self.datasets.posthog, self.datasets.firebase, self.destination):
+            self.clients.bigquery.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
+
+    def vanish(self, table: TableName, column: str, value: str | None) -> None:
+        """Delete the rows of a source table with this value."""
+        name = self.datasets.table_id(self.clients.bigquery, table)
+        rows = self.arrived.get(table, [])
+        self.arrived[table] = [row for row in rows if row.get(column) != value]
+        where = f"{column} IS NULL" if value is None else f"{column} = '{value}'"
+        self.clients.bigquery.query(f"DELETE FROM `{name}` WHERE {where}").result()
 
     def run(self, **request: Any) -> RunReport:  # noqa: ANN401 - the fields of a request
         """Run the job, as the command line and the service do."""

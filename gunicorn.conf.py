@@ -1,0 +1,17 @@
+"""How gunicorn serves the service: `gunicorn` alone is enough, on Cloud Run and anywhere else."""
+
+import os
+from pathlib import Path
+
+wsgi_app = "app:app"
+bind = f"0.0.0.0:{os.environ.get('PORT') or 8080}"
+
+# One process: a run may use all of the instance's memory, and answers about it come from here.
+workers = 1
+worker_class = "gthread"
+threads = 8  # a run holds one for an hour, the others answer meanwhile
+timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
+graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
+
+control_socket_disable = True  # nobody uses it, and the file system may be read-only
+worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file

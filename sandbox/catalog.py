@@ -1,0 +1,74 @@
+"""How the emulator looks tables up, made quick: it lists every table of every dataset each time.
+
+That costs half a millisecond a table, several times a request. Written for local-bigquery 0.3.2;
+what DuckDB refuses here falls back to the emulator's own way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+from local_bigquery.engine import database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+type _Found = list[tuple[str, str, int]]
+
+# The emulator's own results are in a database of that name; projects are DuckLakes.
+_RESULTS_DATABASE = "emulator"
+
+
+def make_lookups_quick() -> None:
+    """Replace the lookup for as long as the process lives."""
+    database.objects = _with_fallback(database.objects)
+
+
+def _with_fallback(slow: Callable[..., _Found]) -> Callable[..., _Found]:
+    def objects(project_id: str, dataset_id: str, table_id: str | None = None) -> _Found:
+        try:
+            if project_id != _RESULTS_DATABASE:
+                return _in_lake(project_id, dataset_id, table_id)
+            if table_id is not None:
+                return _result(dataset_id, table_id)
+        except duckdb.Error:
+            pass
+        return slow(project_id, dataset_id, table_id)
+
+    return objects
+
+
+def _in_lake(project_id: str, dataset_id: str, table_id: str | None) -> _Found:
+    """Return name, kind and row count from DuckLake's own catalog, by name."""
+    lake = database.quote(f"__ducklake_metadata_{project_id}")
+    found: _Found = database.fetch(
+        f"""
+        WITH present AS (
+          SELECT schema_id FROM {lake}.ducklake_schema
+          WHERE schema_name = $1 AND end_snapshot IS NULL
+        )
+        SELECT table_name AS name, 'TABLE', COALESCE(record_count, 0)
+        FROM {lake}.ducklake_table
+        JOIN present USING (schema_id)
+        LEFT JOIN {lake}.ducklake_table_stats USING (table_id)
+        WHERE end_snapshot IS NULL AND table_name = COALESCE($2, table_name)
+        UNION ALL
+        SELECT view_name, 'VIEW', 0
+        FROM {lake}.ducklake_view
+        JOIN present USING (schema_id)
+        WHERE end_snapshot IS NULL AND view_name = COALESCE($2, view_name)
+        ORDER BY name
+        """,
+        [dataset_id, table_id],
+    )
+    return found
+
+
+def _result(dataset_id: str, table_id: str) -> _Found:
+    name = database.quote(_RESULTS_DATABASE, dataset_id, table_id)
+    try:
+        ((count,),) = database.fetch(f"SELECT COUNT(*) FROM {name}")
+    except duckdb.CatalogException:
+        return []
+    return [(table_id, "TABLE", count)]

@@ -1,0 +1,238 @@
+"""Attaching to the BigQuery emulator of a directory, started where needed. Knows no tables.
+
+The emulator is a process of its own that ends with the last one attached, whoever started it and
+however they end. `files.SandboxFiles` says which lock means what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import bigquery
+
+from sandbox.errors import SandboxError
+from sandbox.files import SandboxFiles
+from sandbox.locks import FileLock, is_held
+from sandbox.server import FAILED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Endpoints", "SandboxError", "attach", "bigquery_client", "is_running", "reset"]
+
+_SECONDS_TO_START = 60.0
+_SECONDS_TO_END = 15.0
+_SECONDS_TO_ANSWER = 10.0
+_POLL_SECONDS = 0.02
+# A proxy from the environment has no business between us and our own child.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where an emulator answers: `rest` as a URL, `grpc` (the Storage API) as 127.0.0.1:PORT."""
+
+    rest: str
+    grpc: str
+    project: str = "local"
+
+
+@contextlib.contextmanager
+def attach(
+    directory: Path, *, rest_port: int | None = None, grpc_port: int | None = None
+) -> Iterator[Endpoints]:
+    """Keep the emulator of `directory` running within the `with` block, starting it where needed.
+
+    Ports are free ones unless given. Raises SandboxError when the emulator does not come up or
+    runs on other ports already. On the way out of the last block the emulator has ended.
+    """
+    files = _files(directory)
+    with FileLock(files.attached) as attached:
+        with _changing(files):
+            if not attached.acquire_within(_SECONDS_TO_END, shared=True):
+                raise _not_ending(files)
+            try:
+                endpoints = _endpoints(files, rest_port or 0, grpc_port or 0)
+                _check_ports(files, endpoints, rest_port, grpc_port)
+            except BaseException:
+                _detach(files, attached)
+                raise
+        try:
+            yield endpoints
+        finally:
+            with _changing(files):
+                _detach(files, attached)
+
+
+def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
+    """Return Google's own client for the emulator; the caller closes it."""
+    return bigquery.Client(
+        project=endpoints.project,
+        credentials=AnonymousCredentials(),
+        client_options={"api_endpoint": endpoints.rest},
+    )
+
+
+def is_running(directory: Path) -> bool:
+    """Whether an emulator of `directory` is alive just now."""
+    return is_held(_files(directory).running)
+
+
+def reset(directory: Path) -> None:
+    """Delete what the sandbox stored in `directory`; SandboxError while somebody is attached."""
+    files = _files(directory)
+    with _changing(files), FileLock(files.attached) as attached:
+        if _others_attached(attached):
+            msg = f"A command is attached to the sandbox in {files.directory}: end it first."
+            raise SandboxError(msg)
+        _await_end(files)
+        shutil.rmtree(files.stored, ignore_errors=True)
+        for path in (files.endpoints, files.log):
+            path.unlink(missing_ok=True)
+
+
+def _files(directory: Path) -> SandboxFiles:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        msg = f"The directory {directory} can't be made ({error.strerror}): set SANDBOX_DIR."
+        raise SandboxError(msg) from error
+    if not os.access(directory, os.W_OK):
+        msg = f"The directory {directory} can't be written to: set SANDBOX_DIR."
+        raise SandboxError(msg)
+    return SandboxFiles(directory.resolve())
+
+
+@contextlib.contextmanager
+def _changing(files: SandboxFiles) -> Iterator[None]:
+    with FileLock(files.changing) as lock:
+        lock.acquire()
+        yield
+
+
+def _detach(files: SandboxFiles, attached: FileLock) -> None:
+    attached.release()
+    if not _others_attached(attached):
+        _await_end(files)
+
+
+def _others_attached(attached: FileLock) -> bool:
+    """Whether anybody shares the lock, which is not held here; only while `changing` is held.
+
+    The emulator takes it exclusively when nobody shares it, and keeps it until it has ended:
+    a lock that can be had neither way is the emulator's.
+    """
+    if attached.try_acquire():
+        attached.release()
+        return False
+    if attached.try_acquire(shared=True):
+        attached.release()
+        return True
+    return False
+
+
+def _await_end(files: SandboxFiles) -> None:
+    with FileLock(files.running) as running:
+        if not running.acquire_within(_SECONDS_TO_END, shared=True):
+            raise _not_ending(files)
+
+
+def _not_ending(files: SandboxFiles) -> SandboxError:
+    return SandboxError(
+        f"The emulator of {files.directory} does not end: end the process named in {files.log}."
+    )
+
+
+def _endpoints(files: SandboxFiles, rest_port: int, grpc_port: int) -> Endpoints:
+    """Return where the emulator answers, having started it unless it runs; `attached` is held."""
+    process: subprocess.Popen[bytes] | None = None
+    end = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < end:
+        if is_held(files.running):
+            endpoints = _announced(files)
+            if endpoints is not None and _answers(endpoints):
+                return endpoints
+        elif process is None:
+            process = _start(files, rest_port, grpc_port)
+        elif process.poll() is not None:
+            raise _not_started(files, process.returncode)
+        time.sleep(_POLL_SECONDS)
+    msg = f"The emulator of {files.directory} does not answer: see {files.log}."
+    raise SandboxError(msg)
+
+
+def _start(files: SandboxFiles, rest_port: int, grpc_port: int) -> subprocess.Popen[bytes]:
+    files.endpoints.unlink(missing_ok=True)
+    package_root = str(Path(__file__).resolve().parent.parent)
+    search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
+    arguments = [str(files.directory), str(rest_port), str(grpc_port)]
+    with files.log.open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-W", "ignore", "-m", "sandbox.server", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"PYTHONPATH": search_path},
+            start_new_session=True,  # Ctrl-C is for its starter: others may be attached
+        )
+    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie
+    return process
+
+
+def _not_started(files: SandboxFiles, code: int) -> SandboxError:
+    lines = files.log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
+    if code == FAILED:
+        return SandboxError(last)
+    return SandboxError(
+        f"The emulator of {files.directory} did not come up ({last}): see {files.log}."
+    )
+
+
+def _announced(files: SandboxFiles) -> Endpoints | None:
+    try:
+        where = json.loads(files.endpoints.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return Endpoints(rest=where["rest"], grpc=where["grpc"])
+
+
+def _answers(endpoints: Endpoints) -> bool:
+    host, port = endpoints.grpc.split(":")
+    request = urllib.request.Request(  # noqa: S310
+        f"{endpoints.rest}/bigquery/v2/projects/{endpoints.project}/queries",
+        data=b'{"query": "SELECT 1", "useLegacySql": false}',
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with _opener.open(request, timeout=_SECONDS_TO_ANSWER) as response:
+            response.read()
+        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
+
+
+def _check_ports(
+    files: SandboxFiles, endpoints: Endpoints, rest_port: int | None, grpc_port: int | None
+) -> None:
+    for wanted, address in ((rest_port, endpoints.rest), (grpc_port, endpoints.grpc)):
+        if wanted is not None and not address.endswith(f":{wanted}"):
+            msg = (
+                f"The emulator of {files.directory} runs at {address} already: "
+                f"end what is attached to it, or leave out port {wanted}."
+            )
+            raise SandboxError(msg)

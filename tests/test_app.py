@@ -1,0 +1,314 @@
+"""The service over real HTTP: JSON in, JSON out, and no traceback ever in an answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from app import LOG, MAX_BODY_BYTES, create_app
+from pipeline import VERSION
+from pipeline.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+# A key file that isn't there: a run that gets this far ends with a CredentialsError.
+ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
+NO_KEY = "Key file /no/key.json can't be read (No such file or directory)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the service answered."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: Any
+
+    @property
+    def said(self) -> str:
+        """The sentence of an error."""
+        assert set(self.body) == {"error"}
+        return str(self.body["error"]["message"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A service of its own process."""
+
+    port: int
+    log: Path
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Send one request; whatever comes back must be JSON."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection.request(method, path, body=body, headers=headers or {})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        assert answer.headers["Content-Type"] == "application/json"
+        return Answer(status=answer.status, headers=answer.headers, body=json.loads(content))
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The log lines so far."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def serving(log: Path, **environ: str) -> Iterator[Service]:
+    """Serve with these settings and no others, by the gunicorn configuration of the image."""
+    surroundings = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0"]
+    with (
+        log.open("w") as out,
+        subprocess.Popen(  # noqa: S603 - our own command
+            command, cwd=ROOT, env=surroundings | environ, stdout=out, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        try:
+            assert process.stderr is not None
+            started = (re.search(rb"Listening at: http://[^:]+:(\d+)", x) for x in process.stderr)
+            port = next(int(found[1]) for found in started if found)
+            yield Service(port=port, log=log)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with settings that are right and a key file that is missing."""
+    with serving(tmp_path_factory.mktemp("service") / "log", **ENVIRON) as running:
+        yield running
+
+
+def test_health(service: Service) -> None:
+    """The service says at once that it is there, and which version it is."""
+    answer = service.request("GET", "/health")
+    assert (answer.status, answer.body) == (200, {"status": "ok", "version": VERSION})
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"{", "The body is not JSON (line 1, column 2): send an object like {}"),
+        (b"[]", "The body must be a JSON object: send an object like {}"),
+        (b'{"limit": 0}', "limit must be a whole number of sessions, at least 1;"),
+        (b'{"limit": "10"}', "limit must be a whole number, or left out."),
+        (b'{"end_date": "2026-01-01"}', "end_date needs a start_date: add one,"),
+        (b'{"start_date": "tomorrow"}', "start_date must be a day, like 2026-01-31,"),
+        (b'{"fullload": true}', "There is no field 'fullload': use full_load, limit,"),
+        (b'{"limit": 1, "limit": 2}', "'limit' stands twice in one object: leave one out."),
+        (b" " * (MAX_BODY_BYTES - 1) + b"[", "The body is not JSON"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_bad_requests(service: Service, body: bytes, sentence: str) -> None:
+    """A request that can't be meant is a 400 whose sentence names the field."""
+    answer = service.request("POST", "/run", body)
+    assert answer.status == 400
+    assert answer.body["error"].keys() == {"type", "message"}
+    assert answer.body["error"]["type"] == "RequestError"
+    assert answer.said.startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "application/octet-stream", "application/x-www-form-urlencoded", None],
+)
+def test_the_content_type_means_nothing(service: Service, content_type: str | None) -> None:
+    """A body is JSON whatever it says it is, as Cloud Scheduler says something else."""
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = service.request("POST", "/run", b'{"limit": 0}', headers)
+    assert answer.said.startswith("limit must be")
+
+
+@pytest.mark.parametrize("body", [None, b"", b"{}"], ids=["none", "empty", "object"])
+def test_an_empty_body_is_a_run(service: Service, body: bytes | None) -> None:
+    """Without a body a run starts; this one can't read its key, and says so."""
+    answer = service.request("POST", "/run", body)
+    assert answer.status == 500
+    assert answer.body["error"]["type"] == "CredentialsError"
+    assert answer.said.startswith(NO_KEY)
+
+
+def test_a_run_is_told_what_cloud_scheduler_delivers(service: Service) -> None:
+    """The trigger of a run is the scheduled job and its time; half of that is none."""
+    name = {"X-CloudScheduler-JobName": "nightly"}
+    both = name | {"X-CloudScheduler-ScheduleTime": "2026-01-01T03:00:00Z"}
+    for headers in (both, name):
+        service.request("POST", "/run", headers=headers)
+    requested = [line for line in service.logged() if line["message"] == "run requested"]
+    assert [line["trigger"] for line in requested[-2:]] == ["nightly 2026-01-01T03:00:00Z", None]
+
+
+def test_failures_are_logged(service: Service) -> None:
+    """Whoever reads the log sees why a request failed, without a traceback."""
+    service.request("POST", "/run")
+    line = service.logged()[-1]
+    assert line["severity"] == "ERROR"
+    assert line["message"].startswith(f"POST /run: {NO_KEY}")
+    assert "exception" not in line
+
+
+def test_a_large_body(service: Service) -> None:
+    """A body over 64 KiB is refused, with the limit."""
+    answer = service.request("POST", "/run", b" " * (MAX_BODY_BYTES + 1))
+    assert answer.status == 413
+    assert answer.said == "The body is too large: send at most 65536 bytes."
+
+
+def test_a_large_body_of_unknown_length(service: Service) -> None:
+    """A body that doesn't say its length isn't read beyond the limit either."""
+    answer = service.request("POST", "/run", iter([b" " * MAX_BODY_BYTES, b" "]))
+    assert answer.status == 413
+
+
+@pytest.mark.parametrize("path", ["/", "/run/", "/healthz", "/static/app.js"])
+def test_unknown_addresses(service: Service, path: str) -> None:
+    """An address that isn't there is a 404 that names those that are."""
+    answer = service.request("GET", path)
+    assert answer.status == 404
+    assert answer.said == f"There is no GET {path}: use GET /health or POST /run."
+
+
+@pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/run", "POST")])
+def test_other_methods(service: Service, method: str, path: str, allowed: str) -> None:
+    """A method that an address doesn't take is a 405 that names those it takes."""
+    answer = service.request(method, path)
+    assert answer.status == 405
+    assert allowed in answer.headers["Allow"]
+    assert answer.said == f"There is no {method} {path}: use GET /health or POST /run."
+
+
+def test_wrong_settings(tmp_path: Path) -> None:
+    """A misconfigured service starts, says so in its log, and answers what is wrong with it."""
+    with serving(tmp_path / "log", CHURN_DAYS="0") as service:
+        assert service.request("GET", "/health").status == 200
+        answer = service.request("POST", "/run")
+        started = service.logged()[0]
+    assert answer.status == 500
+    assert answer.body["error"]["type"] == "SettingsError"
+    assert answer.said.startswith("GOOGLE_CLOUD_PROJECT_ID must be set to ")
+    assert "CHURN_DAYS must be set to a whole number" in answer.said
+    assert started["severity"] == "ERROR"
+    assert started["message"] == f"POST /run will be refused: {answer.said}"
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"},
+        {"AUTH": "oidc", "OIDC_AUDIENCE": "https://etl", "OIDC_ALLOWED": "a@b"},
+    ],
+    ids=lambda auth: auth["AUTH"],
+)
+def test_a_service_that_should_check_callers_and_cannot(auth: dict[str, str]) -> None:
+    """A check that was asked for and isn't there refuses every run: never silently open."""
+    answer = create_app(ENVIRON | auth).test_client().post("/run")
+    assert answer.status_code == 500
+    assert answer.get_json()["error"] == {
+        "type": "SettingsError",
+        "message": f"AUTH={auth['AUTH']} is not in this release:"
+        " set AUTH=platform and let Cloud Run admit callers.",
+    }
+
+
+@pytest.mark.parametrize("error", [LeaseHeldError, AuditError, RunTimeoutError])
+def test_every_failure_has_its_status(error: type[EtlError]) -> None:
+    """The answer to a failed run has the status of its error, with its type and its sentence."""
+
+    def fail() -> None:
+        raise error("Something is wrong: mend it.")  # noqa: EM101, TRY003 - a test's own text
+
+    service = create_app(ENVIRON)
+    service.get("/fail")(fail)  # type: ignore[type-var]
+    answer = service.test_client().get("/fail")
+    assert answer.status_code == error.http_status
+    expected = {"type": error.__name__, "message": "Something is wrong: mend it."}
+    assert answer.get_json() == {"error": expected}
+
+
+def test_a_bug(caplog: pytest.LogCaptureFixture) -> None:
+    """A bug's answer holds an id and nothing of the bug; the log holds its traceback by that id."""
+
+    def fail() -> None:
+        raise KeyError("phone number")  # noqa: EM101, TRY003 - a test's own text
+
+    service = create_app(ENVIRON)
+    service.get("/fail")(fail)  # type: ignore[type-var]
+    LOG.addHandler(caplog.handler)
+    try:
+        answer = service.test_client().get("/fail")
+    finally:
+        LOG.removeHandler(caplog.handler)
+    assert answer.status_code == 500
+    error = answer.get_json()["error"]
+    assert error.keys() == {"type", "message", "id"}
+    assert error["type"] == "InternalError"
+    assert "phone number" not in answer.text
+    record = next(each for each in caplog.records if error["id"] in each.getMessage())
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], KeyError)
+
+
+def test_nothing_heavy_is_imported_to_start() -> None:
+    """The service answers /health before pandas, pyarrow or any Google client is imported."""
+    script = """
+import sys, app
+assert app.app.test_client().get("/health").status_code == 200
+print(*sorted(sys.modules.keys() & {"pandas", "numpy", "pyarrow", "google", "rich", "main"}))
+"""
+    ran = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == ""
+
+
+def test_importing_the_module_makes_nothing() -> None:
+    """The service is made when it is asked for, and asking for anything else is an error."""
+    script = "import app; assert 'app' not in vars(app); app.app; assert 'app' in vars(app)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)  # noqa: S603
+    with pytest.raises(AttributeError, match="no attribute 'application'"):
+        __import__("app").application  # noqa: B018 - the attribute is what is tested
+
+
+def test_how_gunicorn_serves() -> None:
+    """One process that never kills a run, on PORT, and gone before Cloud Run's ten seconds."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "--print-config"],
+        cwd=ROOT,
+        env=os.environ | {"PORT": "9123"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = dict(re.findall(r"^(\w+) += (.*)$", ran.stdout, re.MULTILINE))
+    expected = {
+        "bind": "['0.0.0.0:9123']",
+        "workers": "1",
+        "worker_class": "gthread",
+        "threads": "8",
+        "timeout": "0",
+        "graceful_timeout": "8",
+        "control_socket_disable": "True",
+    }
+    assert {name: found[name] for name in expected} == expected

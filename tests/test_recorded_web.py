@@ -1,0 +1,83 @@
+"""Events recorded from the real SDK, against what the robots that made them really did."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    import etl_functions as etl
+
+FOLDER = Path(__file__).parent / "recorded_web"
+TRUTH: list[Row] = json.loads((FOLDER / "truth.json").read_text())
+
+
+def lines(name: str) -> list[Row]:
+    """The rows of a recorded file."""
+    text = (FOLDER / name).read_bytes()
+    text = gzip.decompress(text) if name.endswith(".gz") else text
+    return [json.loads(line) for line in text.split(b"\n") if line]
+
+
+@pytest.fixture(scope="module")
+def world(clients: etl.Clients) -> World:
+    """The recorded data, loaded and aggregated."""
+    world = World(clients=clients)
+    world.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
+    world.arrive("firebase_users", lines("firebase_users.jsonl"))
+    world.arrive("firebase_events", lines("firebase_events.jsonl"))
+    world.run()
+    return world
+
+
+def test_every_cell_equals_the_oracle(world: World) -> None:
+    """The recorded sessions are those that the oracle makes of the same rows."""
+    assert differences(world.sessions(), world.expected()) == []
+
+
+@pytest.mark.parametrize("robot", TRUTH, ids=lambda robot: robot["session_id"][-4:])
+def test_a_robot_did_what_its_session_says(world: World, robot: Any) -> None:  # noqa: ANN401 - JSON
+    """Page views, creations, quizzes, joins, views and the user are those of the robot."""
+    session = world.sessions()[robot["session_id"]]
+    names = {each["event"]: each["count"] for each in session["event_counts"]}
+    found = {
+        "pageviews": session["pageview_count"],
+        "created": names.get("create_event", 0),
+        "quiz_started": names.get("start_quiz", 0),
+        "quiz_completed": names.get("finish_quiz", 0),
+        "joined": session["events_joined"],
+        "viewed": session["events_viewed"],
+    }
+    assert found == {name: robot[name] for name in found}
+    assert session["started_quiz"] == bool(robot["quiz_started"])
+    assert session["completed_quiz"] == bool(robot["quiz_completed"])
+    assert session["user_id"] == (robot["uid"] if robot["identified"] else None)
+    created = session["events_created"] + session["checkins_created"]
+    assert created == (robot["created"] if robot["identified"] else 0)
+
+
+def test_identified_sessions_began_anonymous(world: World) -> None:
+    """A sign-in within a session attributes the whole of it, anonymous beginning included."""
+    identified = {robot["session_id"]: robot["uid"] for robot in TRUTH if robot["identified"]}
+    sessions = world.sessions()
+    for key, user_id in identified.items():
+        assert len(sessions[key]["distinct_ids"]) == 2
+        assert sessions[key]["distinct_ids"][-1] == user_id
+        assert sessions[key]["identified"][0]["distinct_id"] == user_id
+
+
+def test_web_scroll_columns_are_filled(world: World) -> None:
+    """Sessions of more than one page have scroll depths between 0 and 1."""
+    depths = [
+        (row["max_scroll_depth"], row["max_content_depth"])
+        for row in world.sessions().values()
+        if row["pageview_count"] > 1
+    ]
+    assert len(depths) > 40
+    assert all(0 <= scroll <= 1 and 0 < content <= 1 for scroll, content in depths)

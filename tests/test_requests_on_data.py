@@ -1,0 +1,237 @@
+"""What each kind of request reads, publishes and leaves alone."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import DestinationError, RequestError
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import etl_functions as etl
+
+MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
+
+
+def event(session: str, at: datetime, **columns: object) -> Row:
+    """An event of a session, ingested a minute later."""
+    return {
+        "uuid": f"{session}@{at.isoformat()}",
+        "event": "$pageview",
+        "distinct_id": f"visitor of {session}",
+        "properties": json.dumps({"$session_id": session}),
+        "timestamp": at.isoformat(),
+        "bq_ingested_timestamp": (at + timedelta(minutes=1)).isoformat(),
+        **columns,
+    }
+
+
+def day_of_sessions(day: int, count: int) -> list[Row]:
+    """Sessions of two events each; every third one crosses midnight into the next day."""
+    rows = []
+    for number in range(count):
+        start = MIDNIGHT + timedelta(days=day, hours=23, minutes=number)
+        gap = timedelta(hours=1 if number % 3 == 0 else 0, seconds=5)
+        rows += [event(f"d{day}-{number}", start), event(f"d{day}-{number}", start + gap)]
+    return rows
+
+
+@pytest.fixture
+def four_days(clients: etl.Clients) -> Iterator[World]:
+    """Four days of ten sessions each, nothing run yet."""
+    with World(clients=clients) as world:
+        world.arrive(
+            "posthog_events", [row for day in range(4) for row in day_of_sessions(day, 10)]
+        )
+        yield world
+
+
+def latest(world: World, count: int) -> set[str]:
+    """The ids of the sessions that start last."""
+    rows = world.expected().items()
+    return set(
+        sorted((key for key, _ in rows), key=lambda k: world.expected()[k]["started_at"])[-count:]
+    )
+
+
+def test_a_limit_loads_whole_sessions_and_leaves_the_state(four_days: World) -> None:
+    """The sessions with the latest start, complete, from few days; the next run loads the rest."""
+    report = four_days.run(limit=7)
+    assert report.kind == "limit"
+    assert report.sessions["staged"] == 7
+    expected = four_days.expected()
+    wanted = {key: expected[key] for key in latest(four_days, 7)}
+    assert differences(four_days.sessions(), wanted) == []
+    assert report.changed_days == 5
+    assert report.read_days <= 5
+    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
+    assert four_days.run(limit=7).sessions["staged"] == 7  # the same ones, not the next
+    assert four_days.sessions().keys() == wanted.keys()
+    assert four_days.run().kind == "full_load"
+    assert differences(four_days.sessions(), expected) == []
+
+
+def test_a_limit_above_all_sessions_loads_them_all(four_days: World) -> None:
+    """A limit that nothing meets reads every changed day and stops."""
+    four_days.run(limit=1000)
+    assert differences(four_days.sessions(), four_days.expected()) == []
+
+
+def test_dates_load_the_sessions_of_those_days_whole(four_days: World) -> None:
+    """Sessions with a row on the days named, complete, and no others; the state stays."""
+    day = MIDNIGHT.date() + timedelta(days=1)
+    report = four_days.run(start_date=day, end_date=day)
+    assert report.kind == "dates"
+    expected = four_days.expected()
+    wanted = {
+        key: row for key, row in expected.items() if day in {each["day"] for each in row["_days"]}
+    }
+    assert 10 < len(wanted) < 20
+    assert differences(four_days.sessions(), wanted) == []
+    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
+
+
+def test_a_start_date_alone_runs_to_today(four_days: World) -> None:
+    """Every session with rows from that day on."""
+    four_days.run(start_date=MIDNIGHT.date() + timedelta(days=3))
+    assert {key[:2] for key in four_days.sessions()} == {"d2", "d3"}
+
+
+def test_a_dry_run_publishes_nothing(four_days: World) -> None:
+    """It tells what it would do, and leaves sessions, state and staging tables as they were."""
+    report = four_days.run(dry_run=True)
+    assert report.dry_run
+    assert report.sessions["staged"] == 40
+    assert four_days.sessions() == {}
+    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
+    tables = four_days.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
+    assert not [row for row in tables if row["table_name"].startswith("staging")]
+
+
+def test_an_ordinary_run_touches_only_what_changed(four_days: World) -> None:
+    """A late row of one session redoes that session alone, and reads its days alone."""
+    four_days.run()
+    before = four_days.query("SELECT session_id, _run_id FROM {d}.sessions")
+    late = MIDNIGHT + timedelta(days=1, hours=22)
+    four_days.arrive("posthog_events", [event("d1-3", late)])
+    report = four_days.run()
+    assert (report.kind, report.changed_days, report.read_days) == ("incremental", 1, 2)
+    assert report.sessions["staged"] == 1
+    after = four_days.query("SELECT session_id, _run_id FROM {d}.sessions")
+    assert {row["session_id"] for row in after if row not in before} == {"d1-3"}
+    assert differences(four_days.sessions(), four_days.expected()) == []
+
+
+def test_every_row_of_a_run_is_counted(four_days: World) -> None:
+    """The reasons add up to the rows of the days that were read."""
+    rows = [
+        event("late", MIDNIGHT, properties=None),
+        event("old", datetime(2017, 1, 1, tzinfo=UTC)),
+        event("never", MIDNIGHT, timestamp=None),
+        event("d0-1", MIDNIGHT, bq_ingested_timestamp=(MIDNIGHT - timedelta(days=3)).isoformat()),
+        *day_of_sessions(0, 2),
+    ]
+    four_days.arrive("posthog_events", rows)
+    report = four_days.run()
+    assert sum(report.counts.values()) == len(four_days.arrived["posthog_events"])
+    assert report.counts["no_session"] == 1
+    assert report.counts["bad_timestamp"] == 3
+    assert report.counts["duplicate"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("DROP TABLE {d}.sessions", "the sessions table was missing"),
+        ("DROP TABLE {d}.etl_state_sessions", "no run has succeeded before"),
+        (
+            "CREATE OR REPLACE TABLE {d}.sessions AS SELECT * FROM {d}.sessions",
+            "the sessions table is not the one that the last run wrote",
+        ),
+        (
+            "UPDATE {d}.etl_state_sessions SET metrics_version = 'older' WHERE TRUE",
+            "the metrics changed",
+        ),
+    ],
+    ids=["sessions missing", "state missing", "sessions replaced", "metrics changed"],
+)
+def test_what_forces_a_full_load(four_days: World, change: str, reason: str) -> None:
+    """Without a state that belongs to the table, a full load; and the report says why."""
+    four_days.run()
+    four_days.query(change)
+    report = four_days.run()
+    assert report.kind == "full_load"
+    assert reason in (report.reason or "")
+    assert differences(four_days.sessions(), four_days.expected()) == []
+    assert four_days.run().kind == "nothing_new"
+
+
+def test_a_changed_exclusion_is_another_metrics_version(four_days: World) -> None:
+    """Leaving rows out changes every session, so it forces a full load."""
+    four_days.run()
+    four_days.settings["exclude_distinct_ids"] = ("visitor of d1-3",)
+    report = four_days.run()
+    assert report.kind == "full_load"
+    assert report.counts["excluded"] == 2
+    assert "d1-3" not in four_days.sessions()
+
+
+def test_dates_and_limit_are_refused_on_rows_of_another_version(four_days: World) -> None:
+    """Such a request never turns into a full load, and never mixes versions."""
+    four_days.run(limit=3)
+    four_days.query("UPDATE {d}.sessions SET _metrics_version = 'older' WHERE TRUE")
+    before = four_days.sessions()
+    for request in ({"limit": 3}, {"start_date": date(2026, 10, 5)}):
+        with pytest.raises(RequestError, match="run a full load"):
+            four_days.run(**request)
+    assert four_days.sessions() == before
+
+
+def test_new_metric_columns_are_added_to_the_table(four_days: World) -> None:
+    """A table of an earlier version gets the columns it lacks, before anything is published."""
+    four_days.run()
+    four_days.query("ALTER TABLE {d}.sessions DROP COLUMN touch_reach")
+    four_days.run(full_load=True)
+    assert differences(four_days.sessions(), four_days.expected()) == []
+
+
+def test_a_column_of_another_type_is_refused(four_days: World) -> None:
+    """A destination that can't hold the rows is named, and left as it is."""
+    four_days.run()
+    four_days.query("ALTER TABLE {d}.sessions DROP COLUMN lib")
+    four_days.query("ALTER TABLE {d}.sessions ADD COLUMN lib INT64")
+    with pytest.raises(DestinationError, match=r"Column lib of table .* is INT"):
+        four_days.run()
+
+
+def test_quarantine_keeps_a_session_out_for_good(four_days: World) -> None:
+    """A hard-coded id: out of sessions, in quarantine once, its later rows counted, no day read."""
+    spread = [event("hard-coded", MIDNIGHT + timedelta(days=day)) for day in (0, 2, 4)]
+    four_days.arrive("posthog_events", spread[:2])
+    four_days.run()
+    assert "hard-coded" in four_days.sessions()
+    four_days.arrive("posthog_events", spread[2:])
+    assert four_days.run().sessions["quarantined"] == 1
+    assert "hard-coded" not in four_days.sessions()
+    four_days.arrive("posthog_events", [event("hard-coded", MIDNIGHT + timedelta(days=9))])
+    report = four_days.run()
+    assert (report.counts["quarantined"], report.read_days) == (1, 1)
+    for _ in range(2):
+        rows = four_days.query("SELECT session_id, row_count, reason FROM {d}.quarantined_sessions")
+        assert [row["session_id"] for row in rows] == ["hard-coded"]
+        assert rows[0]["reason"] == "span"
+        four_days.run(full_load=True)
+
+
+def test_batches_make_the_same_table(four_days: World) -> None:
+    """However small the batches, every session is whole in one of them."""
+    four_days.settings["max_batch_events"] = 7
+    report = four_days.run()
+    assert report.sessions["staged"] == 40
+    assert differences(four_days.sessions(), four_days.expected()) == []

@@ -1,0 +1,233 @@
+"""Settings are read from the environment, with every problem told at once and no value shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import SettingsError
+from pipeline.settings import SETTINGS, Settings
+
+PROJECT = {"GOOGLE_CLOUD_PROJECT_ID": "my-project"}
+
+
+def refused(environ: dict[str, str]) -> str:
+    """What is said about an environment that is not accepted."""
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(PROJECT | environ)
+    return str(caught.value)
+
+
+def test_defaults() -> None:
+    """A deployment has to name its project and nothing else."""
+    assert Settings.from_environment(PROJECT) == Settings(
+        project_id="my-project",
+        posthog_dataset_id="posthog_etl",
+        firebase_dataset_id="firebase_etl_prod",
+        aggregated_dataset_id="posthog_aggregated",
+        secret_name="bigquery-key",  # noqa: S106 - its name, not the secret
+        credentials_path=None,
+        location="US",
+        engine="pandas",
+        max_batch_events=2_000_000,
+        churn_days=14,
+        max_bytes_billed=None,
+        usd_per_tib=6.25,
+        timeout_seconds=3300,
+        lease_seconds=60,
+        lease_wait_seconds=0,
+        auth="platform",
+        oidc_audience=None,
+        oidc_allowed=(),
+        api_key=None,
+        exclude_distinct_ids=(),
+        exclude_libs=(),
+        exclude_emulators=False,
+        exclude_bots=False,
+        port=8080,
+        sandbox_dir=Path(".sandbox"),
+    )
+
+
+def test_every_setting_is_read() -> None:
+    """Each variable reaches its field, with its type."""
+    environ = {
+        "GOOGLE_CLOUD_PROJECT_ID": "example.com:my-project",
+        "POSTHOG_DATASET_ID": "posthog",
+        "FIREBASE_DATASET_ID": "firebase",
+        "POSTHOG_AGGREGATED_DATASET_ID": "aggregated",
+        "BIGQUERY_SECRET_NAME": "projects/other/secrets/key/versions/3",
+        "BIGQUERY_CREDENTIALS_PATH": "/keys/key.json",
+        "BIGQUERY_LOCATION": "europe-west1",
+        "ENGINE": "bigquery",
+        "MAX_BATCH_EVENTS": "1000",
+        "CHURN_DAYS": "30",
+        "MAX_BYTES_BILLED": "1000000000000",
+        "USD_PER_TIB": "7.5",
+        "ETL_TIMEOUT_SECONDS": "60",
+        "LEASE_SECONDS": "30",
+        "LEASE_WAIT_SECONDS": "5",
+        "AUTH": "oidc",
+        "OIDC_AUDIENCE": "https://etl.example.com",
+        "OIDC_ALLOWED": "b@p.iam.gserviceaccount.com, a@p.iam.gserviceaccount.com",
+        "ETL_API_KEY": "0123456789abcdef",
+        "EXCLUDE_DISTINCT_IDS": "load test,me,,me",
+        "EXCLUDE_LIBS": " posthog-python ",
+        "EXCLUDE_EMULATORS": "TRUE",
+        "EXCLUDE_BOTS": "1",
+        "PORT": "9000",
+        "SANDBOX_DIR": "/sandboxes/one",
+    }
+    assert environ.keys() == {setting.variable for setting in SETTINGS}
+    assert Settings.from_environment(environ) == Settings(
+        project_id="example.com:my-project",
+        posthog_dataset_id="posthog",
+        firebase_dataset_id="firebase",
+        aggregated_dataset_id="aggregated",
+        secret_name="projects/other/secrets/key/versions/3",  # noqa: S106 - its name
+        credentials_path=Path("/keys/key.json"),
+        location="europe-west1",
+        engine="bigquery",
+        max_batch_events=1000,
+        churn_days=30,
+        max_bytes_billed=1_000_000_000_000,
+        usd_per_tib=7.5,
+        timeout_seconds=60,
+        lease_seconds=30,
+        lease_wait_seconds=5,
+        auth="oidc",
+        oidc_audience="https://etl.example.com",
+        oidc_allowed=("a@p.iam.gserviceaccount.com", "b@p.iam.gserviceaccount.com"),
+        api_key="0123456789abcdef",
+        exclude_distinct_ids=("load test", "me"),
+        exclude_libs=("posthog-python",),
+        exclude_emulators=True,
+        exclude_bots=True,
+        port=9000,
+        sandbox_dir=Path("/sandboxes/one"),
+    )
+
+
+def test_the_order_of_a_list_means_nothing() -> None:
+    """The same exclusions in another order are equal: they must not cause a full load."""
+    one = Settings.from_environment(PROJECT | {"EXCLUDE_LIBS": "a,b"})
+    assert one == Settings.from_environment(PROJECT | {"EXCLUDE_LIBS": "b,a"})
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+def test_an_empty_variable_is_an_unset_one(blank: str) -> None:
+    """Templates that pass every variable, set or not, change nothing."""
+    names = [each.variable for each in SETTINGS if not each.required]
+    environ = {name: blank for name in names if name != "BIGQUERY_SECRET_NAME"}
+    assert Settings.from_environment(PROJECT | environ) == Settings.from_environment(PROJECT)
+
+
+def test_an_empty_secret_name_is_a_choice() -> None:
+    """BIGQUERY_SECRET_NAME set to empty asks for the attached service account."""
+    assert Settings.from_environment(PROJECT | {"BIGQUERY_SECRET_NAME": ""}).secret_name is None
+
+
+def test_the_project_is_required() -> None:
+    """Without a project there is no default to fall back to."""
+    with pytest.raises(SettingsError, match=r"^GOOGLE_CLOUD_PROJECT_ID must be set to a Google"):
+        Settings.from_environment({})
+
+
+@pytest.mark.parametrize("environ", [{}, PROJECT], ids=["unset", "set"])
+def test_locally_the_project_is_the_emulators(environ: dict[str, str]) -> None:
+    """A local run never carries the name of a real project."""
+    assert Settings.from_environment(environ, local=True).project_id == "local"
+
+
+def test_all_problems_at_once() -> None:
+    """One start tells everything there is to correct, in the order of the table."""
+    environ = {
+        "GOOGLE_CLOUD_PROJECT_ID": "",
+        "PORT": "http",
+        "CHURN_DAYS": "-1",
+        "AUTH": "api_key",
+        "FIREBASE_DATASET_ID": "posthog_etl",
+    }
+    assert refused(environ) == (
+        "GOOGLE_CLOUD_PROJECT_ID must be set to a Google Cloud project id, like my-project-123;"
+        " CHURN_DAYS must be set to a whole number from 1 to 3650;"
+        " PORT must be set to a whole number from 1 to 65535;"
+        " POSTHOG_DATASET_ID, FIREBASE_DATASET_ID, POSTHOG_AGGREGATED_DATASET_ID must all differ;"
+        " AUTH=api_key needs ETL_API_KEY."
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("GOOGLE_CLOUD_PROJECT_ID", "my-project`; DROP"),
+        ("GOOGLE_CLOUD_PROJECT_ID", "my.project"),
+        ("POSTHOG_DATASET_ID", "posthog-etl"),
+        ("FIREBASE_DATASET_ID", "firebase.events"),
+        ("POSTHOG_AGGREGATED_DATASET_ID", "out`"),
+        ("POSTHOG_AGGREGATED_DATASET_ID", "out\nput"),
+        ("BIGQUERY_SECRET_NAME", "a/b"),
+        ("BIGQUERY_SECRET_NAME", "projects/p/locations/europe/secrets/key"),
+        ("BIGQUERY_CREDENTIALS_PATH", '{"type": "service_account"}'),
+        ("BIGQUERY_LOCATION", "US'"),
+        ("ENGINE", "duckdb"),
+        ("MAX_BATCH_EVENTS", "0"),
+        ("MAX_BATCH_EVENTS", "2e6"),
+        ("MAX_BATCH_EVENTS", "٣"),
+        ("CHURN_DAYS", "0"),
+        ("MAX_BYTES_BILLED", "1"),
+        ("USD_PER_TIB", "nan"),
+        ("USD_PER_TIB", "-1"),
+        ("USD_PER_TIB", "inf"),
+        ("ETL_TIMEOUT_SECONDS", "0"),
+        ("LEASE_SECONDS", "0"),
+        ("LEASE_WAIT_SECONDS", "-5"),
+        ("AUTH", "none"),
+        ("OIDC_AUDIENCE", "two words"),
+        ("OIDC_ALLOWED", "somebody"),
+        ("ETL_API_KEY", "short"),
+        ("EXCLUDE_EMULATORS", "maybe"),
+        ("EXCLUDE_BOTS", "yes"),
+        ("PORT", "65536"),
+    ],
+)
+def test_values_out_of_bounds(variable: str, text: str) -> None:
+    """A value that can't be meant is refused by its variable and what it takes, not shown."""
+    setting = next(each for each in SETTINGS if each.variable == variable)
+    said = refused({variable: text})
+    assert said == f"{variable} must be set to {setting.takes}."
+
+
+def test_a_record_made_in_code_is_checked_too() -> None:
+    """No Settings holds a name that could escape from SQL text, however it was made."""
+    with pytest.raises(SettingsError, match="POSTHOG_DATASET_ID"):
+        Settings(project_id="my-project", posthog_dataset_id="a`b")
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"POSTHOG_DATASET_ID": "posthog_aggregated"}, "must all differ."),
+        ({"AUTH": "oidc", "OIDC_AUDIENCE": "https://a"}, "AUTH=oidc needs OIDC_AUDIENCE and"),
+        ({"AUTH": "oidc", "OIDC_ALLOWED": "a@b"}, "AUTH=oidc needs OIDC_AUDIENCE and OIDC_ALLOWED"),
+        ({"AUTH": "api_key"}, "AUTH=api_key needs ETL_API_KEY."),
+    ],
+)
+def test_contradictions(environ: dict[str, str], sentence: str) -> None:
+    """A source is never the destination, and a check of callers never lacks what it checks by."""
+    assert sentence in refused(environ)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither the record's text nor an error shows the API key."""
+    key = "0123456789abcdef"
+    assert key not in repr(Settings.from_environment(PROJECT | {"ETL_API_KEY": key}))
+    assert "not a key" not in refused({"ETL_API_KEY": "not a key", "PORT": "not a key"})
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
+def test_every_setting_explains_itself(setting: object) -> None:
+    """The table says of each variable what it is for and what it takes."""
+    assert getattr(setting, "help", "")
+    assert getattr(setting, "takes", "")
