@@ -26,8 +26,25 @@ setup: .venv/ready ## Make .venv with everything that is needed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-run: setup ## Start the sandbox, load sample data, run the job, show the result
-	@$(BIN)/python -m sandbox demo
+run: setup ## Load sample data into the sandbox (once), run the job, show the result
+	@test -e $(SANDBOX_DIR)/sample || { \
+		echo "Loading sample data: recorded events, and a made-up app's ..." \
+		&& $(BIN)/python -m sandbox load tests/recorded_web \
+		&& $(BIN)/python -m sandbox seed --sessions 2000 --days 14 --seed 1 \
+		&& touch $(SANDBOX_DIR)/sample; }
+	@$(BIN)/python main.py --local
+	@$(BIN)/python -m sandbox query "$$PREVIEW"
+	@echo "More: make help, .venv/bin/python main.py --help, .venv/bin/python -m sandbox --help"
+
+define PREVIEW
+SELECT session_date, SUBSTR(session_id, 1, 13) AS session, user_match, lib, duration_seconds,
+  event_count AS events, pageview_count + screen_count AS views, events_created AS created,
+  completed_quiz AS quiz, is_bounce AS bounce
+FROM posthog_aggregated.sessions
+ORDER BY started_at DESC
+LIMIT 12
+endef
+export PREVIEW
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest
