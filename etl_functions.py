@@ -711,10 +711,15 @@ def start_load(
 
 def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
     """Drop staging tables that are done with; what can't be dropped now expires in a day."""
-    drops = [f"DROP TABLE IF EXISTS {table.sql};" for table in tables]
-    if drops:
-        with suppress(EtlError):
-            run_query(warehouse, "drop_staging", "\n".join(drops), blame=DestinationError)
+
+    def drop(table: TableId) -> None:
+        with suppress(EtlError), _classified(f"staging table {table}", DestinationError):
+            warehouse.clients.bigquery.delete_table(
+                str(table), not_found_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+            )
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(drop, tables))
 
 
 def has_rows_of_another_version(warehouse: Warehouse, metrics_version: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -528,6 +529,7 @@ def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
         sessions=dict(run.sessions),
         firebase=dict(run.firebase),
         steps=tuple(run.steps),
+        peak_memory_bytes=_peak_memory_bytes(),
         bytes_processed=run.warehouse.bytes_billed,
         cost_usd=run.warehouse.bytes_billed / 2**40 * run.settings.usd_per_tib,
         newest_event_at=run.newest_event_at,
@@ -537,6 +539,11 @@ def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
         metrics_version=run.metrics_version,
         version=VERSION,
     )
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
 def _kind(run: Run) -> RunKind | None:

@@ -120,7 +120,8 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
         f", because {report.reason}" if report.reason else ""
     )
     published = ", dry run: nothing published" if report.dry_run else ""
-    console.print(f"\n{report.status}: {what}{published}   (run {report.run_id})\n")
+    seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
+    console.print(f"\n{report.status}{seconds}: {what}{published}\nrun {report.run_id}\n")
 
     rows = Table("source rows", "", title=None, box=None, pad_edge=False)
     rows.columns[1].justify = "right"
@@ -142,7 +143,8 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
     newest = f"{report.newest_event_at:%Y-%m-%d %H:%M} UTC" if report.newest_event_at else "none"
     console.print(
         f"\n{report.changed_days} changed days, {report.read_days} read; newest event {newest}; "
-        f"{report.bytes_processed / 1e6:,.0f} MB billed, {report.cost_usd:.4f} USD"
+        f"{report.bytes_processed / 1e6:,.0f} MB billed, {report.cost_usd:.4f} USD; "
+        f"{report.peak_memory_bytes / 2**20:,.0f} MiB of memory at most"
     )
     for warning in report.warnings:
         console.print(f"warning: {warning}")

@@ -223,6 +223,8 @@ class RunReport:
     firebase: Mapping[str, int] = field(default_factory=dict)
     """Users and documents: read, changed, and those without what they need to count."""
     steps: tuple[StepReport, ...] = ()
+    peak_memory_bytes: int = 0
+    """Of the process so far, not of this run alone."""
     bytes_processed: int = 0
     cost_usd: float = 0.0
     newest_event_at: datetime | None = None

@@ -70,6 +70,15 @@ class World:
         where = f"{column} IS NULL" if value is None else f"{column} = '{value}'"
         self.clients.bigquery.query(f"DELETE FROM `{name}` WHERE {where}").result()
 
+    def replace(self, table: TableName, statement: str) -> None:
+        """Put a table of another shape in a source's place: {n} is made, from {t}."""
+        name = self.datasets.table_id(self.clients.bigquery, table)
+        dataset, _, short = name.rpartition(".")
+        kept = f"{dataset}.kept_{short}"
+        self.query(f"CREATE TABLE `{kept}` AS SELECT * FROM `{name}`")
+        self.query(f"DROP TABLE `{name}`")
+        self.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
+
     def run(self, **request: Any) -> RunReport:  # noqa: ANN401 - the fields of a request
         """Run the job, as the command line and the service do."""
         settings = Settings(

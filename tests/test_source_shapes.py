@@ -1,0 +1,137 @@
+"""The tolerant reader: other names, types and kinds of source tables make the same sessions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from pipeline.errors import SourceMissingError, SourceShapeError
+from tests.case_files import Cases, load_cases
+from tests.world import World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import etl_functions as etl
+
+# Each takes the place of a table of the canonical shape; {t} is that table under another name.
+OTHER_SHAPES = {
+    "events with other names, text times and no partitions": (
+        "posthog_events",
+        """CREATE TABLE {n} AS SELECT uuid AS event_uuid, event AS event_name,
+        distinct_id AS distinctId, FORMAT_TIMESTAMP('%Y-%m-%dT%H:%M:%E6SZ', `timestamp`)
+          AS event_timestamp,
+        CAST(bq_ingested_timestamp AS STRING) AS _inserted_at, properties FROM {t}""",
+    ),
+    "events with epoch microseconds": (
+        "posthog_events",
+        """CREATE TABLE {n} AS SELECT uuid, event, distinct_id, properties,
+        CASE WHEN `timestamp` < TIMESTAMP '1971-01-01 00:00:00+00' THEN NULL
+          ELSE UNIX_MICROS(`timestamp`) END AS time,
+        UNIX_MICROS(bq_ingested_timestamp) AS ingested_at FROM {t}""",
+    ),
+    "events with DATETIME, partitioned by it": (
+        "posthog_events",
+        """CREATE TABLE {n} PARTITION BY DATE(`timestamp`) AS SELECT uuid, event, distinct_id,
+        properties, DATETIME(`timestamp`) AS `timestamp`,
+        DATETIME(bq_ingested_timestamp) AS bq_ingested_timestamp FROM {t}""",
+    ),
+    "events as a view": ("posthog_events", "CREATE VIEW {n} AS SELECT * FROM {t}"),
+    "users with other names and epoch seconds": (
+        "firebase_users",
+        """CREATE TABLE {n} AS SELECT user_id AS uid, phoneNumber AS phone_number,
+        email AS emailAddress, UNIX_MICROS(createdAt) / 1e6 AS created_at,
+        CAST(etl_loaded_at AS STRING) AS updatedAt FROM {t}""",
+    ),
+    "documents with Firestore times and creators by path": (
+        "firebase_events",
+        """CREATE TABLE {n} AS SELECT document_id AS eventId, IF(user_id = '', '',
+        CONCAT('users/', REGEXP_REPLACE(user_id, '^users/', ''))) AS createdBy,
+        CONCAT('{{"_seconds": ', CAST(DIV(UNIX_MICROS(createdAt), 1000000) AS STRING),
+        ', "_nanoseconds": ', CAST(MOD(UNIX_MICROS(createdAt), 1000000) * 1000 AS STRING), '}}')
+          AS createTime, type, etl_loaded_at FROM {t}""",
+    ),
+    "sessions with other names": (
+        "posthog_sessions",
+        """CREATE TABLE {n} AS SELECT session_id, channel_type,
+        CAST(end_timestamp AS STRING) AS max_timestamp FROM {t}""",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    """Every case folder."""
+    return load_cases(Path(__file__).parent / "cases")
+
+
+@pytest.fixture
+def world(clients: etl.Clients, cases: Cases) -> Iterator[World]:
+    """All cases, arrived in tables of the canonical shape."""
+    with World(clients=clients) as world:
+        world.arrive("posthog_events", cases.events)
+        world.arrive("firebase_users", cases.users)
+        world.arrive("firebase_events", cases.documents)
+        world.arrive("posthog_sessions", cases.posthog_sessions)
+        yield world
+
+
+@pytest.mark.parametrize("shape", OTHER_SHAPES)
+def test_another_shape_makes_the_same_sessions(world: World, shape: str) -> None:
+    """Names, types and kinds of tables change nothing in what is read."""
+    table, statement = OTHER_SHAPES[shape]
+    world.replace(table, statement)
+    report = world.run()
+    assert report.warnings == () or "hours old" in report.warnings[0]
+    assert differences(world.sessions(), world.expected()) == []
+
+
+def test_a_missing_table_is_named(world: World) -> None:
+    """One sentence with the table's name, and nothing published."""
+    world.query(f"DROP TABLE {world.prefix}_firebase.users")
+    with pytest.raises(SourceMissingError, match=rf"local\.{world.prefix}_firebase\.users"):
+        world.run()
+    assert world.sessions() == {}
+
+
+def test_a_missing_column_is_named_with_the_names_tried(world: World) -> None:
+    """Table, logical column and every name that was looked for."""
+    world.replace("posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}")
+    with pytest.raises(SourceShapeError, match="event_at: looked for timestamp, event_timestamp"):
+        world.run()
+    assert world.sessions() == {}
+
+
+@pytest.mark.parametrize(
+    ("table", "columns", "what"),
+    [
+        ("posthog_events", "event_date STRING, event_name STRING, event_params STRING", "a GA4"),
+        (
+            "firebase_users",
+            "document_name STRING, operation STRING, data STRING, document_id STRING",
+            "a raw Firestore changelog",
+        ),
+    ],
+    ids=["GA4", "Firestore changelog"],
+)
+def test_a_table_of_a_foreign_shape_is_refused_by_name(
+    world: World, table: str, columns: str, what: str
+) -> None:
+    """What looks like another export is never misread."""
+    world.replace(table, f"CREATE TABLE {{n}} ({columns})")
+    with pytest.raises(SourceShapeError, match=f"looks like {what}"):
+        world.run()
+
+
+def test_users_without_phone_or_email_make_a_warning(world: World) -> None:
+    """Optional columns may be missing; the report says what can't be matched."""
+    world.replace("firebase_users", "CREATE TABLE {n} AS SELECT user_id, createdAt FROM {t}")
+    report = world.run()
+    assert [text.rsplit(" ", 1)[-1] for text in report.warnings if "column" in text] == [
+        "phone.",
+        "email.",
+    ]
+    matches = {row["user_match"] for row in world.sessions().values()}
+    assert matches == {"uid", None}
