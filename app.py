@@ -31,10 +31,13 @@ LOG: Final = logging.getLogger("posthog_etl.app")
 MAX_BODY_BYTES: Final = 64 * 1024
 
 
-def create_app(environ: Mapping[str, str]) -> Flask:
-    """The service for these environment variables; it starts, and says so, where they are wrong."""
+def create_app(environ: Mapping[str, str], *, is_local: bool = False) -> Flask:
+    """The service for these environment variables; it starts, and says so, where they are wrong.
+
+    `is_local`: runs work on the sandbox's emulator.
+    """
     try:
-        Settings.from_environment(environ)
+        Settings.from_environment(environ, local=is_local)
     except SettingsError as error:
         LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
     service = Flask("app", static_folder=None)
@@ -44,7 +47,7 @@ def create_app(environ: Mapping[str, str]) -> Flask:
     service.register_error_handler(HTTPException, _refusal)
     service.register_error_handler(Exception, _bug)
     service.get("/health")(_health)
-    service.post("/run")(lambda: _run(environ))
+    service.post("/run")(lambda: _run(environ, is_local=is_local))
     return service
 
 
@@ -52,14 +55,15 @@ def _health() -> ResponseReturnValue:
     return jsonify(status="ok", version=VERSION)
 
 
-def _run(environ: Mapping[str, str]) -> ResponseReturnValue:
-    settings = Settings.from_environment(environ)
+def _run(environ: Mapping[str, str], *, is_local: bool) -> ResponseReturnValue:
+    settings = Settings.from_environment(environ, local=is_local)
     _check_auth(settings)
     asked = RunRequest.from_json(_body())
 
     import main
 
-    return jsonify(main.run(asked, settings, trigger=_trigger()).to_json())
+    report = main.run(asked, settings, is_local=is_local, trigger=_trigger())
+    return jsonify(report.to_json())
 
 
 def _body() -> bytes:
@@ -136,6 +140,12 @@ def _start() -> Flask:
     return create_app(os.environ)
 
 
+def local() -> Flask:
+    """The service on the sandbox's emulator: `gunicorn 'app:local()'`, or `app.py --local`."""
+    configure_logging(sys.stdout, as_json=True)
+    return create_app(os.environ, is_local=True)
+
+
 def __getattr__(name: str) -> Flask:
     """`app`, made of the process's environment when it is first asked for, not at import."""
     if name != "app":
@@ -146,4 +156,5 @@ def __getattr__(name: str) -> Flask:
 
 
 if __name__ == "__main__":
-    _start().run(port=int(os.environ.get("PORT") or 8080))
+    service = local() if "--local" in sys.argv[1:] else _start()
+    service.run(port=int(os.environ.get("PORT") or 8080))

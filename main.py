@@ -567,18 +567,28 @@ def run(
     request: RunRequest,
     settings: Settings,
     *,
+    is_local: bool = False,
     trigger: str | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
-    """A run with clients of its own, made from the settings' credentials and closed at its end."""
+    """A run with clients of its own, closed at its end.
+
+    Made from the settings' credentials or, when `is_local`, those of the sandbox's emulator.
+    """
     LOG.info("run requested", extra={"fields": {"request": request.to_json(), "trigger": trigger}})
-    clients = etl.make_clients(settings, etl.fetch_credentials(settings))
-    with closing(clients):
+    with _local_clients(settings) if is_local else _clients(settings) as clients:
         return main(request, settings, clients, progress=progress)
 
 
-def _run_local(request: RunRequest, settings: Settings, progress: Progress | None) -> RunReport:
-    """A run against the sandbox's emulator, which is started where it does not run yet."""
+@contextmanager
+def _clients(settings: Settings) -> Iterator[etl.Clients]:
+    with closing(etl.make_clients(settings, etl.fetch_credentials(settings))) as clients:
+        yield clients
+
+
+@contextmanager
+def _local_clients(settings: Settings) -> Iterator[etl.Clients]:
+    """Clients of the sandbox's emulator, which is started where it does not run yet."""
     try:
         from sandbox import emulator
         from sandbox.errors import SandboxError
@@ -592,7 +602,7 @@ def _run_local(request: RunRequest, settings: Settings, progress: Progress | Non
             emulator.attach(settings.sandbox_dir) as endpoints,
             closing(etl.local_clients(endpoints)) as clients,
         ):
-            return main(request, settings, clients, progress=progress)
+            yield clients
     except SandboxError as error:
         raise UnavailableError(str(error)) from error
 
@@ -640,10 +650,9 @@ def command_line(arguments: Sequence[str]) -> int:
             job=options.job,
         )
         settings = Settings.from_environment(os.environ, local=options.local)
-        start = _run_local if options.local else run
-        report = start(request, settings, progress=progress)
+        report = run(request, settings, is_local=options.local, progress=progress)
     except EtlError as error:
-        sys.stderr.write(f"error: {error}\n")
+        LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})  # noqa: TRY400
         return error.exit_code
     finally:
         if progress:

@@ -101,7 +101,8 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(stream: TextIO, *, as_json: bool) -> None:
     """Send log lines to the stream: as JSON, or warnings and worse as text for a person."""
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if as_json else logging.Formatter("%(message)s"))
+    text = logging.Formatter("%(levelname)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if as_json else text)
     LOG.handlers[:] = [handler]
     LOG.setLevel(logging.INFO if as_json else logging.WARNING)
     LOG.propagate = False

@@ -217,11 +217,11 @@ class RunReport:
     read_days: int = 0
     """The changed days and those read for the sessions that touch them."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Source rows: `total`, and by what became of them."""
+    """Source rows by what became of them; their sum is every row read or counted."""
     sessions: Mapping[str, int] = field(default_factory=dict)
-    """Sessions: `touched`, `staged`, `emptied`, `quarantined`, `concerned`, and `total` stored."""
+    """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
     firebase: Mapping[str, int] = field(default_factory=dict)
-    """Users and documents: read, changed, and those without what they need to count."""
+    """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
     steps: tuple[StepReport, ...] = ()
     peak_memory_bytes: int = 0
     """Of the process so far, not of this run alone."""

@@ -73,10 +73,10 @@ class Service:
 
 
 @contextmanager
-def serving(log: Path, **environ: str) -> Iterator[Service]:
+def serving(log: Path, *, app: str = "app:app", **environ: str) -> Iterator[Service]:
     """Serve with these settings and no others, by the gunicorn configuration of the image."""
     surroundings = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", app]
     with (
         log.open("w") as out,
         subprocess.Popen(  # noqa: S603 - our own command

@@ -210,6 +210,7 @@ def test_a_report_as_json() -> None:
         "sessions": {"staged": 2},
         "firebase": {},
         "steps": [{"name": "extract", "seconds": 1.5, "rows": 10, "bytes": 2048}],
+        "peak_memory_bytes": 0,
         "bytes_processed": 0,
         "cost_usd": 0.0,
         "newest_event_at": "2026-01-01T01:00:00+00:00",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -235,3 +236,29 @@ def test_batches_make_the_same_table(four_days: World) -> None:
     report = four_days.run()
     assert report.sessions["staged"] == 40
     assert differences(four_days.sessions(), four_days.expected()) == []
+
+
+def days_projected(world: World, run_id: str) -> list[date]:
+    """Every day whose `properties` a run's statements read, as often as they read it."""
+    days: list[date] = []
+    for job in world.clients.bigquery.list_jobs():
+        sql = getattr(job, "query", "")
+        if run_id in job.job_id and "raw_properties" in sql:
+            for first, end in re.findall(r">= TIMESTAMP '(\S+) .*? < TIMESTAMP '(\S+) ", sql):
+                day = date.fromisoformat(first)
+                while day < date.fromisoformat(end):
+                    days.append(day)
+                    day += timedelta(days=1)
+    return days
+
+
+@pytest.mark.parametrize("request_", [{}, {"limit": 3}, {"start_date": date(2026, 10, 7)}])
+def test_properties_of_a_day_are_read_at_most_once(four_days: World, request_: Row) -> None:
+    """What costs is read once a run, neighbouring and stored days included, pruned by literals."""
+    four_days.run(limit=2)
+    late = [event(f"d{day}-3", MIDNIGHT + timedelta(days=day, hours=22)) for day in (1, 2)]
+    four_days.arrive("posthog_events", late)
+    report = four_days.run(**request_)
+    days = days_projected(four_days, report.run_id)
+    assert len(days) == report.read_days > 0
+    assert len(set(days)) == len(days)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import etl_functions as etl
+    from sandbox.tables import TableName
 
 # Each takes the place of a table of the canonical shape; {t} is that table under another name.
-OTHER_SHAPES = {
+OTHER_SHAPES: dict[str, tuple[TableName, str]] = {
     "events with other names, text times and no partitions": (
         "posthog_events",
         """CREATE TABLE {n} AS SELECT uuid AS event_uuid, event AS event_name,
@@ -117,7 +118,7 @@ def test_a_missing_column_is_named_with_the_names_tried(world: World) -> None:
     ids=["GA4", "Firestore changelog"],
 )
 def test_a_table_of_a_foreign_shape_is_refused_by_name(
-    world: World, table: str, columns: str, what: str
+    world: World, table: TableName, columns: str, what: str
 ) -> None:
     """What looks like another export is never misread."""
     world.replace(table, f"CREATE TABLE {{n}} ({columns})")

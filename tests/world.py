@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -33,6 +34,7 @@ class World:
     properties: PropertiesType = "string"
     settings: dict[str, Any] = field(default_factory=dict)
     arrived: dict[TableName, list[Row]] = field(default_factory=dict)
+    suffix: str = ""
     prefix: str = field(default_factory=lambda: f"w{next(_numbers)}")
 
     def __post_init__(self) -> None:
@@ -46,7 +48,11 @@ class World:
     @property
     def destination(self) -> str:
         """The destination dataset."""
-        return f"{self.prefix}_aggregated"
+        return f"{self.prefix}_aggregated{self.suffix}"
+
+    def twin(self) -> World:
+        """A world of the same sources and an empty destination of its own."""
+        return dataclasses.replace(self, suffix="_twin")
 
     def arrive(self, table: TableName, rows: Sequence[Row]) -> None:
         """Append rows to a source table."""
@@ -59,7 +65,8 @@ class World:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for dataset in (self.datasets.posthog, self.datasets.firebase, self.destination):
+        mine = (self.datasets.posthog, self.datasets.firebase, self.destination)
+        for dataset in (*mine, self.twin().destination):
             self.clients.bigquery.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
     def vanish(self, table: TableName, column: str, value: str | None) -> None:

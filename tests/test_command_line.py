@@ -1,0 +1,140 @@
+"""The command line, as people type it: a process of its own, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sandbox import emulator
+from sandbox.sources import SourceDatasets, append_rows, create_tables
+from tests.test_requests_on_data import day_of_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(
+    *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """What `python main.py ARGUMENTS` prints, and its exit code."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    if folder:
+        kept["SANDBOX_DIR"] = str(folder)
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "main.py", *arguments],
+        cwd=ROOT,
+        env={**kept, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A sandbox with two days of sessions, kept running for the module."""
+    directory = tmp_path_factory.mktemp("sandbox")
+    with emulator.attach(directory) as endpoints:
+        client = emulator.bigquery_client(endpoints)
+        create_tables(client, SourceDatasets())
+        for day in (0, 1):
+            append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(day, 6))
+        client.close()
+        yield directory
+
+
+def test_the_report_alone_is_on_stdout_as_json(folder: Path) -> None:
+    """--json prints the report alone; log lines are JSON on stderr, with the run's id."""
+    done = run("--local", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert report["status"] == "succeeded"
+    assert report["sessions"]["staged"] == 12
+    assert sum(report["counts"].values()) == 24
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["severity"] for line in lines} == {"INFO"}
+    assert {line["run_id"] for line in lines if "run_id" in line} == {report["run_id"]}
+    assert [line["step"] for line in lines if "step" in line] == [
+        step["name"] for step in report["steps"]
+    ]
+
+
+def test_people_get_a_table_whose_sum_closes(folder: Path) -> None:
+    """The report as text: rows by reason, their sum, sessions and seconds."""
+    done = run("--local", "--full-load", folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "full load, because it was asked for" in done.stdout
+    assert "= rows read or counted" in done.stdout
+    numbers = [int(word) for word in done.stdout.split() if word.isdigit()]
+    assert 24 in numbers
+    assert "12" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--limit", "0"), "limit must be a whole number of sessions"),
+        (("--end-date", "2026-10-01"), "end_date needs a start_date"),
+        (("--full-load", "--limit", "3"), "full_load takes every session"),
+        (("--start-date", "2026-10-02", "--end-date", "2026-10-01"), "before start_date"),
+        (("--start-date", "yesterday"), "invalid"),
+        (("--limit", "many"), "invalid int value"),
+        (("--job", "knitting"), "There is no job knitting"),
+        (("--nonsense",), "unrecognized arguments: --nonsense"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_bad_flags_are_refused(folder: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    """Exit code 2 and one sentence, whatever is wrong with the request."""
+    done = run("--local", *arguments, folder=folder)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "sentence"),
+    [
+        ({}, 2, "GOOGLE_CLOUD_PROJECT_ID"),
+        ({"GOOGLE_CLOUD_PROJECT_ID": "Not A Project"}, 2, "GOOGLE_CLOUD_PROJECT_ID"),
+        (
+            {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"},
+            2,
+            "Key file /no/key.json can't be read",
+        ),
+    ],
+    ids=["no project", "bad project", "no key file"],
+)
+def test_bad_settings_are_refused(environment: dict[str, str], code: int, sentence: str) -> None:
+    """Without usable settings or credentials nothing starts, and nothing falls back to local."""
+    done = run(environment=environment)
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sandbox_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+    """Exit code 75 where the emulator does not come up."""
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    done = run("--local", folder=blocked)
+    assert done.returncode == 75
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (last["severity"], last["type"]) == ("ERROR", "UnavailableError")
+    assert str(blocked) in last["message"]
+
+
+def test_help_and_version_need_no_settings() -> None:
+    """Both answer at once, in an empty environment."""
+    assert "--full-load" in run("--help").stdout
+    assert run("--version").stdout.startswith("posthog-etl ")

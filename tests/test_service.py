@@ -1,0 +1,81 @@
+"""Real runs through the service: gunicorn, HTTP, the product's clients, and the emulator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox import emulator
+from sandbox.sources import SourceDatasets, append_rows, create_tables
+from tests.test_app import Service, serving
+from tests.test_requests_on_data import day_of_sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from google.cloud import bigquery
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sandbox of the service and the tests is."""
+    return tmp_path_factory.mktemp("sandbox")
+
+
+@pytest.fixture(scope="module")
+def client(folder: Path) -> Iterator[bigquery.Client]:
+    """The sandbox, with a day of sessions."""
+    with emulator.attach(folder) as endpoints:
+        found = emulator.bigquery_client(endpoints)
+        create_tables(found, SourceDatasets())
+        append_rows(found, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, client: bigquery.Client) -> Iterator[Service]:
+    """The service under gunicorn, on that sandbox."""
+    assert client.project == "local"
+    with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as found:
+        yield found
+
+
+def test_a_post_without_a_body_is_an_ordinary_run(service: Service) -> None:
+    """Cloud Scheduler's bare POST: a run, its report as the answer, its steps in the log."""
+    answer = service.request("POST", "/run", b"", {"Content-Type": "application/octet-stream"})
+    assert answer.status == 200
+    assert (answer.body["status"], answer.body["kind"]) == ("succeeded", "full_load")
+    assert answer.body["sessions"]["staged"] == 6
+    assert sum(answer.body["counts"].values()) == 12
+    steps = [line["step"] for line in service.logged() if "step" in line]
+    assert steps == [step["name"] for step in answer.body["steps"]]
+
+
+def test_a_body_says_what_to_run(service: Service, client: bigquery.Client) -> None:
+    """The fields of the body are those of the request; new rows are all that is redone."""
+    append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(3, 2))
+    answer = service.request("POST", "/run", b'{"dry_run": true}')
+    assert (answer.status, answer.body["dry_run"]) == (200, True)
+    answer = service.request("POST", "/run", b'{"full_load": false}')
+    assert answer.body["kind"] == "incremental"
+    assert answer.body["sessions"]["staged"] == 2
+    rows = client.query("SELECT COUNT(*) AS n FROM posthog_aggregated.sessions").result()
+    assert [row["n"] for row in rows] == [8]
+
+
+def test_a_missing_source_is_a_502(service: Service, client: bigquery.Client) -> None:
+    """The error tree decides the status; the sentence names the table; sessions stay."""
+    client.query("ALTER TABLE firebase_etl_prod.users RENAME TO kept_users").result()
+    try:
+        answer = service.request("POST", "/run")
+    finally:
+        client.query("ALTER TABLE firebase_etl_prod.kept_users RENAME TO users").result()
+    assert answer.status == 502
+    assert "local.firebase_etl_prod.users" in answer.said
+    rows = client.query(
+        "SELECT status, error FROM posthog_aggregated.etl_runs ORDER BY started_at DESC LIMIT 1"
+    ).result()
+    assert [(row["status"], row["error"]) for row in rows] == [("failed", answer.said)]
