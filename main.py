@@ -652,7 +652,7 @@ def command_line(arguments: Sequence[str]) -> int:
         settings = Settings.from_environment(os.environ, local=options.local)
         report = run(request, settings, is_local=options.local, progress=progress)
     except EtlError as error:
-        LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})  # noqa: TRY400
+        LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
         return error.exit_code
     finally:
         if progress:
