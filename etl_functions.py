@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from io import BytesIO
+from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
@@ -16,9 +17,18 @@ from pipeline.errors import (
     CredentialsError,
     DestinationError,
     EtlError,
+    LeaseLostError,
     SourceError,
     SourceMissingError,
     UnavailableError,
+)
+from pipeline.lease import (
+    Lease,
+    create_lease_sql,
+    read_lease_sql,
+    release_lease_sql,
+    renew_lease_sql,
+    take_lease_sql,
 )
 from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
 from sessions.sources import TableShape
@@ -44,10 +54,14 @@ if TYPE_CHECKING:
 
 _HTTP_SECONDS: Final = 60.0  # for one request; jobs are polled
 _RETRY_SECONDS: Final = 30.0
+_CHECK_SECONDS: Final = 0.2
+_PUBLISH_ATTEMPTS: Final = 3
 _BIGQUERY_URL: Final = "https://bigquery.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
 _TOKEN_URI: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
-STATE_TABLE: Final = "etl_state_sessions"
+JOB: Final = "sessions"
+STATE_TABLE: Final = f"etl_state_{JOB}"
+LEASE_TABLE: Final = f"etl_lease_{JOB}"
 DESTINATION_TABLES: Final = {
     "sessions": SESSIONS,
     "quarantined_sessions": QUARANTINED_SESSIONS,
@@ -263,6 +277,7 @@ class Warehouse:
     settings: Settings
     run_id: str
     usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
+    check: Callable[[], None] = lambda: None  # raises what stops the run
 
     def table(self, name: str) -> TableId:
         """A table of the destination dataset."""
@@ -369,9 +384,32 @@ def run_query(
             )
         except Conflict:
             job = cast("bigquery.QueryJob", client.get_job(job_id, location=location))
-        rows = job.result(retry=_retry(), job_retry=None)
+        rows = _wait(warehouse, job, lambda: job.result(retry=_retry(), job_retry=None))
         warehouse.usage.append((step, job.total_bytes_billed or 0))
         return [dict(row.items()) for row in rows]
+
+
+def _wait[T](
+    warehouse: Warehouse, job: bigquery.QueryJob | bigquery.LoadJob, call: Callable[[], T]
+) -> T:
+    """What the call returns, asking meanwhile whether the run goes on; if not, its job is ended."""
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            outcome.set_exception(error)
+
+    # Not of a pool: nobody waits at the end of the process for a thread that hangs.
+    Thread(target=work, daemon=True).start()
+    while not wait([outcome], timeout=_CHECK_SECONDS).done:
+        try:
+            warehouse.check()
+        except EtlError:
+            Thread(target=job.cancel, kwargs={"timeout": _HTTP_SECONDS}, daemon=True).start()
+            raise
+    return outcome.result()
 
 
 def _retry() -> Retry:
@@ -474,23 +512,28 @@ def read_snapshot_time(warehouse: Warehouse) -> datetime:
     return snapshot_at
 
 
+def ensure_dataset(warehouse: Warehouse) -> None:
+    """Create the destination dataset where it is missing."""
+    from google.cloud import bigquery
+
+    name = warehouse.settings.aggregated_dataset_id
+    dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
+    dataset.location = warehouse.settings.location
+    with _classified(f"the destination dataset {name}", DestinationError):
+        warehouse.clients.bigquery.create_dataset(
+            dataset, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+        )
+
+
 def ensure_destination(warehouse: Warehouse) -> datetime | None:
-    """Create the dataset and tables that are missing, and add columns that are new.
+    """Create the tables that are missing, and add columns that are new.
 
     Returns when the `sessions` table was created, or None where it was missing until now. Raises
     DestinationError where a column exists under another type.
     """
-    from google.cloud import bigquery
-
     client = warehouse.clients.bigquery
-    dataset = bigquery.DatasetReference(
-        warehouse.settings.project_id, warehouse.settings.aggregated_dataset_id
-    )
-    found = bigquery.Dataset(dataset)
-    found.location = warehouse.settings.location
-    with _classified(f"the destination dataset {dataset.dataset_id}", DestinationError):
-        client.create_dataset(found, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS)
-        created_at = None
+    created_at = None
+    with _classified("the destination tables", DestinationError):
         for name, schema in DESTINATION_TABLES.items():
             is_new, table = _ensure_table(client, warehouse.table(name), schema)
             if name == "sessions" and not is_new:
@@ -573,6 +616,77 @@ FROM {warehouse.table(STATE_TABLE).sql}"""
         return None
     days = {day["partition_id"]: day["row_count"] for day in rows[0].pop("days")}
     return State(days=days, **rows[0])
+
+
+def take_lease(warehouse: Warehouse) -> Lease:
+    """Try to take the job's lease, once; the lease as it is then, ours or another run's."""
+    from google.api_core.exceptions import BadRequest
+
+    lease = warehouse.table(LEASE_TABLE).sql
+    run_query(warehouse, "lease", create_lease_sql(lease, JOB), blame=DestinationError)
+    seconds = scalar("seconds", "INT64", warehouse.settings.lease_seconds)
+    parameters = [scalar("run_id", "STRING", warehouse.run_id), seconds]
+    # A conflict with another run that takes it: the row says which of the two came first.
+    with suppress(BadRequest):
+        run_query(warehouse, "lease", take_lease_sql(lease), parameters, blame=DestinationError)
+    return read_lease(warehouse)
+
+
+def read_lease(warehouse: Warehouse) -> Lease:
+    """The lease as it is."""
+    sql = read_lease_sql(warehouse.table(LEASE_TABLE).sql)
+    return Lease(**run_query(warehouse, "lease", sql, blame=DestinationError)[0])
+
+
+def renew_lease(warehouse: Warehouse, fence: int) -> bool:
+    """Hold the lease for its full time again; False where it is no longer ours."""
+    run_query(
+        warehouse,
+        "lease",
+        renew_lease_sql(warehouse.table(LEASE_TABLE).sql),
+        [
+            *lease_parameters(warehouse, fence),
+            scalar("seconds", "INT64", warehouse.settings.lease_seconds),
+        ],
+        blame=DestinationError,
+    )
+    lease = read_lease(warehouse)
+    return (lease.run_id, lease.fence) == (warehouse.run_id, fence)
+
+
+def release_lease(warehouse: Warehouse, fence: int) -> None:
+    """Give the lease back, if it is ours."""
+    sql = release_lease_sql(warehouse.table(LEASE_TABLE).sql)
+    parameters = lease_parameters(warehouse, fence)
+    run_query(warehouse, "lease", sql, parameters, blame=DestinationError)
+
+
+def lease_parameters(warehouse: Warehouse, fence: int) -> list[Parameter]:
+    """@run_id and @fence, which tell whose lease it is."""
+    return [scalar("run_id", "STRING", warehouse.run_id), scalar("fence", "INT64", fence)]
+
+
+def publish(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter], *, fence: int) -> None:
+    """Run the publishing transaction, again where a concurrent change cancelled it.
+
+    Raises LeaseLostError where the lease is no longer ours: then it did not commit.
+    """
+    from google.api_core.exceptions import BadRequest
+
+    for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
+        try:
+            run_query(warehouse, "publish", sql, parameters, blame=DestinationError)
+        except BadRequest:
+            lease = read_lease(warehouse)
+            if lease.published_run_id == warehouse.run_id:
+                return
+            if (lease.run_id, lease.fence) != (warehouse.run_id, fence):
+                message = "Another run took the lease over: nothing was published, run again."
+                raise LeaseLostError(message) from None
+            if attempt == _PUBLISH_ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -> TableId:
@@ -701,12 +815,12 @@ def start_load(
         except Conflict:
             job = cast("bigquery.LoadJob", client.get_job(job_id, location=location))
 
-    def wait() -> int:
+    def finish() -> int:
         with _classified(what, DestinationError):
-            job.result(retry=_retry())
+            _wait(warehouse, job, lambda: job.result(retry=_retry()))
         return size
 
-    return wait
+    return finish
 
 
 def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:

@@ -1,7 +1,15 @@
 """How gunicorn serves the service: `gunicorn` alone is enough, on Cloud Run and anywhere else."""
 
+from __future__ import annotations
+
 import os
+import signal
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 wsgi_app = "app:app"
 bind = f"0.0.0.0:{os.environ.get('PORT') or 8080}"
@@ -15,3 +23,17 @@ graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
 
 control_socket_disable = True  # nobody uses it, and the file system may be read-only
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file
+
+
+def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes it
+    """Tell the run in progress of SIGTERM, before gunicorn's own handler ends the worker."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # Without a run so far the module isn't loaded, and nothing is to be stopped.
+        if "supervision" in sys.modules:
+            sys.modules["supervision"].STOP.set()
+        if callable(handler):
+            handler(number, frame)
+
+    signal.signal(signal.SIGTERM, stop)

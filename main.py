@@ -6,11 +6,12 @@ import argparse
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -20,7 +21,6 @@ from pipeline import VERSION
 from pipeline import plan as planning
 from pipeline import publish as publishing
 from pipeline.errors import (
-    DestinationError,
     EtlError,
     RequestError,
     SettingsError,
@@ -33,6 +33,7 @@ from reporting import LOG, LogProgress, Progress, TerminalProgress, configure_lo
 from sessions import enrichment, projection, sources
 from sessions.metrics import METRICS, metrics_version
 from sessions.tables import SESSIONS, Field, TableId, TableSchema, field_of
+from supervision import STOP, Supervisor, take_lease
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -41,7 +42,17 @@ if TYPE_CHECKING:
     from pipeline.plan import Plan
     from pipeline.runs import RunKind, RunStatus
 
-STEPS = ("destination", "changes", "extract", "plan", "aggregate", "enrich", "audit", "publish")
+STEPS = (
+    "lease",
+    "destination",
+    "changes",
+    "extract",
+    "plan",
+    "aggregate",
+    "enrich",
+    "audit",
+    "publish",
+)
 _FRESH_HOURS = 26  # a nightly export, and two hours of grace
 
 AGGREGATED = TableSchema(
@@ -69,6 +80,7 @@ class Run:
     sessions: dict[str, int] = field(default_factory=dict)
     firebase: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    supervisor: Supervisor | None = None
     plan: Plan | None = None
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
@@ -104,9 +116,15 @@ class Run:
             **{name: self.warehouse.staging(name).sql for name in names}
         )
 
+    def check(self) -> None:
+        """Raise what stops the run, if anything does: a lost lease, the deadline, SIGTERM."""
+        if self.supervisor:
+            self.supervisor.check()
+
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step, and tell whoever watches."""
+        """Time a step, and tell whoever watches; what stops the run stops it here."""
+        self.check()
         self.progress.step(name)
         started, billed = time.monotonic(), self.warehouse.bytes_billed
         yield
@@ -129,7 +147,7 @@ def main(
     to readers then. Anything else that is raised is a bug.
     """
     run = _begin(request, settings, clients, progress)
-    try:
+    with _lease(run) as supervisor:
         with run.step("destination"):
             created_at = etl.ensure_destination(run.warehouse)
             etl.start_ledger(run.warehouse, _report(run, "running"))
@@ -148,15 +166,9 @@ def main(
             _audit(run, plan)
         if not request.dry_run:
             with run.step("publish"):
-                _publish(run, plan)
-    except Exception as error:
-        _record_failure(run, error)
-        raise
-    finally:
-        run.progress.close()
-        etl.drop_staging(run.warehouse, run.staged.values())
-    report = _report(run, "succeeded")
-    etl.finish_ledger(run.warehouse, report)
+                _publish(run, plan, supervisor)
+        report = _report(run, "succeeded")
+        _record(run, report)
     return report
 
 
@@ -186,6 +198,38 @@ def _begin(
         started_at=started_at,
         progress=progress or LogProgress(run_id),
     )
+
+
+@contextmanager
+def _lease(run: Run) -> Iterator[Supervisor]:
+    """Hold the job's lease; what goes wrong meanwhile is recorded, and staging is cleared away."""
+    try:
+        with run.step("lease"):
+            etl.ensure_dataset(run.warehouse)
+            run.supervisor = take_lease(run.warehouse)
+        unwatched = run.warehouse
+        run.warehouse = replace(unwatched, check=run.supervisor.check)
+        with run.supervisor as supervisor:
+            try:
+                yield supervisor
+            except Exception as error:
+                run.warehouse = unwatched
+                status = error.status if isinstance(error, EtlError) else "failed"
+                text = str(error) if isinstance(error, EtlError) else type(error).__name__
+                _record(run, _report(run, status, text))
+                raise
+            finally:
+                etl.drop_staging(unwatched, run.staged.values())
+    finally:
+        run.progress.close()
+
+
+def _record(run: Run, report: RunReport) -> None:
+    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
+    try:
+        etl.finish_ledger(run.warehouse, report)
+    except EtlError as error:
+        LOG.warning("the ledger could not be written: %s", error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -409,6 +453,7 @@ def _aggregate(run: Run, batches: int) -> None:
 
         pending = download(0)
         for batch in range(batches):
+            run.check()
             downloaded = pending.result()
             if batch + 1 < batches:
                 pending = download(batch + 1)
@@ -425,8 +470,8 @@ def _aggregate(run: Run, batches: int) -> None:
                     )
                 )
             run.progress.batch(batch + 1, batches, events)
-    for wait in loads:
-        wait()
+    for finish in loads:
+        finish()
 
 
 def _enrich(run: Run, plan: Plan) -> None:
@@ -492,23 +537,29 @@ def _audit(run: Run, plan: Plan) -> None:
     counts["bad_timestamp"] = counts.get("bad_timestamp", 0) + plan.unread_rows
 
 
-def _publish(run: Run, plan: Plan) -> None:
+def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
     """Make it visible: sessions, quarantine and state in one transaction."""
     sql = publishing.publish_sql(
         plan,
         run.staging(),
-        sessions=run.table("sessions"),
-        quarantined=run.table("quarantined_sessions"),
-        state=run.table(etl.STATE_TABLE),
+        destination=publishing.DestinationTables(
+            sessions=run.table("sessions"),
+            quarantined=run.table("quarantined_sessions"),
+            state=run.table(etl.STATE_TABLE),
+            lease=run.table(etl.LEASE_TABLE),
+        ),
         session_dates=run.session_dates,
     )
     parameters = [
-        etl.scalar("run_id", "STRING", run.warehouse.run_id),
+        *etl.lease_parameters(run.warehouse, supervisor.fence),
         etl.scalar("metrics_version", "STRING", run.metrics_version),
         etl.scalar("sessions_created_at", "TIMESTAMP", etl.sessions_created_at(run.warehouse)),
         etl.day_counts_parameter("days", plan.counts),
     ]
-    etl.run_query(run.warehouse, "publish", sql, parameters, blame=DestinationError)
+    with supervisor.publishing():
+        # From here to the commit only the fence decides: nothing may end the job half-known.
+        unwatched = replace(run.warehouse, check=lambda: None)
+        etl.publish(unwatched, sql, parameters, fence=supervisor.fence)
 
 
 def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
@@ -553,14 +604,6 @@ def _kind(run: Run) -> RunKind | None:
     if run.plan.kind == "incremental" and run.sessions and not touched:
         return "nothing_new"
     return run.plan.kind
-
-
-def _record_failure(run: Run, error: Exception) -> None:
-    """Write what went wrong to the ledger, if it can be reached; the error itself goes on."""
-    status = error.status if isinstance(error, EtlError) else "failed"
-    text = str(error) if isinstance(error, EtlError) else type(error).__name__
-    with suppress(EtlError):
-        etl.finish_ledger(run.warehouse, _report(run, status, text))
 
 
 def run(
@@ -632,9 +675,17 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _stop(number: int, _: object) -> None:
+    """Stop the run at its next check; the same signal once more ends the process at once."""
+    STOP.set()
+    signal.signal(number, signal.SIG_DFL)
+
+
 def command_line(arguments: Sequence[str]) -> int:
     """Run as the command line says; returns the exit code."""
     options = parse_arguments(arguments)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     on_terminal = sys.stderr.isatty()
     configure_logging(sys.stderr, as_json=not on_terminal)
     progress = TerminalProgress(steps=len(STEPS)) if on_terminal else None

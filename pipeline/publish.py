@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import AuditError
+from pipeline.lease import hold_lease_sql
 from pipeline.plan import Plan, dates_sql
 from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
@@ -28,6 +29,16 @@ class StagingTables:
     channels: str
     concerned: str
     staged: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DestinationTables:
+    """The tables that a publication changes, as they stand in SQL."""
+
+    sessions: str
+    quarantined: str
+    state: str
+    lease: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,16 +148,16 @@ def publish_sql(
     plan: Plan,
     tables: StagingTables,
     *,
-    sessions: str,
-    quarantined: str,
-    state: str,
+    destination: DestinationTables,
     session_dates: Iterable[dt.date],
 ) -> str:
     """One transaction: the touched and concerned sessions out, the staged ones in, state along.
 
-    `session_dates`: the partitions that the sessions to replace are stored in. The state moves
-    with ordinary runs alone: @run_id, @metrics_version, @sessions_created_at, @days.
+    It holds only while the lease is still that of @run_id and @fence. `session_dates`: the
+    partitions that the sessions to replace are stored in. The state moves with ordinary runs
+    alone: @metrics_version, @sessions_created_at, @days.
     """
+    sessions = destination.sessions
     names = ", ".join(column.name for column in SESSIONS.fields)
     replaced = (
         "TRUE"
@@ -159,10 +170,11 @@ def publish_sql(
     )
     statements = [
         "BEGIN TRANSACTION",
+        *hold_lease_sql(destination.lease),
         f"DELETE FROM {sessions}\nWHERE {replaced}",
         f"INSERT INTO {sessions} ({names})\nSELECT {names}\nFROM {tables.staged}",
-        *_quarantine_sql(plan, tables, quarantined),
-        *(_state_sql(state) if plan.is_ordinary else ()),
+        *_quarantine_sql(plan, tables, destination.quarantined),
+        *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
     ]
     return ";\n".join(statements) + ";"

@@ -21,7 +21,7 @@ from pipeline import VERSION
 from pipeline.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
 # A key file that isn't there: a run that gets this far ends with a CredentialsError.
@@ -50,6 +50,7 @@ class Service:
 
     port: int
     log: Path
+    terminate: Callable[[], None]
 
     def request(
         self,
@@ -87,7 +88,7 @@ def serving(log: Path, *, app: str = "app:app", **environ: str) -> Iterator[Serv
             assert process.stderr is not None
             started = (re.search(rb"Listening at: http://[^:]+:(\d+)", x) for x in process.stderr)
             port = next(int(found[1]) for found in started if found)
-            yield Service(port=port, log=log)
+            yield Service(port=port, log=log, terminate=process.terminate)
         finally:
             process.terminate()
 

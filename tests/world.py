@@ -88,14 +88,17 @@ class World:
 
     def run(self, **request: Any) -> RunReport:  # noqa: ANN401 - the fields of a request
         """Run the job, as the command line and the service do."""
-        settings = Settings(
+        return main.main(RunRequest(**request), self.make_settings(), self.clients)
+
+    def make_settings(self) -> Settings:
+        """The settings of this world's runs."""
+        return Settings(
             project_id="local",
             posthog_dataset_id=self.datasets.posthog,
             firebase_dataset_id=self.datasets.firebase,
             aggregated_dataset_id=self.destination,
             **self.settings,
         )
-        return main.main(RunRequest(**request), settings, self.clients)
 
     def query(self, sql: str) -> list[Row]:
         """The rows of a statement; `{d}` stands for the destination dataset."""

@@ -1,0 +1,80 @@
+"""The lease of a job: one row that only one run at a time may hold, as SQL text. Pure.
+
+The row is made once and from then on only updated, because BigQuery lets two updates of one row
+conflict and two inserts not. `fence` grows with every run that takes the lease, so that a run that
+was replaced can be told from the one that replaced it. Time is BigQuery's own: the clocks of two
+machines that compete for the lease need not agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import datetime as dt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Who holds a job's lease, and until when; nobody where `run_id` is None.
+
+    `published_run_id`: the last run whose publication committed.
+    """
+
+    fence: int
+    run_id: str | None
+    expires_at: dt.datetime | None
+    published_run_id: str | None
+
+
+def create_lease_sql(lease: str, job: str) -> str:
+    """The table with its one row, however often it is repeated."""
+    return f"""CREATE TABLE IF NOT EXISTS {lease} AS
+SELECT
+  '{job}' AS job, 0 AS fence,
+  CAST(NULL AS STRING) AS run_id, CAST(NULL AS TIMESTAMP) AS expires_at,
+  CAST(NULL AS STRING) AS published_run_id"""
+
+
+def take_lease_sql(lease: str) -> str:
+    """Take the lease for @run_id and @seconds, where it is free or has expired."""
+    return f"""UPDATE {lease}
+SET
+  fence = fence + 1,
+  run_id = @run_id,
+  expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
+WHERE run_id IS NULL OR expires_at < CURRENT_TIMESTAMP()"""
+
+
+def renew_lease_sql(lease: str) -> str:
+    """Hold the lease for @seconds more, where it is still that of @run_id and @fence."""
+    return f"""UPDATE {lease}
+SET expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
+WHERE run_id = @run_id AND fence = @fence"""
+
+
+def release_lease_sql(lease: str) -> str:
+    """Give the lease back, where it is still that of @run_id and @fence."""
+    return f"""UPDATE {lease}
+SET run_id = NULL, expires_at = NULL
+WHERE run_id = @run_id AND fence = @fence"""
+
+
+def read_lease_sql(lease: str) -> str:
+    """A SELECT of the row."""
+    return f"""SELECT fence, run_id, expires_at, published_run_id
+FROM {lease}"""
+
+
+def hold_lease_sql(lease: str) -> list[str]:
+    """The statements that end a transaction unless the lease is still that of @run_id and @fence.
+
+    An update, not a look: a run that takes the lease at the same time conflicts with it.
+    """
+    return [
+        f"""UPDATE {lease}
+SET published_run_id = @run_id
+WHERE run_id = @run_id AND fence = @fence""",
+        "ASSERT @@row_count = 1 AS 'the lease was lost'",
+    ]

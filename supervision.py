@@ -1,0 +1,122 @@
+"""What may stop a run: a lost lease, its deadline, or SIGTERM. Owns the thread that renews it.
+
+`Supervisor.check()` is asked between steps and batches and while BigQuery works; the lease's
+thread holds still while the run publishes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Self
+
+import etl_functions as etl
+from pipeline.errors import (
+    AbortedError,
+    EtlError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunTimeoutError,
+)
+from reporting import LOG
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.lease import Lease
+
+STOP: Final = threading.Event()
+"""Set by SIGTERM: every run of this process stops."""
+
+_POLL_SECONDS: Final = 1.0  # while another run holds the lease
+
+
+class Supervisor:
+    """Watches over one run, from when it has taken the lease of its job."""
+
+    def __init__(self, warehouse: etl.Warehouse, fence: int) -> None:
+        self.fence = fence
+        self._warehouse = warehouse
+        self._deadline = time.monotonic() + warehouse.settings.timeout_seconds
+        self._lease_seconds = warehouse.settings.lease_seconds
+        self._is_lost = threading.Event()
+        self._is_over = threading.Event()
+        self._renewing = threading.Lock()
+        self._thread = threading.Thread(target=self._renew_until_over, daemon=True)
+
+    def check(self) -> None:
+        """Raise what stops the run, if anything does."""
+        if self._is_lost.is_set():
+            message = "Another run took the lease over: nothing was published, run again."
+            raise LeaseLostError(message)
+        if STOP.is_set():
+            message = "The run was told to stop: nothing was published, run again."
+            raise AbortedError(message)
+        if time.monotonic() > self._deadline:
+            message = (
+                f"The run took longer than {self._warehouse.settings.timeout_seconds} s: nothing "
+                "was published; raise ETL_TIMEOUT_SECONDS, or load fewer days at a time."
+            )
+            raise RunTimeoutError(message)
+
+    @contextmanager
+    def publishing(self) -> Iterator[None]:
+        """Hold the lease for its full time and leave its row alone: renewing it would conflict."""
+        with self._renewing:
+            if not etl.renew_lease(self._warehouse, self.fence):
+                self._is_lost.set()
+            self.check()  # once more, and from here to the commit only the fence decides
+            yield
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_over.set()
+        with self._renewing:
+            try:
+                etl.release_lease(self._warehouse, self.fence)
+            except EtlError as error:
+                LOG.warning("the lease could not be given back and expires: %s", error)
+
+    def _renew_until_over(self) -> None:
+        renewed = time.monotonic()
+        while not self._is_over.wait(self._lease_seconds / 4):
+            with self._renewing:
+                if self._is_over.is_set():
+                    return
+                asked = time.monotonic()
+                try:
+                    is_ours = etl.renew_lease(self._warehouse, self.fence)
+                except Exception as error:  # noqa: BLE001 - tried again until the lease runs out
+                    LOG.warning("the lease could not be renewed: %s", type(error).__name__)
+                    is_ours = asked - renewed < self._lease_seconds
+                else:
+                    renewed = asked
+                if not is_ours:
+                    self._is_lost.set()
+                    return
+
+
+def take_lease(warehouse: etl.Warehouse) -> Supervisor:
+    """The supervisor of a run that has the lease, waiting for it as long as the settings allow.
+
+    Raises LeaseHeldError, which names who holds it and until when.
+    """
+    patience = time.monotonic() + warehouse.settings.lease_wait_seconds
+    lease = etl.take_lease(warehouse)
+    while lease.run_id != warehouse.run_id:
+        if STOP.is_set() or time.monotonic() >= patience:
+            raise LeaseHeldError(_held(lease))
+        time.sleep(_POLL_SECONDS)
+        lease = etl.take_lease(warehouse)
+    return Supervisor(warehouse, lease.fence)
+
+
+def _held(lease: Lease) -> str:
+    until = f" until {lease.expires_at:%Y-%m-%d %H:%M:%S} UTC" if lease.expires_at else ""
+    return (
+        f"Run {lease.run_id} holds the lease{until}: wait for it to end, or set LEASE_WAIT_SECONDS."
+    )

@@ -1,0 +1,227 @@
+"""One run at a time: the lease, its fence, and what stops a run."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import etl_functions as etl
+import main
+from pipeline.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
+from pipeline.runs import RunRequest
+from sandbox import emulator
+from sandbox.sources import SourceDatasets, append_rows, create_tables
+from supervision import take_lease
+from tests.test_app import serving
+from tests.test_requests_on_data import day_of_sessions
+from tests.world import World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def world(clients: etl.Clients) -> Iterator[World]:
+    """A day of sessions, run once, and a new row since."""
+    with World(clients=clients) as made:
+        made.arrive("posthog_events", day_of_sessions(0, 6))
+        made.run()
+        made.arrive("posthog_events", day_of_sessions(1, 2))
+        yield made
+
+
+def warehouse(world: World, run_id: str, **settings: int) -> etl.Warehouse:
+    """BigQuery as a run of this id sees it."""
+    world.settings |= settings
+    return etl.Warehouse(clients=world.clients, settings=world.make_settings(), run_id=run_id)
+
+
+class At:
+    """Whoever watches a run, and does something as a step begins."""
+
+    def __init__(self, step: str, act: Callable[[], object]) -> None:
+        self._step, self._act = step, act
+
+    def step(self, name: str) -> None:
+        """Act, if it is that step."""
+        if name == self._step:
+            self._act()
+
+    def batch(self, done: int, total: int, events: int) -> None:
+        """Batches do not matter."""
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+def run_watched(world: World, progress: At) -> None:
+    """A run with somebody watching."""
+    main.main(RunRequest(), world.make_settings(), world.clients, progress=progress)
+
+
+def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> None:
+    """The second run changes nothing, and says who holds the lease and until when."""
+    before = world.sessions()
+    with take_lease(warehouse(world, "holder")):
+        with pytest.raises(LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-") as no:
+            world.run()
+        assert (no.value.exit_code, no.value.http_status) == (75, 409)
+        assert world.sessions() == before
+    assert world.run().sessions["staged"] == 2
+
+
+def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -> None:
+    """With LEASE_WAIT_SECONDS the second run starts when the first one is over."""
+    holder = take_lease(warehouse(world, "holder"))
+    world.settings["lease_wait_seconds"] = 60
+    with holder:
+        threading.Timer(2.0, lambda: holder.__exit__()).start()
+        assert world.run().status == "succeeded"
+
+
+def test_an_expired_lease_is_taken_over(world: World) -> None:
+    """A run that died leaves a lease behind that is free once it has expired."""
+    dead = take_lease(warehouse(world, "dead", lease_seconds=1))
+    world.settings["lease_wait_seconds"] = 30
+    assert world.run().status == "succeeded"
+    assert not etl.renew_lease(warehouse(world, "dead"), dead.fence)
+
+
+def test_a_running_run_keeps_its_lease(world: World) -> None:
+    """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
+    mine = warehouse(world, "long", lease_seconds=2)
+    with take_lease(mine) as supervisor:
+        time.sleep(4)
+        supervisor.check()
+        assert etl.take_lease(warehouse(world, "rival")).run_id == "long"
+
+
+def test_only_one_of_many_racers_gets_the_lease(world: World) -> None:
+    """Eight runs at once: one has the lease, and all agree on which."""
+    seen: list[Any] = []
+    racers = [
+        threading.Thread(
+            target=lambda n=n: seen.append(etl.take_lease(warehouse(world, f"racer{n}")))
+        )
+        for n in range(8)
+    ]
+    for racer in racers:
+        racer.start()
+    for racer in racers:
+        racer.join()
+    assert len(seen) == 8
+    assert len({(lease.run_id, lease.fence) for lease in seen}) == 1
+
+
+def test_a_zombie_publishes_nothing(world: World) -> None:
+    """A run whose lease was taken over while it slept stops before it publishes."""
+    before = world.sessions()
+    steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
+    with pytest.raises(LeaseLostError, match="nothing was published"):
+        run_watched(world, At("publish", lambda: world.query(steal)))
+    assert world.sessions() == before
+    rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
+    assert [row["status"] for row in rows] == ["lease_lost"]
+
+
+def test_the_fence_alone_holds_back_a_zombie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one that believes to the end that the lease is its own commits nothing."""
+    before = world.sessions()
+    steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
+    monkeypatch.setattr(etl, "renew_lease", lambda *_: True)
+    with pytest.raises(LeaseLostError, match="nothing was published"):
+        run_watched(world, At("publish", lambda: world.query(steal)))
+    assert world.sessions() == before
+
+
+def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:
+    """ETL_TIMEOUT_SECONDS ends it within moments, publishes nothing, and is in the ledger."""
+    before = world.sessions()
+    world.settings["timeout_seconds"] = 1
+    with pytest.raises(RunTimeoutError, match="ETL_TIMEOUT_SECONDS") as raised:
+        world.run()
+    assert raised.value.http_status == 504
+    assert world.sessions() == before
+    rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
+    assert [row["status"] for row in rows] == ["timed_out"]
+    world.settings["timeout_seconds"] = 3300
+    world.run()
+    assert differences(world.sessions(), world.expected()) == []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """A sandbox of its own with some sessions, kept running."""
+    with emulator.attach(tmp_path) as endpoints:
+        client = emulator.bigquery_client(endpoints)
+        create_tables(client, SourceDatasets())
+        append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
+        client.close()
+        yield tmp_path
+
+
+def test_sigterm_stops_the_command_line_within_seconds(folder: Path) -> None:
+    """SIGTERM in the middle of a run: code 75, one sentence, the lease free, the next run well."""
+    command = [sys.executable, "main.py", "--local", "--json"]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": os.environ["HOME"],
+        "SANDBOX_DIR": str(folder),
+    }
+    with subprocess.Popen(  # noqa: S603 - our own program
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if json.loads(line).get("step") == "extract":
+                break
+        process.send_signal(signal.SIGTERM)
+        stopped = time.monotonic()
+        _, rest = process.communicate(timeout=30)
+        seconds = time.monotonic() - stopped
+    assert process.returncode == 75
+    assert "told to stop" in json.loads(rest.splitlines()[-1])["message"]
+    assert seconds < 10  # 2 s and what a busy machine takes for the ledger and the lease
+    again = subprocess.run(  # noqa: S603 - our own program
+        command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=120
+    )
+    assert json.loads(again.stdout)["sessions"]["staged"] == 6
+
+
+def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
+    """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
+    answers: list[tuple[int, Any]] = []
+
+    def post(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("POST", "/run")
+        answer = connection.getresponse()
+        answers.append((answer.status, json.loads(answer.read())))
+        connection.close()
+
+    with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as service:
+        caller = threading.Thread(target=post, args=(service.port,))
+        caller.start()
+        while not any(line.get("step") == "extract" for line in service.logged()):
+            time.sleep(0.05)
+        service.terminate()
+        caller.join(timeout=30)
+    assert [status for status, _ in answers] == [503]
+    assert "told to stop" in answers[0][1]["error"]["message"]
+    with emulator.attach(folder) as endpoints:
+        client = emulator.bigquery_client(endpoints)
+        rows = list(client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions"))
+        client.close()
+    assert [row["run_id"] for row in rows] == [None]
