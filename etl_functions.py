@@ -433,24 +433,25 @@ def array(name: str, type_: str, values: Iterable[object]) -> Parameter:
     return bigquery.ArrayQueryParameter(name, type_, list(values))
 
 
-def day_counts_parameter(name: str, counts: Mapping[str, int]) -> Parameter:
-    """The rows by partition as an array of (`partition_id`, `row_count`)."""
+def records(
+    name: str, columns: Mapping[str, str], rows: Iterable[Sequence[str | int]]
+) -> Parameter:
+    """A parameter that is an array of records; `columns`: their types by name."""
     from google.cloud import bigquery
 
-    text = bigquery.ScalarQueryParameterType("STRING", name="partition_id")
-    number = bigquery.ScalarQueryParameterType("INT64", name="row_count")
-    return bigquery.ArrayQueryParameter(
-        name,
-        bigquery.StructQueryParameterType(text, number),  # an empty array says it nowhere else
-        [
-            bigquery.StructQueryParameter(
-                None,
-                bigquery.ScalarQueryParameter("partition_id", "STRING", key),
-                bigquery.ScalarQueryParameter("row_count", "INT64", counts[key]),
-            )
-            for key in sorted(counts)
-        ],
-    )
+    types = [bigquery.ScalarQueryParameterType(type_, name=key) for key, type_ in columns.items()]
+    values = [
+        bigquery.StructQueryParameter(
+            None,
+            *(
+                bigquery.ScalarQueryParameter(key, type_, value)
+                for (key, type_), value in zip(columns.items(), row, strict=True)
+            ),
+        )
+        for row in rows
+    ]
+    # With its type spelled out, since an empty array says it nowhere else.
+    return bigquery.ArrayQueryParameter(name, bigquery.StructQueryParameterType(*types), values)
 
 
 def stage_select(
@@ -635,7 +636,9 @@ def take_lease(warehouse: Warehouse) -> Lease:
 def read_lease(warehouse: Warehouse) -> Lease:
     """The lease as it is."""
     sql = read_lease_sql(warehouse.table(LEASE_TABLE).sql)
-    return Lease(**run_query(warehouse, "lease", sql, blame=DestinationError)[0])
+    row = run_query(warehouse, "lease", sql, blame=DestinationError)[0]
+    triggers = {each["trigger"]: each["run_id"] for each in row.pop("triggers")}
+    return Lease(triggers=triggers, **row)
 
 
 def renew_lease(warehouse: Warehouse, fence: int) -> bool:

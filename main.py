@@ -26,6 +26,7 @@ from pipeline.errors import (
     SettingsError,
     UnavailableError,
 )
+from pipeline.lease import with_trigger
 from pipeline.runs import RunReport, RunRequest, StepReport
 from pipeline.settings import Settings
 from process_sessions import process_sessions
@@ -36,7 +37,7 @@ from sessions.tables import SESSIONS, Field, TableId, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from pipeline.plan import Plan
@@ -80,6 +81,7 @@ class Run:
     sessions: dict[str, int] = field(default_factory=dict)
     firebase: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    trigger: str | None = None
     supervisor: Supervisor | None = None
     plan: Plan | None = None
     read_whole: tuple[date, ...] = ()
@@ -139,15 +141,20 @@ def main(
     settings: Settings,
     clients: etl.Clients,
     *,
+    trigger: str | None = None,
     progress: Progress | None = None,
 ) -> RunReport:
     """Bring `posthog_aggregated` up to date as the request says; the steps of docs/architecture.md.
 
     Raises EtlError for what a person can mend, after writing it to the ledger; nothing is visible
-    to readers then. Anything else that is raised is a bug.
+    to readers then. Anything else that is raised is a bug. `trigger` names a scheduled delivery:
+    where one of that name has succeeded, the report says `duplicate`, with the id of its run.
     """
     run = _begin(request, settings, clients, progress)
+    run.trigger = trigger
     with _lease(run) as supervisor:
+        if trigger is not None and trigger in supervisor.triggers and not request.force:
+            return replace(_report(run, "duplicate"), run_id=supervisor.triggers[trigger])
         with run.step("destination"):
             created_at = etl.ensure_destination(run.warehouse)
             etl.start_ledger(run.warehouse, _report(run, "running"))
@@ -537,6 +544,12 @@ def _audit(run: Run, plan: Plan) -> None:
     counts["bad_timestamp"] = counts.get("bad_timestamp", 0) + plan.unread_rows
 
 
+def _triggers(run: Run, supervisor: Supervisor) -> Mapping[str, str]:
+    if run.trigger is None:
+        return supervisor.triggers
+    return with_trigger(supervisor.triggers, run.trigger, run.warehouse.run_id)
+
+
 def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
     """Make it visible: sessions, quarantine and state in one transaction."""
     sql = publishing.publish_sql(
@@ -554,7 +567,14 @@ def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
         *etl.lease_parameters(run.warehouse, supervisor.fence),
         etl.scalar("metrics_version", "STRING", run.metrics_version),
         etl.scalar("sessions_created_at", "TIMESTAMP", etl.sessions_created_at(run.warehouse)),
-        etl.day_counts_parameter("days", plan.counts),
+        etl.records(
+            "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
+        ),
+        etl.records(
+            "triggers",
+            {"trigger": "STRING", "run_id": "STRING"},
+            _triggers(run, supervisor).items(),
+        ),
     ]
     with supervisor.publishing():
         # From here to the commit only the fence decides: nothing may end the job half-known.
@@ -620,7 +640,7 @@ def run(
     """
     LOG.info("run requested", extra={"fields": {"request": request.to_json(), "trigger": trigger}})
     with _local_clients(settings) if is_local else _clients(settings) as clients:
-        return main(request, settings, clients, progress=progress)
+        return main(request, settings, clients, trigger=trigger, progress=progress)
 
 
 @contextmanager

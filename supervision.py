@@ -35,8 +35,9 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 class Supervisor:
     """Watches over one run, from when it has taken the lease of its job."""
 
-    def __init__(self, warehouse: etl.Warehouse, fence: int) -> None:
-        self.fence = fence
+    def __init__(self, warehouse: etl.Warehouse, lease: Lease) -> None:
+        self.fence = lease.fence
+        self.triggers = lease.triggers
         self._warehouse = warehouse
         self._deadline = time.monotonic() + warehouse.settings.timeout_seconds
         self._lease_seconds = warehouse.settings.lease_seconds
@@ -112,7 +113,7 @@ def take_lease(warehouse: etl.Warehouse) -> Supervisor:
             raise LeaseHeldError(_held(lease))
         time.sleep(_POLL_SECONDS)
         lease = etl.take_lease(warehouse)
-    return Supervisor(warehouse, lease.fence)
+    return Supervisor(warehouse, lease)
 
 
 def _held(lease: Lease) -> str:

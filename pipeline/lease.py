@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import datetime as dt
+    from collections.abc import Mapping
+
+_KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """Who holds a job's lease, and until when; nobody where `run_id` is None.
 
-    `published_run_id`: the last run whose publication committed.
+    `published_run_id`: the last run whose publication committed. `triggers`: the run that each of
+    the latest scheduled deliveries led to, once it has succeeded.
     """
 
     fence: int
     run_id: str | None
     expires_at: dt.datetime | None
     published_run_id: str | None
+    triggers: Mapping[str, str]
 
 
 def create_lease_sql(lease: str, job: str) -> str:
@@ -34,7 +39,8 @@ def create_lease_sql(lease: str, job: str) -> str:
 SELECT
   '{job}' AS job, 0 AS fence,
   CAST(NULL AS STRING) AS run_id, CAST(NULL AS TIMESTAMP) AS expires_at,
-  CAST(NULL AS STRING) AS published_run_id"""
+  CAST(NULL AS STRING) AS published_run_id,
+  ARRAY<STRUCT<trigger STRING, run_id STRING>>[] AS triggers"""
 
 
 def take_lease_sql(lease: str) -> str:
@@ -63,18 +69,25 @@ WHERE run_id = @run_id AND fence = @fence"""
 
 def read_lease_sql(lease: str) -> str:
     """A SELECT of the row."""
-    return f"""SELECT fence, run_id, expires_at, published_run_id
+    return f"""SELECT fence, run_id, expires_at, published_run_id, triggers
 FROM {lease}"""
 
 
 def hold_lease_sql(lease: str) -> list[str]:
     """The statements that end a transaction unless the lease is still that of @run_id and @fence.
 
-    An update, not a look: a run that takes the lease at the same time conflicts with it.
+    An update, not a look: a run that takes the lease at the same time conflicts with it. It
+    commits with the transaction, and so tells that this run has published, and for which @triggers.
     """
     return [
         f"""UPDATE {lease}
-SET published_run_id = @run_id
+SET published_run_id = @run_id, triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence""",
         "ASSERT @@row_count = 1 AS 'the lease was lost'",
     ]
+
+
+def with_trigger(triggers: Mapping[str, str], trigger: str, run_id: str) -> dict[str, str]:
+    """The triggers with one more, the oldest left out."""
+    kept = list(triggers.items())[-(_KEPT_TRIGGERS - 1) :]
+    return dict([*kept, (trigger, run_id)])

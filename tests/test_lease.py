@@ -87,7 +87,7 @@ def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -
     holder = take_lease(warehouse(world, "holder"))
     world.settings["lease_wait_seconds"] = 60
     with holder:
-        threading.Timer(2.0, lambda: holder.__exit__()).start()
+        threading.Timer(2.0, holder.__exit__).start()
         assert world.run().status == "succeeded"
 
 

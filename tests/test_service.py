@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -79,3 +80,45 @@ def test_a_missing_source_is_a_502(service: Service, client: bigquery.Client) ->
         "SELECT status, error FROM posthog_aggregated.etl_runs ORDER BY started_at DESC LIMIT 1"
     ).result()
     assert [(row["status"], row["error"]) for row in rows] == [("failed", answer.said)]
+
+
+def scheduled(name: str, at: str) -> dict[str, str]:
+    """The headers of a delivery by Cloud Scheduler."""
+    return {"X-CloudScheduler-JobName": name, "X-CloudScheduler-ScheduleTime": at}
+
+
+def test_a_repeated_delivery_is_answered_without_work(service: Service) -> None:
+    """The scheduler delivers at least once: the second time the first run's id, and no run."""
+    nightly = scheduled("nightly", "2026-10-05T02:00:00Z")
+    first = service.request("POST", "/run", b"", nightly)
+    again = service.request("POST", "/run", b"", nightly)
+    assert (first.body["status"], again.body["status"]) == ("succeeded", "duplicate")
+    assert (again.status, again.body["run_id"]) == (200, first.body["run_id"])
+    assert [step["name"] for step in again.body["steps"]] == ["lease"]
+    forced = service.request("POST", "/run", b'{"force": true}', nightly)
+    assert forced.body["status"] == "succeeded"
+    weekly = service.request("POST", "/run", b"", scheduled("weekly", "2026-10-05T02:00:00Z"))
+    assert weekly.body["status"] == "succeeded"
+    assert service.request("POST", "/run").body["status"] == "succeeded"  # ad-hoc: always runs
+
+
+def test_a_delivery_whose_run_failed_runs_again(service: Service, client: bigquery.Client) -> None:
+    """Only success counts: after a failure the same delivery is work to be done."""
+    nightly = scheduled("nightly", "2026-10-06T02:00:00Z")
+    client.query("ALTER TABLE firebase_etl_prod.users RENAME TO kept_users").result()
+    try:
+        assert service.request("POST", "/run", b"", nightly).status == 502
+    finally:
+        client.query("ALTER TABLE firebase_etl_prod.kept_users RENAME TO users").result()
+    assert service.request("POST", "/run", b"", nightly).body["status"] == "succeeded"
+
+
+def test_simultaneous_requests_make_one_run(service: Service) -> None:
+    """Eight at once: one works, the others are told who does."""
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: service.request("POST", "/run"), range(8)))
+    statuses = sorted(answer.status for answer in answers)
+    assert statuses.count(200) >= 1
+    assert set(statuses) <= {200, 409}
+    assert statuses.count(409) >= 1
+    assert all("holds the lease" in answer.said for answer in answers if answer.status == 409)
