@@ -5,43 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import signal
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, date, datetime
+from dataclasses import replace
+from datetime import date
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import etl_functions as etl
+from extraction import extract, find_changes, plan_sessions, resolve_sources
 from pipeline import VERSION
 from pipeline import plan as planning
 from pipeline import publish as publishing
 from pipeline.errors import (
     EtlError,
-    RequestError,
     SettingsError,
     UnavailableError,
 )
 from pipeline.lease import with_trigger
-from pipeline.runs import RunReport, RunRequest, StepReport
+from pipeline.runs import RunReport, RunRequest
 from pipeline.settings import Settings
 from process_sessions import process_sessions
-from reporting import LOG, LogProgress, Progress, TerminalProgress, configure_logging, report_text
-from sessions import enrichment, projection, sources
-from sessions.metrics import METRICS, metrics_version
-from sessions.tables import SESSIONS, Field, TableId, TableSchema, field_of
+from reporting import LOG, Progress, TerminalProgress, configure_logging, report_text
+from running import Run, begin, record, report_of
+from sessions import enrichment, projection
+from sessions.metrics import METRICS
+from sessions.tables import SESSIONS, Field, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from pipeline.plan import Plan
-    from pipeline.runs import RunKind, RunStatus
 
 STEPS = (
     "lease",
@@ -54,7 +51,6 @@ STEPS = (
     "audit",
     "publish",
 )
-_FRESH_HOURS = 26  # a nightly export, and two hours of grace
 
 AGGREGATED = TableSchema(
     fields=(
@@ -64,76 +60,6 @@ AGGREGATED = TableSchema(
     ),
     description="One run's aggregated rows, before they are enriched.",
 )
-
-
-@dataclass(kw_only=True)
-class Run:
-    """A run in progress: what it was asked, what it works with, and what it has found so far."""
-
-    request: RunRequest
-    warehouse: etl.Warehouse
-    metrics_version: str
-    started_at: datetime
-    progress: Progress
-    staged: dict[str, TableId] = field(default_factory=dict)
-    steps: list[StepReport] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
-    sessions: dict[str, int] = field(default_factory=dict)
-    firebase: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    trigger: str | None = None
-    supervisor: Supervisor | None = None
-    plan: Plan | None = None
-    read_whole: tuple[date, ...] = ()
-    read_days: int = 0
-    rows_by_day: dict[date, int] = field(default_factory=dict)
-    session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
-    newest_event_at: datetime | None = None
-
-    @property
-    def settings(self) -> Settings:
-        """The deployment's settings."""
-        return self.warehouse.settings
-
-    def table(self, name: str) -> str:
-        """A destination table, as it stands in SQL."""
-        return self.warehouse.table(name).sql
-
-    def stage(
-        self,
-        name: str,
-        sql: str,
-        parameters: Sequence[etl.Parameter] = (),
-        *,
-        layout: str = "",
-    ) -> str:
-        """Make a staging table of a SELECT; returns it as it stands in SQL."""
-        self.staged[name] = self.warehouse.staging(name)
-        return etl.stage_select(self.warehouse, name, sql, parameters, layout=layout).sql
-
-    def staging(self) -> publishing.StagingTables:
-        """The staging tables, by what they hold."""
-        names = publishing.StagingTables.__dataclass_fields__
-        return publishing.StagingTables(
-            **{name: self.warehouse.staging(name).sql for name in names}
-        )
-
-    def check(self) -> None:
-        """Raise what stops the run, if anything does: a lost lease, the deadline, SIGTERM."""
-        if self.supervisor:
-            self.supervisor.check()
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time a step, and tell whoever watches; what stops the run stops it here."""
-        self.check()
-        self.progress.step(name)
-        started, billed = time.monotonic(), self.warehouse.bytes_billed
-        yield
-        seconds = time.monotonic() - started
-        self.steps.append(
-            StepReport(name=name, seconds=seconds, bytes=self.warehouse.bytes_billed - billed)
-        )
 
 
 def main(
@@ -150,21 +76,21 @@ def main(
     to readers then. Anything else that is raised is a bug. `trigger` names a scheduled delivery:
     where one of that name has succeeded, the report says `duplicate`, with the id of its run.
     """
-    run = _begin(request, settings, clients, progress)
+    run = begin(request, settings, clients, progress)
     run.trigger = trigger
     with _lease(run) as supervisor:
         if trigger is not None and trigger in supervisor.triggers and not request.force:
-            return replace(_report(run, "duplicate"), run_id=supervisor.triggers[trigger])
+            return replace(report_of(run, "duplicate"), run_id=supervisor.triggers[trigger])
         with run.step("destination"):
             created_at = etl.ensure_destination(run.warehouse)
-            etl.start_ledger(run.warehouse, _report(run, "running"))
+            etl.start_ledger(run.warehouse, report_of(run, "running"))
         with run.step("changes"):
-            tables = _resolve_sources(run)
-            plan = run.plan = _find_changes(run, tables, created_at)
+            tables = resolve_sources(run)
+            plan = run.plan = find_changes(run, tables, created_at)
         with run.step("extract"):
-            _extract(run, plan, tables)
+            extract(run, plan, tables)
         with run.step("plan"):
-            batches = _plan_sessions(run, plan)
+            batches = plan_sessions(run, plan)
         with run.step("aggregate"):
             _aggregate(run, batches)
         with run.step("enrich"):
@@ -174,37 +100,9 @@ def main(
         if not request.dry_run:
             with run.step("publish"):
                 _publish(run, plan, supervisor)
-        report = _report(run, "succeeded")
-        _record(run, report)
+        report = report_of(run, "succeeded")
+        record(run, report)
     return report
-
-
-def _begin(
-    request: RunRequest, settings: Settings, clients: etl.Clients, progress: Progress | None
-) -> Run:
-    engine = request.engine or settings.engine
-    if engine != "pandas":
-        message = f"There is no engine {engine} in this release: use pandas."
-        raise RequestError(message)
-    if request.job != "sessions":
-        message = f"There is no job {request.job}: the only one is sessions."
-        raise RequestError(message)
-    started_at = datetime.now(UTC)
-    run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
-    warehouse = etl.Warehouse(clients=clients, settings=settings, run_id=run_id)
-    exclusions = (
-        settings.exclude_distinct_ids,
-        settings.exclude_libs,
-        settings.exclude_emulators,
-        settings.exclude_bots,
-    )
-    return Run(
-        request=request,
-        warehouse=warehouse,
-        metrics_version=metrics_version(exclusions),
-        started_at=started_at,
-        progress=progress or LogProgress(run_id),
-    )
 
 
 @contextmanager
@@ -223,224 +121,12 @@ def _lease(run: Run) -> Iterator[Supervisor]:
                 run.warehouse = unwatched
                 status = error.status if isinstance(error, EtlError) else "failed"
                 text = str(error) if isinstance(error, EtlError) else type(error).__name__
-                _record(run, _report(run, status, text))
+                record(run, report_of(run, status, text))
                 raise
             finally:
                 etl.drop_staging(unwatched, run.staged.values())
     finally:
         run.progress.close()
-
-
-def _record(run: Run, report: RunReport) -> None:
-    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
-    try:
-        etl.finish_ledger(run.warehouse, report)
-    except EtlError as error:
-        LOG.warning("the ledger could not be written: %s", error)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sources:
-    """The four source tables, as they are read in this run."""
-
-    events: sources.Source
-    users: sources.Source
-    documents: sources.Source
-    posthog_sessions: sources.Source
-
-
-def _resolve_sources(run: Run) -> _Sources:
-    """Read each table's real schema, all at once."""
-    posthog, firebase = run.settings.posthog_dataset_id, run.settings.firebase_dataset_id
-    wanted = {
-        "events": (posthog, "events", sources.EVENTS),
-        "posthog_sessions": (posthog, "sessions", sources.POSTHOG_SESSIONS),
-        "users": (firebase, "users", sources.USERS),
-        "documents": (firebase, "events", sources.DOCUMENTS),
-    }
-
-    def resolve(
-        dataset: str, name: str, logical: tuple[sources.LogicalColumn, ...]
-    ) -> sources.Source:
-        shape = etl.read_shape(run.warehouse, run.warehouse.source(dataset, name))
-        return sources.resolve(shape, logical)
-
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        found = {key: pool.submit(resolve, *table) for key, table in wanted.items()}
-        tables = _Sources(**{key: future.result() for key, future in found.items()})
-    for name, column in (("users", "phone"), ("users", "email"), ("users", "created_at")):
-        source = getattr(tables, name)
-        if column not in source.sql:
-            run.warnings.append(f"Table {source.shape.table} has no column for {column}.")
-    return tables
-
-
-def _find_changes(run: Run, tables: _Sources, created_at: datetime | None) -> Plan:
-    """Compare the source's day counts with the state's, and decide what to read."""
-    counts = etl.read_day_counts(run.warehouse, tables.events)
-    is_partial = run.request.limit is not None or run.request.start_date is not None
-    destination = planning.Destination(
-        state=etl.read_state(run.warehouse),
-        sessions_created_at=created_at,
-        has_rows_of_another_version=is_partial
-        and etl.has_rows_of_another_version(run.warehouse, run.metrics_version),
-    )
-    plan = planning.make_plan(
-        run.request,
-        counts,
-        destination,
-        metrics_version=run.metrics_version,
-        today=run.started_at.date(),
-    )
-    run.newest_event_at = etl.read_newest_event(run.warehouse, tables.events, plan, run.started_at)
-    age = run.started_at - run.newest_event_at if run.newest_event_at else None
-    if age is None:
-        run.warnings.append(f"Table {tables.events.shape.table} has no events.")
-    elif age.total_seconds() > _FRESH_HOURS * 3600:
-        hours = age.total_seconds() / 3600
-        run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
-    return plan
-
-
-def _extract(run: Run, plan: Plan, tables: _Sources) -> None:
-    """Project the changed days and the small tables, all in parallel, as of one moment."""
-    snapshot = etl.scalar("snapshot_at", "TIMESTAMP", etl.read_snapshot_time(run.warehouse))
-    small = {
-        "user_keys": enrichment.user_keys_sql(tables.users),
-        "documents": enrichment.documents_sql(tables.documents),
-        "channels": enrichment.channels_sql(tables.posthog_sessions),
-    }
-    with ThreadPoolExecutor(len(small)) as pool:
-        jobs = [pool.submit(run.stage, name, sql, [snapshot]) for name, sql in small.items()]
-        _project(run, plan, tables.events, snapshot)
-        for job in jobs:
-            job.result()
-
-
-def _project(run: Run, plan: Plan, events: sources.Source, snapshot: etl.Parameter) -> None:
-    """Fill `projected` with every row the run needs, and `touched` with the sessions to build."""
-    projected = run.warehouse.staging("projected").sql
-    quarantined = run.table("quarantined_sessions")
-    project = _Projector(run=run, source=events, snapshot=snapshot)
-    if plan.limit is None:
-        run.read_whole = plan.days
-        project(plan.days)
-    else:
-        run.read_whole = _project_latest(run, plan, project)
-    touched = run.stage(
-        "touched" if plan.limit is None else "found",
-        planning.touched_sql(
-            plan, projected=projected, sessions=run.table("sessions"), quarantined=quarantined
-        ),
-    )
-    if not plan.is_full_load:
-        others = _other_days(run, plan, touched)
-        if others:
-            project(others, sessions=touched)
-            run.read_days = len(others)
-    run.read_days += len(run.read_whole)
-    if plan.limit is not None:
-        run.stage(
-            "touched", planning.latest_sql(projected=projected, found=touched, limit=plan.limit)
-        )
-
-
-@dataclass(kw_only=True)
-class _Projector:
-    """Adds the valid rows of some days to `projected`; the first call makes the table."""
-
-    run: Run
-    source: sources.Source
-    snapshot: etl.Parameter
-
-    def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
-        """Read these days: whole, or only the rows of the sessions in a table of ids."""
-        settings, warehouse = self.run.settings, self.run.warehouse
-        sql = projection.project_sql(
-            self.source,
-            planning.ranges_sql(self.source, days),
-            exclusions=projection.exclusion_sql(
-                distinct_ids=bool(settings.exclude_distinct_ids),
-                libs=bool(settings.exclude_libs),
-                emulators=settings.exclude_emulators,
-                bots=settings.exclude_bots,
-            ),
-            sessions=sessions,
-        )
-        parameters = [
-            self.snapshot,
-            etl.array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
-            etl.array("excluded_libs", "STRING", settings.exclude_libs),
-        ]
-        if "projected" not in self.run.staged:
-            self.run.stage("projected", sql, parameters, layout="CLUSTER BY session_id")
-        else:
-            columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
-            insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"
-            etl.run_query(warehouse, "projected", insert, parameters)
-
-
-def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ...]:
-    """Read changed days from the newest back, until they hold enough sessions for the limit."""
-    project(())
-    found_sql = planning.found_sql(
-        projected=run.warehouse.staging("projected").sql,
-        quarantined=run.table("quarantined_sessions"),
-    )
-    read: tuple[date, ...] = ()
-    found = 0
-    while found < (plan.limit or 0):
-        days = planning.next_days(plan, read=len(read), found=found)
-        if not days:
-            break
-        project(days)
-        read += days
-        oldest = etl.scalar("oldest_day", "DATE", read[-1])
-        found = etl.run_query(run.warehouse, "found", found_sql, [oldest])[0]["found"]
-    return read
-
-
-def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
-    """The days besides those read on which the touched sessions have rows, or may have."""
-    sql = planning.other_days_sql(touched=touched, sessions=run.table("sessions"))
-    stored = etl.run_query(run.warehouse, "other_days", sql)[0]
-    run.session_dates |= set(stored["session_dates"])
-    days = set(stored["days"])
-    if not plan.is_ordinary:
-        days |= planning.neighbours(plan, run.read_whole)
-    return sorted(days.difference(run.read_whole))
-
-
-def _plan_sessions(run: Run, plan: Plan) -> int:
-    """Count every row that was read, judge the touched sessions, and cut them into batches."""
-    staging = run.staging()
-    accounts = etl.run_query(
-        run.warehouse,
-        "accounts",
-        planning.accounts_sql(
-            projected=staging.projected,
-            touched=staging.touched,
-            quarantined=run.table("quarantined_sessions"),
-            rest="unselected" if plan.kind == "limit" else "unchanged",
-        ),
-    )
-    for row in accounts:
-        run.counts[row["account"]] = run.counts.get(row["account"], 0) + row["row_count"]
-        if row["day"] is not None:
-            run.rows_by_day[row["day"]] = run.rows_by_day.get(row["day"], 0) + row["row_count"]
-    batches = planning.batch_count(
-        run.counts.get("touched", 0), max_batch_events=run.settings.max_batch_events
-    )
-    run.stage(
-        "planned",
-        planning.planned_sql(projected=staging.projected, touched=staging.touched, batches=batches),
-    )
-    run.stage(
-        "batches",
-        projection.batches_sql(projected=staging.projected, planned=staging.planned),
-        layout=f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))",
-    )
-    return batches
 
 
 def _aggregate(run: Run, batches: int) -> None:
@@ -580,50 +266,6 @@ def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
         # From here to the commit only the fence decides: nothing may end the job half-known.
         unwatched = replace(run.warehouse, check=lambda: None)
         etl.publish(unwatched, sql, parameters, fence=supervisor.fence)
-
-
-def _report(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
-    plan = run.plan
-    return RunReport(
-        run_id=run.warehouse.run_id,
-        job=run.request.job,
-        status=status,
-        request=run.request,
-        engine=run.request.engine or run.settings.engine,
-        kind=_kind(run),
-        reason=plan.reason if plan else None,
-        started_at=run.started_at,
-        finished_at=None if status == "running" else datetime.now(UTC),
-        changed_days=len(plan.days) if plan else 0,
-        read_days=run.read_days,
-        counts=dict(run.counts),
-        sessions=dict(run.sessions),
-        firebase=dict(run.firebase),
-        steps=tuple(run.steps),
-        peak_memory_bytes=_peak_memory_bytes(),
-        bytes_processed=run.warehouse.bytes_billed,
-        cost_usd=run.warehouse.bytes_billed / 2**40 * run.settings.usd_per_tib,
-        newest_event_at=run.newest_event_at,
-        warnings=tuple(run.warnings),
-        error=error,
-        dry_run=run.request.dry_run,
-        metrics_version=run.metrics_version,
-        version=VERSION,
-    )
-
-
-def _peak_memory_bytes() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def _kind(run: Run) -> RunKind | None:
-    if run.plan is None:
-        return None
-    touched = run.sessions.get("touched", 0) + run.sessions.get("concerned", 0)
-    if run.plan.kind == "incremental" and run.sessions and not touched:
-        return "nothing_new"
-    return run.plan.kind
 
 
 def run(

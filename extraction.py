@@ -1,0 +1,224 @@
+"""What a run reads: source tables, changed days, touched sessions. Decides by `pipeline.plan`."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import etl_functions as etl
+from pipeline import plan as planning
+from sessions import enrichment, projection, sources
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date, datetime
+
+    from pipeline.plan import Plan
+    from running import Run
+
+_FRESH_HOURS = 26  # a nightly export, and two hours of grace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTables:
+    """The four source tables, as they are read in this run."""
+
+    events: sources.Source
+    users: sources.Source
+    documents: sources.Source
+    posthog_sessions: sources.Source
+
+
+def resolve_sources(run: Run) -> SourceTables:
+    """Read each table's real schema, all at once."""
+    posthog, firebase = run.settings.posthog_dataset_id, run.settings.firebase_dataset_id
+    wanted = {
+        "events": (posthog, "events", sources.EVENTS),
+        "posthog_sessions": (posthog, "sessions", sources.POSTHOG_SESSIONS),
+        "users": (firebase, "users", sources.USERS),
+        "documents": (firebase, "events", sources.DOCUMENTS),
+    }
+
+    def resolve(
+        dataset: str, name: str, logical: tuple[sources.LogicalColumn, ...]
+    ) -> sources.Source:
+        shape = etl.read_shape(run.warehouse, run.warehouse.source(dataset, name))
+        return sources.resolve(shape, logical)
+
+    with ThreadPoolExecutor(len(wanted)) as pool:
+        found = {key: pool.submit(resolve, *table) for key, table in wanted.items()}
+        tables = SourceTables(**{key: future.result() for key, future in found.items()})
+    for name, column in (("users", "phone"), ("users", "email"), ("users", "created_at")):
+        source = getattr(tables, name)
+        if column not in source.sql:
+            run.warnings.append(f"Table {source.shape.table} has no column for {column}.")
+    return tables
+
+
+def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) -> Plan:
+    """Compare the source's day counts with the state's, and decide what to read."""
+    counts = etl.read_day_counts(run.warehouse, tables.events)
+    is_partial = run.request.limit is not None or run.request.start_date is not None
+    destination = planning.Destination(
+        state=etl.read_state(run.warehouse),
+        sessions_created_at=created_at,
+        has_rows_of_another_version=is_partial
+        and etl.has_rows_of_another_version(run.warehouse, run.metrics_version),
+    )
+    plan = planning.make_plan(
+        run.request,
+        counts,
+        destination,
+        metrics_version=run.metrics_version,
+        today=run.started_at.date(),
+    )
+    run.newest_event_at = etl.read_newest_event(run.warehouse, tables.events, plan, run.started_at)
+    age = run.started_at - run.newest_event_at if run.newest_event_at else None
+    if age is None:
+        run.warnings.append(f"Table {tables.events.shape.table} has no events.")
+    elif age.total_seconds() > _FRESH_HOURS * 3600:
+        hours = age.total_seconds() / 3600
+        run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
+    return plan
+
+
+def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
+    """Project the changed days and the small tables, all in parallel, as of one moment."""
+    snapshot = etl.scalar("snapshot_at", "TIMESTAMP", etl.read_snapshot_time(run.warehouse))
+    small = {
+        "user_keys": enrichment.user_keys_sql(tables.users),
+        "documents": enrichment.documents_sql(tables.documents),
+        "channels": enrichment.channels_sql(tables.posthog_sessions),
+    }
+    with ThreadPoolExecutor(len(small)) as pool:
+        jobs = [pool.submit(run.stage, name, sql, [snapshot]) for name, sql in small.items()]
+        _project(run, plan, tables.events, snapshot)
+        for job in jobs:
+            job.result()
+
+
+def _project(run: Run, plan: Plan, events: sources.Source, snapshot: etl.Parameter) -> None:
+    """Fill `projected` with every row the run needs, and `touched` with the sessions to build."""
+    projected = run.warehouse.staging("projected").sql
+    quarantined = run.table("quarantined_sessions")
+    project = _Projector(run=run, source=events, snapshot=snapshot)
+    if plan.limit is None:
+        run.read_whole = plan.days
+        project(plan.days)
+    else:
+        run.read_whole = _project_latest(run, plan, project)
+    touched = run.stage(
+        "touched" if plan.limit is None else "found",
+        planning.touched_sql(
+            plan, projected=projected, sessions=run.table("sessions"), quarantined=quarantined
+        ),
+    )
+    if not plan.is_full_load:
+        others = _other_days(run, plan, touched)
+        if others:
+            project(others, sessions=touched)
+            run.read_days = len(others)
+    run.read_days += len(run.read_whole)
+    if plan.limit is not None:
+        run.stage(
+            "touched", planning.latest_sql(projected=projected, found=touched, limit=plan.limit)
+        )
+
+
+@dataclass(kw_only=True)
+class _Projector:
+    """Adds the valid rows of some days to `projected`; the first call makes the table."""
+
+    run: Run
+    source: sources.Source
+    snapshot: etl.Parameter
+
+    def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
+        """Read these days: whole, or only the rows of the sessions in a table of ids."""
+        settings, warehouse = self.run.settings, self.run.warehouse
+        sql = projection.project_sql(
+            self.source,
+            planning.ranges_sql(self.source, days),
+            exclusions=projection.exclusion_sql(
+                distinct_ids=bool(settings.exclude_distinct_ids),
+                libs=bool(settings.exclude_libs),
+                emulators=settings.exclude_emulators,
+                bots=settings.exclude_bots,
+            ),
+            sessions=sessions,
+        )
+        parameters = [
+            self.snapshot,
+            etl.array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
+            etl.array("excluded_libs", "STRING", settings.exclude_libs),
+        ]
+        if "projected" not in self.run.staged:
+            self.run.stage("projected", sql, parameters, layout="CLUSTER BY session_id")
+        else:
+            columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
+            insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"
+            etl.run_query(warehouse, "projected", insert, parameters)
+
+
+def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ...]:
+    """Read changed days from the newest back, until they hold enough sessions for the limit."""
+    project(())
+    found_sql = planning.found_sql(
+        projected=run.warehouse.staging("projected").sql,
+        quarantined=run.table("quarantined_sessions"),
+    )
+    read: tuple[date, ...] = ()
+    found = 0
+    while found < (plan.limit or 0):
+        days = planning.next_days(plan, read=len(read), found=found)
+        if not days:
+            break
+        project(days)
+        read += days
+        oldest = etl.scalar("oldest_day", "DATE", read[-1])
+        found = etl.run_query(run.warehouse, "found", found_sql, [oldest])[0]["found"]
+    return read
+
+
+def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
+    """The days besides those read on which the touched sessions have rows, or may have."""
+    sql = planning.other_days_sql(touched=touched, sessions=run.table("sessions"))
+    stored = etl.run_query(run.warehouse, "other_days", sql)[0]
+    run.session_dates |= set(stored["session_dates"])
+    days = set(stored["days"])
+    if not plan.is_ordinary:
+        days |= planning.neighbours(plan, run.read_whole)
+    return sorted(days.difference(run.read_whole))
+
+
+def plan_sessions(run: Run, plan: Plan) -> int:
+    """Count every row that was read, judge the touched sessions, and cut them into batches."""
+    staging = run.staging()
+    accounts = etl.run_query(
+        run.warehouse,
+        "accounts",
+        planning.accounts_sql(
+            projected=staging.projected,
+            touched=staging.touched,
+            quarantined=run.table("quarantined_sessions"),
+            rest="unselected" if plan.kind == "limit" else "unchanged",
+        ),
+    )
+    for row in accounts:
+        run.counts[row["account"]] = run.counts.get(row["account"], 0) + row["row_count"]
+        if row["day"] is not None:
+            run.rows_by_day[row["day"]] = run.rows_by_day.get(row["day"], 0) + row["row_count"]
+    batches = planning.batch_count(
+        run.counts.get("touched", 0), max_batch_events=run.settings.max_batch_events
+    )
+    run.stage(
+        "planned",
+        planning.planned_sql(projected=staging.projected, touched=staging.touched, batches=batches),
+    )
+    run.stage(
+        "batches",
+        projection.batches_sql(projected=staging.projected, planned=staging.planned),
+        layout=f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))",
+    )
+    return batches

@@ -1,0 +1,181 @@
+"""One run in progress: what it was asked, what it works with, and what it has found so far."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import etl_functions as etl
+from pipeline import VERSION
+from pipeline import publish as publishing
+from pipeline.errors import EtlError, RequestError
+from pipeline.runs import RunReport, RunRequest, StepReport
+from reporting import LOG, LogProgress, Progress
+from sessions.metrics import metrics_version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pipeline.plan import Plan
+    from pipeline.runs import RunKind, RunStatus
+    from pipeline.settings import Settings
+    from sessions.tables import TableId
+    from supervision import Supervisor
+
+
+@dataclass(kw_only=True)
+class Run:
+    """A run in progress: what it was asked, what it works with, and what it has found so far."""
+
+    request: RunRequest
+    warehouse: etl.Warehouse
+    metrics_version: str
+    started_at: datetime
+    progress: Progress
+    staged: dict[str, TableId] = field(default_factory=dict)
+    steps: list[StepReport] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    sessions: dict[str, int] = field(default_factory=dict)
+    firebase: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    trigger: str | None = None
+    supervisor: Supervisor | None = None
+    plan: Plan | None = None
+    read_whole: tuple[date, ...] = ()
+    read_days: int = 0
+    rows_by_day: dict[date, int] = field(default_factory=dict)
+    session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
+    newest_event_at: datetime | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """The deployment's settings."""
+        return self.warehouse.settings
+
+    def table(self, name: str) -> str:
+        """A destination table, as it stands in SQL."""
+        return self.warehouse.table(name).sql
+
+    def stage(
+        self,
+        name: str,
+        sql: str,
+        parameters: Sequence[etl.Parameter] = (),
+        *,
+        layout: str = "",
+    ) -> str:
+        """Make a staging table of a SELECT; returns it as it stands in SQL."""
+        self.staged[name] = self.warehouse.staging(name)
+        return etl.stage_select(self.warehouse, name, sql, parameters, layout=layout).sql
+
+    def staging(self) -> publishing.StagingTables:
+        """The staging tables, by what they hold."""
+        names = publishing.StagingTables.__dataclass_fields__
+        return publishing.StagingTables(
+            **{name: self.warehouse.staging(name).sql for name in names}
+        )
+
+    def check(self) -> None:
+        """Raise what stops the run, if anything does: a lost lease, the deadline, SIGTERM."""
+        if self.supervisor:
+            self.supervisor.check()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time a step, and tell whoever watches; what stops the run stops it here."""
+        self.check()
+        self.progress.step(name)
+        started, billed = time.monotonic(), self.warehouse.bytes_billed
+        yield
+        seconds = time.monotonic() - started
+        self.steps.append(
+            StepReport(name=name, seconds=seconds, bytes=self.warehouse.bytes_billed - billed)
+        )
+
+
+def begin(
+    request: RunRequest, settings: Settings, clients: etl.Clients, progress: Progress | None
+) -> Run:
+    """A run with an id of its own; RequestError for an engine or a job that there is not."""
+    engine = request.engine or settings.engine
+    if engine != "pandas":
+        message = f"There is no engine {engine} in this release: use pandas."
+        raise RequestError(message)
+    if request.job != "sessions":
+        message = f"There is no job {request.job}: the only one is sessions."
+        raise RequestError(message)
+    started_at = datetime.now(UTC)
+    run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
+    warehouse = etl.Warehouse(clients=clients, settings=settings, run_id=run_id)
+    exclusions = (
+        settings.exclude_distinct_ids,
+        settings.exclude_libs,
+        settings.exclude_emulators,
+        settings.exclude_bots,
+    )
+    return Run(
+        request=request,
+        warehouse=warehouse,
+        metrics_version=metrics_version(exclusions),
+        started_at=started_at,
+        progress=progress or LogProgress(run_id),
+    )
+
+
+def report_of(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
+    """What the run has done so far, under this status."""
+    plan = run.plan
+    return RunReport(
+        run_id=run.warehouse.run_id,
+        job=run.request.job,
+        status=status,
+        request=run.request,
+        engine=run.request.engine or run.settings.engine,
+        kind=_kind(run),
+        reason=plan.reason if plan else None,
+        started_at=run.started_at,
+        finished_at=None if status == "running" else datetime.now(UTC),
+        changed_days=len(plan.days) if plan else 0,
+        read_days=run.read_days,
+        counts=dict(run.counts),
+        sessions=dict(run.sessions),
+        firebase=dict(run.firebase),
+        steps=tuple(run.steps),
+        peak_memory_bytes=_peak_memory_bytes(),
+        bytes_processed=run.warehouse.bytes_billed,
+        cost_usd=run.warehouse.bytes_billed / 2**40 * run.settings.usd_per_tib,
+        newest_event_at=run.newest_event_at,
+        warnings=tuple(run.warnings),
+        error=error,
+        dry_run=run.request.dry_run,
+        metrics_version=run.metrics_version,
+        version=VERSION,
+    )
+
+
+def _peak_memory_bytes() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def _kind(run: Run) -> RunKind | None:
+    if run.plan is None:
+        return None
+    touched = run.sessions.get("touched", 0) + run.sessions.get("concerned", 0)
+    if run.plan.kind == "incremental" and run.sessions and not touched:
+        return "nothing_new"
+    return run.plan.kind
+
+
+def record(run: Run, report: RunReport) -> None:
+    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
+    try:
+        etl.finish_ledger(run.warehouse, report)
+    except EtlError as error:
+        LOG.warning("the ledger could not be written: %s", error)
