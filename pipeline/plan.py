@@ -305,16 +305,19 @@ def accounts_sql(*, projected: str, touched: str, quarantined: str, rest: str) -
     `account`: the reason a row was set aside; touched; quarantined (before this run); or `rest`,
     the name for the rows of sessions that the run leaves as they are.
     """
-    return f"""SELECT
-  DATE(event_at) AS day,
-  CASE
-    WHEN reason IS NOT NULL THEN reason
-    WHEN session_id IN (SELECT session_id FROM {touched}) THEN 'touched'
-    WHEN session_id IN (SELECT session_id FROM {quarantined}) THEN 'quarantined'
-    ELSE '{rest}'
-  END AS account,
-  COUNT(*) AS row_count
-FROM {projected}
+    return f"""WITH accounts AS (
+  SELECT
+    DATE(event_at) AS day,
+    CASE
+      WHEN reason IS NOT NULL THEN reason
+      WHEN session_id IN (SELECT session_id FROM {touched}) THEN 'touched'
+      WHEN session_id IN (SELECT session_id FROM {quarantined}) THEN 'quarantined'
+      ELSE '{rest}'
+    END AS account
+  FROM {projected}
+)
+SELECT day, account, COUNT(*) AS row_count
+FROM accounts
 GROUP BY day, account"""
 
 

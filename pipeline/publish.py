@@ -99,8 +99,8 @@ SELECT
   staged.staged, staged.distinct_keys, staged.null_keys, staged.backwards,
   (SELECT COUNT(*) FROM {tables.touched}) AS touched,
   (
-    SELECT COUNTIF(session_id NOT IN (SELECT session_id FROM copies))
-    FROM {tables.touched}
+    SELECT COUNT(*) FROM {tables.touched}
+    WHERE session_id NOT IN (SELECT session_id FROM copies)
   ) AS emptied,
   (SELECT COUNT(*) FROM {tables.concerned}) AS concerned,
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
