@@ -123,7 +123,7 @@ def _read_secret(client: SecretManagerServiceClient, version: str, seconds: floa
     from google.api_core.retry import Retry, if_transient_error
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
 
-    # At DEBUG the client logs what it receives: here that is the key.
+    # At DEBUG the client may log what it receives: here that is the key.
     logging.getLogger("google.cloud.secretmanager_v1").setLevel(logging.INFO)
     retry = Retry(predicate=if_transient_error, initial=0.2, maximum=5.0, timeout=seconds)
     with suppress(ParseError):  # suppressed, not chained: it may quote the key
@@ -153,7 +153,7 @@ def _secret_errors(version: str) -> Iterator[None]:
             " roles/secretmanager.secretAccessor, and enable the Secret Manager API."
         )
         raise CredentialsError(message) from error
-    except (*unavailable, auth.TransportError) as error:
+    except unavailable as error:
         message = f"Secret Manager could not be reached for secret {version}: try again later."
         raise UnavailableError(message) from error
     except (auth.GoogleAuthError, api.Unauthorized) as error:
@@ -169,7 +169,6 @@ def _secret_errors(version: str) -> Iterator[None]:
 
 def _key_credentials(where: str, key: bytes) -> Credentials:
     """Credentials made from a service-account key; no error holds any of it, chained or not."""
-    from google.auth.exceptions import GoogleAuthError
     from google.oauth2 import service_account
 
     account = _parse_key(key)
@@ -180,7 +179,7 @@ def _key_credentials(where: str, key: bytes) -> Credentials:
         # Whoever answers there is sent a signed claim to be the account.
         message = f"{where} names another token_uri than {_TOKEN_URI}: store an unedited key there."
         raise CredentialsError(message)
-    with suppress(GoogleAuthError, ValueError, TypeError):
+    with suppress(ValueError):
         made: Credentials = service_account.Credentials.from_service_account_info(
             account, scopes=_SCOPES
         )

@@ -331,9 +331,7 @@ class Settings:
         """Read every setting; locally the project is the emulator's, whatever is set."""
         if local:
             environ = {**environ, "GOOGLE_CLOUD_PROJECT_ID": LOCAL_PROJECT}
-        values = {setting.field: _read(setting, environ) for setting in SETTINGS}
-        _check(values)
-        return cls(**values)
+        return cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
 
 
 SETTINGS: Final[tuple[Setting, ...]] = tuple(
@@ -383,13 +381,15 @@ def _read(setting: Setting, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 
 
 
 def _check(values: Mapping[str, object]) -> None:
-    refused = [each for each in SETTINGS if not each.kind.accepts(values[each.field])]
-    problems = [f"{each.variable} must be set to {each.takes}" for each in refused]
-    unsure = {each.field for each in refused}
+    problems = [
+        f"{each.variable} must be set to {each.takes}"
+        for each in SETTINGS
+        if not each.kind.accepts(values[each.field])
+    ]
     problems += [
         sentence
         for names, agree, sentence in _RULES
-        if unsure.isdisjoint(names) and not agree(*(values[name] for name in names))
+        if not agree(*(values[name] for name in names))
     ]
     if problems:
         msg = "; ".join(problems) + "."

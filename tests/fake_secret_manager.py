@@ -17,7 +17,11 @@ from google.cloud.secretmanager import SecretManagerServiceClient
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-type Trouble = Literal["denied", "signed_out", "disabled", "damaged", "garbled", "unavailable"]
+    from google.auth.credentials import Credentials
+
+type Trouble = Literal[
+    "denied", "signed_out", "disabled", "damaged", "garbled", "unavailable", "silent"
+]
 
 _REFUSALS: Final[dict[str, tuple[int, str, str]]] = {
     "denied": (403, "PERMISSION_DENIED", "Permission 'secretmanager.versions.access' denied"),
@@ -38,12 +42,12 @@ class FakeSecretManager:
     troubles_left: int | None = None
     asked: list[str] = field(default_factory=list)
 
-    def client(self) -> SecretManagerServiceClient:
+    def client(self, credentials: Credentials | None = None) -> SecretManagerServiceClient:
         """Google's own client of this server; the caller closes it."""
         return SecretManagerServiceClient(
             transport="rest",
             client_options={"api_endpoint": self.url},
-            credentials=AnonymousCredentials(),
+            credentials=credentials or AnonymousCredentials(),
         )
 
     def answer(self, name: str) -> tuple[int, bytes]:
@@ -96,6 +100,10 @@ class _Handler(BaseHTTPRequestHandler):
         name, _, method = self.path.partition("?")[0].removeprefix("/v1/").partition(":")
         fake = self.fakes[self.server.server_address[1]]  # type: ignore[index]
         status, body = fake.answer(name) if method == "access" else _refusal("missing")
+        if fake.trouble == "silent":
+            self.rfile.read(1)  # until the client has had enough
+            self.close_connection = True
+            return
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

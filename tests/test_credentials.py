@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from google.oauth2 import credentials as user
 from google.oauth2 import service_account
 
 import etl_functions as etl
@@ -226,6 +227,7 @@ def test_nobody_to_read_the_secret_as() -> None:
         ("damaged", UnavailableError, "arrived damaged: run again."),
         ("garbled", UnavailableError, "arrived damaged: run again."),
         ("unavailable", UnavailableError, "try again later."),
+        ("silent", UnavailableError, "try again later."),
     ],
 )
 def test_trouble_with_the_secret(
@@ -281,6 +283,21 @@ OTHER_URI = (
     "names another token_uri than https://oauth2.googleapis.com/token: store an unedited key there."
 )
 INCOMPLETE = "holds a service-account key that is not complete: create a new one."
+
+
+def test_no_token_server(fake: FakeSecretManager, account: dict[str, Any]) -> None:
+    """Where a token for Secret Manager can't be fetched for now, another try is worth it."""
+    fake.payloads[LATEST] = json.dumps(account).encode()
+    with fake_secret_manager.serve() as gone:
+        signed_in = user.Credentials(
+            token=None,
+            refresh_token="token",  # noqa: S106 - of nobody
+            client_id="id",
+            client_secret="secret",  # noqa: S106 - of nobody
+            token_uri=gone.url,
+        )
+    with fake.client(signed_in) as client, pytest.raises(UnavailableError, match="try again later"):
+        etl.fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
 
 
 @pytest.mark.parametrize("kept", ["file", "secret"])
@@ -341,7 +358,8 @@ def test_the_secret_stays_in_memory(
     with files_written() as written:
         found = etl.fetch_credentials(settings(), secret_client=client)
     assert written == []
-    assert LATEST in caplog.text  # the HTTP client's own lines
+    assert LATEST in caplog.text  # the HTTP client's own lines, without the body
+    assert not [each for each in caplog.records if "secretmanager" in each.name]
     assert not holds("".join(repr(vars(record)) for record in caplog.records), key)
     assert not holds(repr(found) + repr(settings()), key)
 

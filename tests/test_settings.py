@@ -203,6 +203,8 @@ def test_a_record_made_in_code_is_checked_too() -> None:
     """No Settings holds a name that could escape from SQL text, however it was made."""
     with pytest.raises(SettingsError, match="POSTHOG_DATASET_ID"):
         Settings(project_id="my-project", posthog_dataset_id="a`b")
+    with pytest.raises(SettingsError, match="CHURN_DAYS"):
+        Settings(project_id="my-project", churn_days=True)
 
 
 @pytest.mark.parametrize(
