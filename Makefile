@@ -65,4 +65,4 @@ LOCK := --quiet --universal --python-version 3.13 --generate-hashes --no-emit-in
 	--no-emit-find-links --custom-compile-command "make lock"
 
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv $(SANDBOX_DIR)
+	@rm -rf .venv "$(SANDBOX_DIR)"

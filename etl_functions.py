@@ -31,7 +31,7 @@ from pipeline.lease import (
     take_lease_sql,
 )
 from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
-from sessions.sources import TableShape
+from sessions.sources import FIRESTORE_TIME, TableShape
 from sessions.tables import QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableId, TableSchema
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ _BIGQUERY_URL: Final = "https://bigquery.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
 _TOKEN_URI: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 JOB: Final = "sessions"
+_QUOTAS: Final = {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
+_REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound"}
 STATE_TABLE: Final = f"etl_state_{JOB}"
 LEASE_TABLE: Final = f"etl_lease_{JOB}"
 DESTINATION_TABLES: Final = {
@@ -246,20 +248,26 @@ def local_clients(endpoints: Endpoints) -> Clients:
     """Clients of an emulator, without credentials."""
     import grpc
     from google.auth.credentials import AnonymousCredentials
+    from google.auth.transport.requests import AuthorizedSession
     from google.cloud import bigquery
     from google.cloud.bigquery_storage import BigQueryReadClient
     from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
         BigQueryReadGrpcTransport,
     )
 
+    # A proxy of the environment has no business between us and an emulator on this machine.
     channel = grpc.insecure_channel(
-        endpoints.grpc, options=[("grpc.max_receive_message_length", -1)]
+        endpoints.grpc,
+        options=[("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)],
     )
+    session = AuthorizedSession(AnonymousCredentials())
+    session.trust_env = False
     return Clients(
         bigquery=bigquery.Client(
             project=endpoints.project,
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": endpoints.rest},
+            _http=session,
         ),
         storage=BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel)),
     )
@@ -312,21 +320,22 @@ def _classified(what: str, blame: type[EtlError]) -> Iterator[None]:
 
     try:
         yield
-    except (api.NotFound, api.Forbidden) as error:
-        if _reason(error) in {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}:
+    except api.GoogleAPICallError as error:
+        reason = _reason(error)
+        if reason in _QUOTAS or isinstance(error, api.TooManyRequests):
             message = f"BigQuery's quota is used up at {what}: try again later."
             raise UnavailableError(message) from error
-        message = f"BigQuery refused {what}: {_first_line(error)}"
-        raise blame(message) from error
-    except api.BadRequest as error:
-        if _reason(error) in {"bytesBilledLimitExceeded", "accessDenied", "notFound"}:
+        if reason in _REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
             message = f"BigQuery refused {what}: {_first_line(error)}"
             raise blame(message) from error
+        if isinstance(error, api.ServerError):
+            message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
+            raise UnavailableError(message) from error
         raise
     except GoogleAuthError as error:
         message = f"BigQuery did not accept the credentials at {what}: renew the key or the role."
         raise CredentialsError(message) from error
-    except (api.ServerError, api.TooManyRequests, api.RetryError) as error:
+    except api.RetryError as error:
         message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
         raise UnavailableError(message) from error
     except (http.ConnectionError, http.Timeout, TimeoutError, ConnectionError) as error:
@@ -357,6 +366,17 @@ def run_query(
     A submission whose answer was lost is met again by its id. `blame` is what a refusal is raised
     as; other errors of the statement itself are bugs and stay the client's.
     """
+    with _classified(step, blame):
+        job = _run_job(warehouse, step, sql, parameters)
+        rows = _wait(warehouse, job, lambda: job.result(retry=_retry(), job_retry=None))
+        warehouse.usage.append((step, job.total_bytes_billed or 0))
+        return [dict(row.items()) for row in rows]
+
+
+def _run_job(
+    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter] = ()
+) -> bigquery.QueryJob:
+    """Submit a statement under a job id of our own, by which a lost answer is met again."""
     from google.api_core.exceptions import Conflict
     from google.cloud import bigquery
 
@@ -370,22 +390,18 @@ def run_query(
         config.maximum_bytes_billed = warehouse.settings.max_bytes_billed
     job_id = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
     location = warehouse.settings.location
-    with _classified(step, blame):
-        try:
-            job = client.query(
-                sql,
-                job_config=config,
-                job_id=job_id,
-                location=location,
-                job_retry=None,
-                retry=_retry(),
-                timeout=_HTTP_SECONDS,
-            )
-        except Conflict:
-            job = cast("bigquery.QueryJob", client.get_job(job_id, location=location))
-        rows = _wait(warehouse, job, lambda: job.result(retry=_retry(), job_retry=None))
-        warehouse.usage.append((step, job.total_bytes_billed or 0))
-        return [dict(row.items()) for row in rows]
+    try:
+        return client.query(
+            sql,
+            job_config=config,
+            job_id=job_id,
+            location=location,
+            job_retry=None,
+            retry=_retry(),
+            timeout=_HTTP_SECONDS,
+        )
+    except Conflict:
+        return cast("bigquery.QueryJob", client.get_job(job_id, location=location))
 
 
 def _wait[T](
@@ -460,6 +476,7 @@ def stage_select(
     parameters: Sequence[Parameter] = (),
     *,
     layout: str = "",
+    blame: type[EtlError] = DestinationError,
 ) -> TableId:
     """A staging table made of a SELECT; whatever happens to the run, it expires in a day."""
     table = warehouse.staging(name)
@@ -469,7 +486,7 @@ def stage_select(
 OPTIONS (expiration_timestamp = TIMESTAMP '{expires:%Y-%m-%d %H:%M:%S}+00')
 AS
 {sql}"""
-    run_query(warehouse, name, statement, parameters)
+    run_query(warehouse, name, statement, parameters, blame=blame)
     return table
 
 
@@ -491,7 +508,11 @@ def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
 
 
 def _type_of(column: bigquery.SchemaField) -> str:
-    return f"ARRAY<{column.field_type}>" if column.mode == "REPEATED" else column.field_type
+    if column.mode == "REPEATED":
+        return f"ARRAY<{column.field_type}>"
+    if {"_seconds", "_nanoseconds"} <= {each.name for each in column.fields}:
+        return FIRESTORE_TIME
+    return column.field_type
 
 
 def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
@@ -514,15 +535,21 @@ def read_snapshot_time(warehouse: Warehouse) -> datetime:
 
 def ensure_dataset(warehouse: Warehouse) -> None:
     """Create the destination dataset where it is missing."""
+    from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
     name = warehouse.settings.aggregated_dataset_id
     dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
     dataset.location = warehouse.settings.location
     with _classified(f"the destination dataset {name}", DestinationError):
-        warehouse.clients.bigquery.create_dataset(
-            dataset, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
-        )
+        try:  # looked for first: making one takes a role that a run need not have
+            warehouse.clients.bigquery.get_dataset(
+                dataset.reference, retry=_retry(), timeout=_HTTP_SECONDS
+            )
+        except NotFound:
+            warehouse.clients.bigquery.create_dataset(
+                dataset, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+            )
 
 
 def ensure_destination(warehouse: Warehouse) -> datetime | None:
@@ -620,10 +647,11 @@ FROM {warehouse.table(STATE_TABLE).sql}"""
 
 def take_lease(warehouse: Warehouse) -> Lease:
     """Try to take the job's lease, once; the lease as it is then, ours or another run's."""
-    from google.api_core.exceptions import BadRequest
+    from google.api_core.exceptions import BadRequest, Conflict
 
     lease = warehouse.table(LEASE_TABLE).sql
-    run_query(warehouse, "lease", create_lease_sql(lease, JOB), blame=DestinationError)
+    with suppress(Conflict):  # another first run makes it at this moment
+        run_query(warehouse, "lease", create_lease_sql(lease, JOB), blame=DestinationError)
     seconds = scalar("seconds", "INT64", warehouse.settings.lease_seconds)
     parameters = [scalar("run_id", "STRING", warehouse.run_id), seconds]
     # A conflict with another run that takes it: the row says which of the two came first.
@@ -771,10 +799,9 @@ def _read_storage(
 def _read_rest(
     warehouse: Warehouse, table: TableId, where: str, columns: Sequence[str]
 ) -> pa.Table:
-    client = warehouse.clients.bigquery
     sql = f"SELECT {', '.join(columns)} FROM {table.sql} WHERE {where}"
-    job = client.query(sql, location=warehouse.settings.location, timeout=_HTTP_SECONDS)
-    return job.result(retry=_retry()).to_arrow(create_bqstorage_client=False)
+    rows = _run_job(warehouse, "download", sql).result(retry=_retry(), job_retry=None)
+    return rows.to_arrow(create_bqstorage_client=False)
 
 
 def start_load(
@@ -852,7 +879,7 @@ def read_newest_event(
     warehouse: Warehouse, events: Source, plan: Plan, now: datetime
 ) -> datetime | None:
     """The time of the newest event that is not in the future; None where there is none."""
-    days = [day for day in plan.known_days if day <= now.date()][-1:]
+    days = [day for day in plan.known_days if day <= now.date()][-3:]  # the last may be ahead
     event_at = events.column("event_at")
     sql = f"""SELECT MAX({event_at}) AS newest_at
 FROM {events.shape.table.sql}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import etl_functions as etl
 from pipeline import plan as planning
+from pipeline.errors import SourceError
 from sessions import enrichment, projection, sources
 
 if TYPE_CHECKING:
@@ -92,7 +93,10 @@ def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
         "channels": enrichment.channels_sql(tables.posthog_sessions),
     }
     with ThreadPoolExecutor(len(small)) as pool:
-        jobs = [pool.submit(run.stage, name, sql, [snapshot]) for name, sql in small.items()]
+        jobs = [
+            pool.submit(run.stage, name, sql, [snapshot], blame=SourceError)
+            for name, sql in small.items()
+        ]
         _project(run, plan, tables.events, snapshot)
         for job in jobs:
             job.result()
@@ -154,7 +158,9 @@ class _Projector:
             etl.array("excluded_libs", "STRING", settings.exclude_libs),
         ]
         if "projected" not in self.run.staged:
-            self.run.stage("projected", sql, parameters, layout="CLUSTER BY session_id")
+            self.run.stage(
+                "projected", sql, parameters, layout="CLUSTER BY session_id", blame=SourceError
+            )
         else:
             columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
             insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"

@@ -143,7 +143,7 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
 
     newest = f"{report.newest_event_at:%Y-%m-%d %H:%M} UTC" if report.newest_event_at else "none"
     console.print(
-        f"\n{report.changed_days} changed days, {report.read_days} read; newest event {newest}; "
+        f"\n{report.changed_days} changed days, {report.read_days} read; newest event {newest}\n"
         f"{report.bytes_processed / 1e6:,.0f} MB billed, {report.cost_usd:.4f} USD; "
         f"{report.peak_memory_bytes / 2**20:,.0f} MiB of memory at most"
     )

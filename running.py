@@ -14,7 +14,7 @@ from uuid import uuid4
 import etl_functions as etl
 from pipeline import VERSION
 from pipeline import publish as publishing
-from pipeline.errors import EtlError, RequestError
+from pipeline.errors import DestinationError, EtlError, RequestError, SettingsError
 from pipeline.runs import RunReport, RunRequest, StepReport
 from reporting import LOG, LogProgress, Progress
 from sessions.metrics import metrics_version
@@ -69,10 +69,12 @@ class Run:
         parameters: Sequence[etl.Parameter] = (),
         *,
         layout: str = "",
+        blame: type[EtlError] = DestinationError,
     ) -> str:
         """Make a staging table of a SELECT; returns it as it stands in SQL."""
         self.staged[name] = self.warehouse.staging(name)
-        return etl.stage_select(self.warehouse, name, sql, parameters, layout=layout).sql
+        table = etl.stage_select(self.warehouse, name, sql, parameters, layout=layout, blame=blame)
+        return table.sql
 
     def staging(self) -> publishing.StagingTables:
         """The staging tables, by what they hold."""
@@ -106,7 +108,7 @@ def begin(
     engine = request.engine or settings.engine
     if engine != "pandas":
         message = f"There is no engine {engine} in this release: use pandas."
-        raise RequestError(message)
+        raise RequestError(message) if request.engine else SettingsError(message)
     if request.job != "sessions":
         message = f"There is no job {request.job}: the only one is sessions."
         raise RequestError(message)

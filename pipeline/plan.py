@@ -25,6 +25,7 @@ Kind = Literal["full_load", "incremental", "dates", "limit"]
 _OLDEST = dt.date.fromisoformat(OLDEST_DAY)
 _NEIGHBOUR_DAYS = QUARANTINE_SPAN_SECONDS // 86_400
 NULL_PARTITION = "__NULL__"
+STREAMING_BUFFER = "__UNPARTITIONED__"  # its rows are read with the days that they belong to
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +97,9 @@ def make_plan(
     seen = {} if forced or destination.state is None else destination.state.days
     changed = [key for key in counts.keys() | seen.keys() if counts.get(key) != seen.get(key)]
     days = sorted(_days_of(changed))
-    unread = sum(counts.get(key, 0) for key in changed if _day_of(key) not in days)
+    unread = sum(
+        counts.get(key, 0) for key in changed if _day_of(key) is None and key != STREAMING_BUFFER
+    )
     kind: Kind = "full_load" if forced else "incremental"
     if request.limit is not None or request.start_date is not None:
         if destination.has_rows_of_another_version:
@@ -108,7 +111,8 @@ def make_plan(
         kind, forced, unread = "limit" if request.limit is not None else "dates", None, 0
     if request.start_date is not None:
         end = request.end_date or max(today, request.start_date)
-        days = [day for day in sorted(_days_of(counts)) if request.start_date <= day <= end]
+        known = _days_of(counts) | _days_of(seen)  # a day that vanished has sessions to redo
+        days = [day for day in sorted(known) if request.start_date <= day <= end]
     return Plan(
         kind=kind,
         reason=forced,
@@ -193,7 +197,10 @@ def ranges_sql(source: Source, days: Iterable[dt.date]) -> str:
         else:
             after = last + dt.timedelta(days=1)
             ranges.append(f"({lower} AND {column} < {literal} '{after} 00:00:00{zone}')")
-    return f"({' OR '.join(ranges)})" if ranges else f"({column} IS NULL AND FALSE)"
+    if not ranges:  # a range all the same, for tables that require a filter
+        oldest = f"{literal} '{OLDEST_DAY} 00:00:00{zone}'"
+        ranges.append(f"({column} >= {oldest} AND {column} < {oldest})")
+    return f"({' OR '.join(ranges)})"
 
 
 def _spans(days: Iterable[dt.date]) -> list[tuple[dt.date, dt.date]]:
@@ -230,8 +237,19 @@ WHERE table_name = '{shape.table.name}'"""
     AS partition_id,
   COUNT(*) AS total_rows
 FROM {shape.table.sql}
-WHERE {source.column("event_at")} IS NULL OR TRUE
+WHERE {_any_time_sql(source)}
 GROUP BY partition_id"""
+
+
+def _any_time_sql(source: Source) -> str:
+    """A condition that excludes nothing, for tables that require one on their partition column."""
+    column = f"`{source.physical['event_at']}`"
+    type_ = source.shape.columns[source.physical["event_at"]]
+    if type_ == "TIMESTAMP":
+        return f"{column} IS NULL OR {column} >= TIMESTAMP '0001-01-01 00:00:00+00'"
+    if type_ == "DATETIME":
+        return f"{column} IS NULL OR {column} >= DATETIME '0001-01-01 00:00:00'"
+    return "TRUE"
 
 
 def touched_sql(plan: Plan, *, projected: str, sessions: str, quarantined: str) -> str:

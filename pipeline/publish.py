@@ -99,8 +99,8 @@ SELECT
   staged.staged, staged.distinct_keys, staged.null_keys, staged.backwards,
   (SELECT COUNT(*) FROM {tables.touched}) AS touched,
   (
-    SELECT COUNT(*) FROM {tables.touched}
-    WHERE session_id NOT IN (SELECT session_id FROM copies)
+    SELECT COUNT(*) FROM {tables.touched} AS t
+    WHERE NOT EXISTS (SELECT 1 FROM copies AS c WHERE c.session_id = t.session_id)
   ) AS emptied,
   (SELECT COUNT(*) FROM {tables.concerned}) AS concerned,
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,

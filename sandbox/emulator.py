@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from google.auth.credentials import AnonymousCredentials
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud import bigquery
 
 from sandbox.errors import SandboxError
@@ -79,10 +80,13 @@ def attach(
 
 def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
     """Return Google's own client for the emulator; the caller closes it."""
+    session = AuthorizedSession(AnonymousCredentials())
+    session.trust_env = False  # a proxy of the environment has no business here either
     return bigquery.Client(
         project=endpoints.project,
         credentials=AnonymousCredentials(),
         client_options={"api_endpoint": endpoints.rest},
+        _http=session,
     )
 
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.
 NUMBER_PATTERN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
+# A surrogate pair, which is kept as group 1, or a half of one.
+_SURROGATES = (
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+
 # The events table's own columns, by which metrics may name them.
 EVENT_COLUMNS = ("event", "event_at", "distinct_id")
 
@@ -73,7 +78,7 @@ def project_sql(
     {source.column("event_at")} AS event_at,
     {source.time_column("ingested_at")} AS ingested_at,
     {f"TO_JSON_STRING({raw})" if is_json else raw} AS raw_properties,
-    {raw if is_json else f"SAFE.PARSE_JSON({raw}, wide_number_mode => 'round')"} AS properties
+    {raw if is_json else _parsed_sql(raw)} AS properties
   FROM {source.shape.table.sql}{as_of}
   WHERE {rows}
 ),
@@ -266,6 +271,16 @@ def _number_sql(text: str) -> str:
     return (
         f"IF(REGEXP_CONTAINS({text}, r'{NUMBER_PATTERN}') AND NOT IS_INF({number}), {number}, NULL)"
     )
+
+
+def _parsed_sql(text: str) -> str:
+    """The text as JSON, null where it is none; a half of a surrogate pair alone is left out.
+
+    SDKs cut texts in the middle of an emoji, and PARSE_JSON refuses the whole document for it.
+    """
+    mended = f"REGEXP_REPLACE({text}, r'{_SURROGATES}', r'\\1')"
+    parsed = [f"SAFE.PARSE_JSON({each}, wide_number_mode => 'round')" for each in (text, mended)]
+    return f"COALESCE({', '.join(parsed)})"
 
 
 def _first_scalar_sql(names: tuple[str, ...]) -> str:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from sessions.tables import TableId
 
+# The type of a RECORD with `_seconds` and `_nanoseconds`, as `TableShape` names it.
+FIRESTORE_TIME = "RECORD<_seconds, _nanoseconds>"
+
+_LAST_SECOND = 253_402_300_798  # of the year 9999
+
 Reading = Literal["text", "time", "properties"]
 
 
@@ -197,15 +202,16 @@ def time_sql(sql: str, type_: str) -> str | None:
         text = sql if is_text else f"JSON_VALUE({sql}, '$')"
         document = f"SAFE.PARSE_JSON({sql}, wide_number_mode => 'round')" if is_text else sql
         return f"COALESCE({_time_text_sql(text)}, {_firestore_sql(document)})"
-    if type_ in {"RECORD", "STRUCT"}:
-        return (
-            f"TIMESTAMP_MICROS({sql}._seconds * 1000000 + DIV(IFNULL({sql}._nanoseconds, 0), 1000))"
-        )
+    if type_ == FIRESTORE_TIME:
+        return _firestore_time_sql(f"{sql}._seconds", f"{sql}._nanoseconds")
     return None
 
 
 def _time_text_sql(sql: str) -> str:
-    return f"COALESCE(SAFE_CAST({sql} AS TIMESTAMP), {_epoch_sql(f'SAFE_CAST({sql} AS FLOAT64)')})"
+    # A TIMESTAMP has microseconds, and a text with nanoseconds is not cast at all.
+    micros = f"REGEXP_REPLACE({sql}, r'([.][0-9]{{6}})[0-9]+', r'\\1')"
+    epoch = _epoch_sql(f"SAFE_CAST({sql} AS FLOAT64)")
+    return f"COALESCE(SAFE_CAST({micros} AS TIMESTAMP), {epoch})"
 
 
 def _epoch_sql(number: str) -> str:
@@ -218,6 +224,17 @@ def _epoch_sql(number: str) -> str:
 
 
 def _firestore_sql(document: str) -> str:
-    seconds = f"SAFE_CAST(JSON_VALUE({document}, '$._seconds') AS INT64)"
-    nanoseconds = f"SAFE_CAST(JSON_VALUE({document}, '$._nanoseconds') AS INT64)"
-    return f"TIMESTAMP_MICROS({seconds} * 1000000 + DIV(IFNULL({nanoseconds}, 0), 1000))"
+    return _firestore_time_sql(
+        f"SAFE_CAST(JSON_VALUE({document}, '$._seconds') AS INT64)",
+        f"SAFE_CAST(JSON_VALUE({document}, '$._nanoseconds') AS INT64)",
+    )
+
+
+def _firestore_time_sql(seconds: str, nanoseconds: str) -> str:
+    """Null outside of what a TIMESTAMP holds from 1970 on: one absurd value must not end a run."""
+    nanoseconds = f"IFNULL({nanoseconds}, 0)"
+    return (
+        f"TIMESTAMP_MICROS(IF({seconds} BETWEEN 0 AND {_LAST_SECOND}"
+        f" AND {nanoseconds} BETWEEN 0 AND 999999999,"
+        f" {seconds} * 1000000 + DIV({nanoseconds}, 1000), NULL))"
+    )

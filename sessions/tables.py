@@ -124,7 +124,11 @@ RUNS = TableSchema(
         Field(name="run_id", type="STRING"),
         Field(name="job", type="STRING"),
         Field(name="status", type="STRING", description="running, succeeded, failed, …"),
-        Field(name="kind", type="STRING", description="full_load, incremental, dates or limit."),
+        Field(
+            name="kind",
+            type="STRING",
+            description="full_load, incremental, nothing_new, dates, limit",
+        ),
         Field(name="engine", type="STRING"),
         Field(name="started_at", type="TIMESTAMP"),
         Field(name="finished_at", type="TIMESTAMP"),

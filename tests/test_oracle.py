@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from sessions.metrics import COLUMNS
 from tests.case_files import load_case, load_cases
 from tests.oracle import Exclusions, expected_sessions, quarantined, reasons
 
@@ -19,6 +20,8 @@ type Row = dict[str, Any]
 TESTS = Path(__file__).resolve().parent
 FOLDERS = sorted(folder for folder in (TESTS / "cases").iterdir() if folder.is_dir())
 CASES = load_cases(TESTS / "cases")
+BOOKKEEPING = {"_loaded_at", "_run_id", "_metrics_version"}  # which run wrote a row, not what
+COLUMN_NAMES = {column.name for column in COLUMNS} - BOOKKEEPING
 AT = datetime(2026, 9, 2, 10, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
@@ -60,8 +63,9 @@ def test_the_cases_name_every_session(table: dict[str, Row]) -> None:
 
 
 def test_every_column_is_the_subject_of_a_case(table: dict[str, Row]) -> None:
-    """Every column of the table is expected with at least two different values."""
-    values: dict[str, set[str]] = {column: set() for row in table.values() for column in row}
+    """Every column of the metric table is expected with at least two different values."""
+    assert {column for row in table.values() for column in row} == COLUMN_NAMES
+    values: dict[str, set[str]] = {column: set() for column in COLUMN_NAMES}
     for case in CASES.cases.values():
         for row in case.expected.values():
             for column, value in row.items():

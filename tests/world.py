@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -52,7 +52,9 @@ class World:
 
     def twin(self) -> World:
         """A world of the same sources and an empty destination of its own."""
-        return dataclasses.replace(self, suffix="_twin")
+        other = copy.copy(self)
+        other.suffix = "_twin"
+        return other
 
     def arrive(self, table: TableName, rows: Sequence[Row]) -> None:
         """Append rows to a source table."""
