@@ -1,0 +1,209 @@
+"""Promise 3: a run killed anywhere leaves the old table or the new one, and the next makes it good.
+
+SOAK_KILLS: how many kills at random moments, instead of three. SOAK_SEED: other moments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import pytest
+
+import etl_functions as etl
+from main import STEPS
+from sandbox import emulator
+from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+IS_SOAK = "SOAK_KILLS" in os.environ
+KILLS = int(os.environ.get("SOAK_KILLS", "3"))
+SEED = int(os.environ.get("SOAK_SEED", "1"))
+# Only killed runs have a lease this short; those that make them good wait for it to expire.
+KILLED_LEASE_SECONDS = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What readers see, and the rows by day that the state says they were built from."""
+
+    state_run_id: str
+    days: dict[str, int]
+    sessions: dict[str, Row]
+
+
+@dataclass(kw_only=True)
+class Victim:
+    """A world that the command line runs over, in processes that can be killed."""
+
+    folder: Path
+    world: World
+    seconds: float  # what an undisturbed run takes
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    @contextmanager
+    def running(self) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
+        """`python main.py --local --json` and its log; killed at the end of the block."""
+        settings = self.world.make_settings()
+        with subprocess.Popen(
+            [sys.executable, "main.py", "--local", "--json"],
+            cwd=ROOT,
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": os.environ["HOME"],
+                "SANDBOX_DIR": str(self.folder),
+                "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
+                "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
+                "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
+                "LEASE_SECONDS": str(KILLED_LEASE_SECONDS),
+                "LEASE_WAIT_SECONDS": "30",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            yield process, process.stderr
+            process.kill()
+
+    def arrive(self) -> None:
+        """New rows: one for a session that is published already, and one of a new session."""
+        number = next(self.numbers)
+        at = MIDNIGHT + timedelta(hours=12, seconds=number)
+        rows = [event(f"d0-{number % 6}", at), event(f"new-{number}", at)]
+        self.world.arrive("posthog_events", rows)
+
+    def published(self) -> Published:
+        """One consistent look, though a statement of the dead may still be at work."""
+        while True:
+            run_id = self.state_run_id()
+            days = self.world.query(
+                "SELECT d.partition_id, d.row_count FROM {d}.etl_state_sessions, UNNEST(days) AS d"
+            )
+            sessions = self.world.sessions()
+            if run_id == self.state_run_id():
+                return Published(
+                    state_run_id=run_id,
+                    days={day["partition_id"]: day["row_count"] for day in days},
+                    sessions=sessions,
+                )
+
+    def state_run_id(self) -> str:
+        """The run that the state is of."""
+        (row,) = self.world.query("SELECT run_id FROM {d}.etl_state_sessions")
+        return str(row["run_id"])
+
+    def check_old_or_new(self, before: Published) -> None:
+        """The table before or the table after, cell by cell, and the state that belongs to it."""
+        now = self.published()
+        if now.state_run_id == before.state_run_id:
+            assert now == before
+        else:
+            assert differences(now.sessions, self.world.expected()) == []
+            assert now.days == self.arrived_days()
+
+    def check_made_good(self) -> None:
+        """The next run succeeds without a full load and leaves exactly the oracle's table."""
+        assert self.world.run().kind in {"incremental", "nothing_new"}
+        assert differences(self.world.sessions(), self.world.expected()) == []
+        assert self.published().days == self.arrived_days()
+        self.clear()
+
+    def clear(self) -> None:
+        """Drop what killed runs left to expire, as many tables slow the emulator down."""
+        client = self.world.clients.bigquery
+        for table in client.list_tables(self.world.destination):
+            if table.table_id.startswith("staging_"):
+                client.delete_table(table, not_found_ok=True)
+
+    def arrived_days(self) -> dict[str, int]:
+        """How many rows of each day have arrived."""
+        rows = self.world.arrived["posthog_events"]
+        times = (datetime.fromisoformat(row["timestamp"]) for row in rows)
+        return dict(Counter(f"{at:%Y%m%d}" for at in times))
+
+
+def wait_for_step(log: IO[str], step: str) -> None:
+    """Return as soon as the log says that the step begins."""
+    lines = []
+    for line in log:
+        lines.append(line)
+        if json.loads(line).get("step") == step:
+            return
+    pytest.fail(f"the run ended before {step}: {''.join(lines)}")
+
+
+@pytest.fixture(scope="module")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """A day of sessions in a sandbox of its own, run once."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    with emulator.attach(folder) as endpoints, closing(etl.local_clients(endpoints)) as clients:
+        world = World(clients=clients, settings={"lease_wait_seconds": 30})
+        world.arrive("posthog_events", day_of_sessions(0, 6))
+        started = time.monotonic()
+        world.run()
+        yield Victim(folder=folder, world=world, seconds=time.monotonic() - started)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(victim: Victim, step: str) -> None:
+    """Readers see the old table or the new one, its state with it, and the next run mends all.
+
+    In CI every other killed run is followed by another one that is killed a step later.
+    """
+    victim.arrive()
+    before = victim.published()
+    with victim.running() as (process, log):
+        wait_for_step(log, step)
+        process.kill()
+    victim.check_old_or_new(before)
+    if IS_SOAK or step in STEPS[::2]:
+        victim.check_made_good()
+
+
+def test_a_run_killed_right_after_its_commit_has_published(victim: Victim) -> None:
+    """Killed before it could even log that it committed, it leaves the whole new table."""
+    victim.arrive()
+    before = victim.published()
+    with victim.running() as (process, log):
+        wait_for_step(log, "publish")
+        end = time.monotonic() + 60
+        while victim.state_run_id() == before.state_run_id:
+            assert time.monotonic() < end, "nothing was published"
+        process.kill()
+    assert differences(victim.world.sessions(), victim.world.expected()) == []
+    victim.check_old_or_new(before)
+    victim.check_made_good()
+
+
+@pytest.mark.parametrize("number", range(KILLS))
+def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
+    victim: Victim, number: int
+) -> None:
+    """The same at any moment, also within a step, and also when the next run is killed as well."""
+    chance = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
+    for _ in range(chance.choice([1, 1, 2]) if IS_SOAK else 1):
+        victim.arrive()
+        before = victim.published()
+        with victim.running() as (process, log):
+            wait_for_step(log, STEPS[0])
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=chance.uniform(0, victim.seconds))
+            process.kill()
+        victim.check_old_or_new(before)
+    victim.check_made_good()
