@@ -146,6 +146,20 @@ def test_every_row_of_a_run_is_counted(four_days: World) -> None:
     assert report.counts["duplicate"] == 4
 
 
+def test_half_an_emoji_does_not_lose_its_event(four_days: World) -> None:
+    """SDKs cut texts in the middle of a surrogate pair; whole pairs stay as they are."""
+    cut = r'{"$session_id": "d0-1", "$lib": "web", "title": "cut here \ud83e"}'
+    whole = r'{"$session_id": "d0-1", "$geoip_city_name": "\ud83e\udd8a", "title": "\udd8a"}'
+    rows = [
+        event("d0-1", MIDNIGHT + timedelta(seconds=second), properties=properties)
+        for second, properties in enumerate([cut, whole])
+    ]
+    four_days.arrive("posthog_events", rows)
+    assert four_days.run().counts.get("no_session", 0) == 0
+    session = four_days.sessions()["d0-1"]
+    assert (session["event_count"], session["lib"], session["city"]) == (4, "web", "🦊")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

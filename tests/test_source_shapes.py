@@ -89,6 +89,22 @@ def test_another_shape_makes_the_same_sessions(world: World, shape: str) -> None
     assert differences(world.sessions(), world.expected()) == []
 
 
+def test_odd_times_are_read_or_null_and_never_end_a_run(world: World) -> None:
+    """Nanoseconds are cut to microseconds; what no TIMESTAMP can hold is null."""
+    world.replace(
+        "firebase_events",
+        """CREATE TABLE {n} AS SELECT document_id, user_id, type, etl_loaded_at,
+        CASE MOD(LENGTH(document_id), 3)
+          WHEN 0 THEN '{{"_seconds": 99999999999999, "_nanoseconds": 0}}'
+          WHEN 1 THEN '{{"_seconds": 1, "_nanoseconds": 5000000000}}'
+          ELSE '2026-10-01T00:00:00.123456789Z'
+        END AS createdAt FROM {t}""",
+    )
+    report = world.run()
+    assert report.firebase["documents"] > 0
+    assert report.firebase["incomplete_documents"] > 0
+
+
 def test_a_missing_table_is_named(world: World) -> None:
     """One sentence with the table's name, and nothing published."""
     world.query(f"DROP TABLE {world.prefix}_firebase.users")
