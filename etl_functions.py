@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 _HTTP_SECONDS: Final = 60.0  # for one request; jobs are polled
 _RETRY_SECONDS: Final = 30.0
 _CHECK_SECONDS: Final = 0.2
+_UPLOAD_RETRIES: Final = 3  # with back-off, some seven seconds
 _PUBLISH_ATTEMPTS: Final = 3
 _BIGQUERY_URL: Final = "https://bigquery.googleapis.com"
 _SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
@@ -328,7 +330,7 @@ def _classified(what: str, blame: type[EtlError]) -> Iterator[None]:
         if reason in _REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
             message = f"BigQuery refused {what}: {_first_line(error)}"
             raise blame(message) from error
-        if isinstance(error, api.ServerError):
+        if isinstance(error, (api.ServerError, api.Aborted, api.Cancelled)):
             message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
             raise UnavailableError(message) from error
         raise
@@ -338,7 +340,7 @@ def _classified(what: str, blame: type[EtlError]) -> Iterator[None]:
     except api.RetryError as error:
         message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
         raise UnavailableError(message) from error
-    except (http.ConnectionError, http.Timeout, TimeoutError, ConnectionError) as error:
+    except (http.RequestException, TimeoutError, ConnectionError) as error:
         message = f"BigQuery can't be reached at {what}: check the network, or try again later."
         raise UnavailableError(message) from error
 
@@ -401,13 +403,26 @@ def _run_job(
             timeout=_HTTP_SECONDS,
         )
     except Conflict:
-        return cast("bigquery.QueryJob", client.get_job(job_id, location=location))
+        return cast(
+            "bigquery.QueryJob",
+            client.get_job(job_id, location=location, retry=_retry(), timeout=_HTTP_SECONDS),
+        )
 
 
 def _wait[T](
     warehouse: Warehouse, job: bigquery.QueryJob | bigquery.LoadJob, call: Callable[[], T]
 ) -> T:
     """What the call returns, asking meanwhile whether the run goes on; if not, its job is ended."""
+    outcome = _start(call)
+    try:
+        return _watch(warehouse, outcome)
+    finally:
+        if not outcome.done():
+            Thread(target=job.cancel, kwargs={"timeout": _HTTP_SECONDS}, daemon=True).start()
+
+
+def _start[T](call: Callable[[], T]) -> Future[T]:
+    """Call it in a thread that nobody waits for at the end of the process, should it hang."""
     outcome: Future[T] = Future()
 
     def work() -> None:
@@ -416,14 +431,14 @@ def _wait[T](
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             outcome.set_exception(error)
 
-    # Not of a pool: nobody waits at the end of the process for a thread that hangs.
     Thread(target=work, daemon=True).start()
+    return outcome
+
+
+def _watch[T](warehouse: Warehouse, outcome: Future[T]) -> T:
+    """The outcome, or what stops the run meanwhile."""
     while not wait([outcome], timeout=_CHECK_SECONDS).done:
-        try:
-            warehouse.check()
-        except EtlError:
-            Thread(target=job.cancel, kwargs={"timeout": _HTTP_SECONDS}, daemon=True).start()
-            raise
+        warehouse.check()
     return outcome.result()
 
 
@@ -741,10 +756,18 @@ class Download:
     warning: str | None = None
 
 
-def download_batch(
+def start_download(
+    warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
+) -> Callable[[], Download]:
+    """Start downloading one batch of a staging table; call to wait for it."""
+    outcome = _start(lambda: _download(warehouse, table, batch=batch, columns=columns))
+    return lambda: _watch(warehouse, outcome)
+
+
+def _download(
     warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
 ) -> Download:
-    """One batch of a staging table, by the Storage Read API; where that is not allowed by REST."""
+    """By the Storage Read API; where that is not allowed by REST."""
     import pandas as pd
     from google.api_core.exceptions import PermissionDenied
 
@@ -790,9 +813,8 @@ def _read_storage(
             for message in storage.read_rows(stream)
         ]
 
-    with ThreadPoolExecutor(max_workers=max(1, len(session.streams))) as pool:
-        streams = pool.map(read, [stream.name for stream in session.streams])
-        pages = [page for stream in streams for page in stream]
+    streams = [_start(partial(read, stream.name)) for stream in session.streams]
+    pages = [page for stream in streams for page in stream.result()]
     return pa.Table.from_batches(pages, schema=schema).select(list(columns))
 
 
@@ -840,9 +862,13 @@ def start_load(
                 location=location,
                 job_config=config,
                 timeout=_HTTP_SECONDS,
+                num_retries=_UPLOAD_RETRIES,
             )
         except Conflict:
-            job = cast("bigquery.LoadJob", client.get_job(job_id, location=location))
+            job = cast(
+                "bigquery.LoadJob",
+                client.get_job(job_id, location=location, retry=_retry(), timeout=_HTTP_SECONDS),
+            )
 
     def finish() -> int:
         with _classified(what, DestinationError):

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
@@ -35,8 +34,7 @@ from sessions.tables import SESSIONS, Field, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pipeline.plan import Plan
 
@@ -136,33 +134,27 @@ def _aggregate(run: Run, batches: int) -> None:
     aggregated = run.staged["aggregated"] = etl.create_staging_table(
         run.warehouse, "aggregated", AGGREGATED
     )
+
+    def download(batch: int) -> Callable[[], etl.Download]:
+        return etl.start_download(run.warehouse, table, batch=batch, columns=columns)
+
     events, loads = 0, []
-    with ThreadPoolExecutor(1) as downloads:
-
-        def download(batch: int) -> Future[etl.Download]:
-            return downloads.submit(
-                etl.download_batch, run.warehouse, table, batch=batch, columns=columns
+    pending = download(0)
+    for batch in range(batches):
+        downloaded = pending()
+        if batch + 1 < batches:
+            pending = download(batch + 1)
+        events += len(downloaded.rows)
+        sessions = process_sessions(downloaded.rows)
+        if downloaded.warning and downloaded.warning not in run.warnings:
+            run.warnings.append(downloaded.warning)
+        del downloaded
+        if len(sessions):
+            sessions.insert(0, "batch", batch)
+            loads.append(
+                etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED)
             )
-
-        pending = download(0)
-        for batch in range(batches):
-            run.check()
-            downloaded = pending.result()
-            if batch + 1 < batches:
-                pending = download(batch + 1)
-            events += len(downloaded.rows)
-            sessions = process_sessions(downloaded.rows)
-            if downloaded.warning and downloaded.warning not in run.warnings:
-                run.warnings.append(downloaded.warning)
-            del downloaded
-            if len(sessions):
-                sessions.insert(0, "batch", batch)
-                loads.append(
-                    etl.start_load(
-                        run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED
-                    )
-                )
-            run.progress.batch(batch + 1, batches, events)
+        run.progress.batch(batch + 1, batches, events)
     for finish in loads:
         finish()
 

@@ -1,0 +1,261 @@
+"""Bad networks, on loopback: proxies between the real clients and the emulator, to order faults of.
+
+`HttpProxy` understands HTTP and stands before the REST endpoint; `TcpProxy` understands nothing
+and stands before the gRPC port. Neither knows what the requests are about.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import struct
+import threading
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+type Kind = Literal["503", "429", "dropped", "answer lost", "answer cut", "hang"]
+
+# Refusals as BigQuery words them; the reason is what its client looks at.
+_REASONS = {503: "backendError", 429: "rateLimitExceeded"}
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """What goes wrong with the `first`-th request that matches and the `times` - 1 after it.
+
+    `503`, `429`: refused without being passed on. `dropped`: the connection ends instead of that.
+    `answer lost`: it takes effect, and the connection ends instead of the answer; `answer cut`: in
+    the middle of it. `hang`: nothing happens for `seconds`, then all is well.
+    """
+
+    kind: Kind
+    method: str
+    path: str  # a pattern, found anywhere in the path
+    body: str = ""  # likewise
+    first: int = 1
+    times: int = 1
+    seconds: float = 1.0
+    matched: int = 0
+    hits: list[str] = field(default_factory=list)  # method and path of each request it befell
+
+    def befalls(self, method: str, path: str, body: str) -> bool:
+        """Whether it is this request's turn; only to be asked once for each."""
+        if method != self.method or not re.search(self.path, path):
+            return False
+        if not re.search(self.body, body):
+            return False
+        self.matched += 1
+        if not self.first <= self.matched < self.first + self.times:
+            return False
+        self.hits.append(f"{method} {path}")
+        return True
+
+
+class HttpProxy:
+    """Passes requests on to an HTTP server, but for the faults that were ordered."""
+
+    def __init__(self, server: str) -> None:
+        self.server = urlsplit(server)
+        self.released = threading.Event()  # ends whatever hangs
+        self._faults: list[Fault] = []
+        self._lock = threading.Lock()
+        handler = type("Handler", (_Handler,), {"proxy": self})
+        self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._thread = threading.Thread(target=self._httpd.serve_forever, args=(0.05,))
+
+    @property
+    def address(self) -> str:
+        """Where it answers, as a URL."""
+        return f"http://127.0.0.1:{self._httpd.server_port}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.released.set()
+        self._httpd.shutdown()
+        self._thread.join()
+        self._httpd.server_close()
+
+    @contextmanager
+    def faulty(self, *faults: Fault) -> Iterator[None]:
+        """Let these happen within the block."""
+        with self._lock:
+            self._faults = list(faults)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._faults = []
+
+    def fault_of(self, method: str, path: str, body: str) -> Fault | None:
+        """What is to go wrong with a request: the first fault whose turn it is."""
+        with self._lock:
+            return next((each for each in self._faults if each.befalls(method, path, body)), None)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection of a client; each of its requests goes on over a connection of its own."""
+
+    proxy: HttpProxy
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1  # headers and body leave together
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.proxy.fault_of(self.command, self.path, body.decode(errors="replace"))
+        kind = fault.kind if fault else None
+        if fault and kind == "hang":
+            self.proxy.released.wait(fault.seconds)
+        if kind in {"503", "429"}:
+            self._refuse(int(kind))
+        elif kind == "dropped":
+            self._drop()
+        else:
+            status, headers, answer = self._pass_on(body)
+            if kind == "answer lost":
+                self._drop()
+                return
+            is_cut = kind == "answer cut"
+            sent = answer[: len(answer) // 2] if is_cut else answer
+            with suppress(ConnectionError):  # the client may have given up
+                self._answer(status, headers, sent, length=len(answer))
+            if is_cut:
+                self._drop()
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - as http.server calls
+
+    def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+        server = self.proxy.server
+        onward = http.client.HTTPConnection(str(server.hostname), server.port, timeout=120)
+        with closing(onward):
+            headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
+            onward.request(self.command, self.path, body=body, headers=headers)
+            answer = onward.getresponse()
+            kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP]
+            return answer.status, kept, answer.read()
+
+    def _answer(
+        self, status: int, headers: list[tuple[str, str]], body: bytes, *, length: int
+    ) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if status >= http.client.OK and status != http.client.NO_CONTENT:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def _refuse(self, status: int) -> None:
+        errors = [{"reason": _REASONS[status], "message": "by order"}]
+        error = {"code": status, "message": "by order", "errors": errors}
+        body = json.dumps({"error": error}).encode()
+        self._answer(status, [("Content-Type", "application/json")], body, length=len(body))
+
+    def _drop(self) -> None:
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        """Nothing: the tests say what they saw."""
+
+
+class TcpProxy:
+    """Passes bytes on, and breaks connections where the server has sent so many of them.
+
+    `break_after`: bytes of the server, counted over all connections, after which the connection
+    that brings the next ones is reset; never where None. Then it counts on from the start, `times`
+    times in all.
+    """
+
+    def __init__(self, server: str) -> None:
+        host, port = server.split(":")
+        self._server = (host, int(port))
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._thread = threading.Thread(target=self._accept)
+        self.received = 0
+        self.broken = 0
+        self.break_after: int | None = None
+        self.times = 1
+        self.is_silent = threading.Event()  # while set, what the server says does not arrive
+
+    @property
+    def address(self) -> str:
+        """Where it answers, as HOST:PORT."""
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_silent.clear()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        self._listener.close()
+        self._thread.join()
+        with self._lock:
+            for each in self._open:
+                _reset(each)
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the listener was closed
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(self._server)
+                with self._lock:
+                    self._open |= {client, server}
+                for source, target, is_answer in ((client, server, False), (server, client, True)):
+                    threading.Thread(
+                        target=self._pump, args=(source, target, is_answer), daemon=True
+                    ).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:  # noqa: FBT001 - a thread's arguments
+        with suppress(OSError):
+            while chunk := source.recv(65_536):
+                if is_answer:
+                    chunk, is_broken = self._counted(chunk)
+                    if not self.is_silent.is_set():
+                        target.sendall(chunk)
+                    if is_broken:
+                        break
+                else:
+                    target.sendall(chunk)
+        with self._lock:
+            for each in (source, target):
+                _reset(each)
+                self._open.discard(each)
+
+    def _counted(self, chunk: bytes) -> tuple[bytes, bool]:
+        """What of the chunk may still arrive, and whether the connection breaks after it."""
+        with self._lock:
+            room = None if self.break_after is None else self.break_after - self.received
+            self.received += len(chunk)
+            if room is None or len(chunk) <= room or self.broken >= self.times:
+                return chunk, False
+            self.broken += 1
+            self.received = 0
+            return chunk[: max(room, 0)], True
+
+
+def _reset(connection: socket.socket) -> None:
+    """Close the connection as a crash would: with a reset, whatever is still on its way."""
+    with suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
