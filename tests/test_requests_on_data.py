@@ -276,3 +276,13 @@ def test_properties_of_a_day_are_read_at_most_once(four_days: World, request_: R
     days = days_projected(four_days, report.run_id)
     assert len(days) == report.read_days > 0
     assert len(set(days)) == len(days)
+
+
+def test_dates_mend_rows_rewritten_in_place(four_days: World) -> None:
+    """A rewritten row that no count betrays is seen by a run that names its day."""
+    four_days.run()
+    events = f"{four_days.prefix}_posthog.events"
+    four_days.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
+    assert four_days.run().kind == "nothing_new"
+    four_days.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date())
+    assert four_days.sessions()["d0-1"]["events_viewed"] == 2

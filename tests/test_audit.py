@@ -1,0 +1,76 @@
+"""A failed audit publishes nothing: every rule by itself, and one of them in a real run."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date
+from typing import TYPE_CHECKING
+
+import pytest
+
+import main
+from pipeline.errors import AuditError
+from pipeline.plan import Plan
+from pipeline.publish import AuditFigures, check_audit
+from pipeline.runs import RunRequest
+from tests.test_lease import At
+from tests.test_requests_on_data import day_of_sessions
+from tests.world import World
+
+if TYPE_CHECKING:
+    import etl_functions as etl
+
+DAY = date(2026, 10, 5)
+PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10})
+SOUND = AuditFigures(
+    touched=5, emptied=1, planned=4, quarantined=1, concerned=2, staged=5, distinct_keys=5,
+    null_keys=0, backwards=0, planned_rows=20, quarantined_rows=4, duplicate_rows=3,
+    batched_rows=13, aggregated_events=13, users=0, documents=0, incomplete_documents=0,
+)  # fmt: skip
+
+
+def test_sound_figures_pass() -> None:
+    """Figures that add up raise nothing."""
+    check_audit(SOUND, PLAN, {DAY: 10}, [DAY])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("staged", 6), ("distinct_keys", 4), ("null_keys", 1), ("backwards", 1),
+        ("planned_rows", 21), ("duplicate_rows", 2), ("batched_rows", 12), ("emptied", 2),
+    ],
+)  # fmt: skip
+def test_figures_that_do_not_add_up_are_refused(name: str, value: int) -> None:
+    """Each rule fails by itself."""
+    with pytest.raises(AuditError, match="Nothing was published"):
+        check_audit(dataclasses.replace(SOUND, **{name: value}), PLAN, {DAY: 10}, [DAY])
+
+
+def test_a_day_read_short_of_its_metadata_is_refused() -> None:
+    """Fewer rows than the source lists for the day mean that some were lost."""
+    with pytest.raises(AuditError, match="2026-10-05 has 10 rows by its metadata and 9 were read"):
+        check_audit(SOUND, PLAN, {DAY: 9}, [DAY])
+
+
+def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: etl.Clients) -> None:
+    """A session staged twice ends the run before anything is visible, and is in the ledger."""
+    with World(clients=clients) as world:
+        world.arrive("posthog_events", day_of_sessions(0, 3))
+
+        def stage_twice() -> None:
+            tables = world.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
+            name = next(t["table_name"] for t in tables if t["table_name"].endswith("_staged"))
+            world.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
+
+        with pytest.raises(AuditError, match="6 sessions were staged under 3 ids"):
+            main.main(
+                RunRequest(),
+                world.make_settings(),
+                world.clients,
+                progress=At("audit", stage_twice),
+            )
+        assert world.sessions() == {}
+        assert [row["status"] for row in world.query("SELECT status FROM {d}.etl_runs")] == [
+            "failed"
+        ]
