@@ -1,27 +1,22 @@
-"""Everything that talks to BigQuery and Secret Manager. Nothing here decides what a session is."""
+"""What a run reads from BigQuery and writes to it. Nothing here decides what a session is."""
 
 from __future__ import annotations
 
 import json
-import logging
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import BytesIO
-from threading import Thread
-from typing import TYPE_CHECKING, Any, Final, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, Final, cast
 
 from pipeline.errors import (
-    CredentialsError,
     DestinationError,
     EtlError,
     LeaseLostError,
     SourceError,
     SourceMissingError,
-    UnavailableError,
 )
 from pipeline.lease import (
     Lease,
@@ -34,24 +29,29 @@ from pipeline.lease import (
 from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
 from sessions.tables import QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableId, TableSchema
+from warehouse import (
+    HTTP_SECONDS,
+    classified,
+    retry,
+    run_job,
+    run_query,
+    scalar,
+    start,
+    wait_for,
+    watch,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
     import pyarrow as pa
-    from google.api_core.retry import Retry
-    from google.auth.credentials import Credentials
     from google.cloud import bigquery
-    from google.cloud.bigquery_storage import BigQueryReadClient
-    from google.cloud.secretmanager import SecretManagerServiceClient
 
     from pipeline.plan import Plan
     from pipeline.runs import RunReport
-    from pipeline.settings import Settings
-    from sandbox.emulator import Endpoints
     from sessions.sources import Source
+    from warehouse import Parameter, Warehouse
 
 _HTTP_SECONDS: Final = 60.0  # for one request; jobs are polled
 _RETRY_SECONDS: Final = 30.0
@@ -72,416 +72,6 @@ DESTINATION_TABLES: Final = {
     STATE_TABLE: STATE,
     "etl_runs": RUNS,
 }
-
-
-# Credentials and clients.
-
-
-def fetch_credentials(
-    settings: Settings,
-    *,
-    secret_client: SecretManagerServiceClient | None = None,
-    patience_seconds: float = 20.0,
-) -> Credentials:
-    """Credentials for BigQuery: the key file, else the secret, else the attached service account.
-
-    The first of them that the settings name is used or refused, never passed over. Raises
-    CredentialsError, and UnavailableError where trying again may help. The key stays in memory.
-    """
-    if settings.credentials_path is not None:
-        where = f"Key file {settings.credentials_path}"
-        return _key_credentials(where, _read_key_file(settings.credentials_path))
-    if settings.secret_name is None:
-        return _attached_credentials()
-    version = _secret_version(settings.project_id, settings.secret_name)
-    with _secret_errors(version):
-        if secret_client is not None:
-            key = _read_secret(secret_client, version, patience_seconds)
-        else:
-            from google.cloud.secretmanager import SecretManagerServiceClient
-
-            with SecretManagerServiceClient(transport="rest") as client:
-                key = _read_secret(client, version, patience_seconds)
-    return _key_credentials(f"Secret {version}", key)
-
-
-def _read_key_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        message = (
-            f"Key file {path} can't be read ({error.strerror}):"
-            " correct BIGQUERY_CREDENTIALS_PATH, or unset it to use the secret."
-        )
-        raise CredentialsError(message) from error
-
-
-def _secret_version(project: str, name: str) -> str:
-    secret = name if name.startswith("projects/") else f"projects/{project}/secrets/{name}"
-    return secret if "/versions/" in secret else f"{secret}/versions/latest"
-
-
-def _read_secret(client: SecretManagerServiceClient, version: str, seconds: float) -> bytes:
-    """The payload of one secret version, as its checksum says it was stored."""
-    import google_crc32c
-    from google.api_core.retry import Retry, if_transient_error
-    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
-
-    # At DEBUG the client may log what it receives: here that is the key.
-    logging.getLogger("google.cloud.secretmanager_v1").setLevel(logging.INFO)
-    retry = Retry(predicate=if_transient_error, initial=0.2, maximum=5.0, timeout=seconds)
-    with suppress(ParseError):  # suppressed, not chained: it may quote the key
-        payload = client.access_secret_version(name=version, retry=retry, timeout=seconds).payload
-        if google_crc32c.value(payload.data) == payload.data_crc32c:
-            return payload.data
-    message = f"Secret {version} arrived damaged: run again."
-    raise UnavailableError(message)
-
-
-@contextmanager
-def _secret_errors(version: str) -> Iterator[None]:
-    """Turn what the client of Secret Manager raises into our tree, by type."""
-    from google.api_core import exceptions as api
-    from google.auth import exceptions as auth
-    from requests import RequestException
-
-    unavailable = (api.TooManyRequests, api.ServerError, api.RetryError, RequestException)
-    try:
-        yield
-    except api.NotFound as error:
-        message = f"Secret {version} does not exist: create it, or correct BIGQUERY_SECRET_NAME."
-        raise CredentialsError(message) from error
-    except api.Forbidden as error:
-        message = (
-            f"Secret {version} may not be read by this account: grant it"
-            " roles/secretmanager.secretAccessor, and enable the Secret Manager API."
-        )
-        raise CredentialsError(message) from error
-    except unavailable as error:
-        message = f"Secret Manager could not be reached for secret {version}: try again later."
-        raise UnavailableError(message) from error
-    except (auth.GoogleAuthError, api.Unauthorized) as error:
-        message = (
-            f"The Google credentials to read secret {version} with are missing or refused: attach"
-            " a service account, set BIGQUERY_CREDENTIALS_PATH, or run with --local."
-        )
-        raise CredentialsError(message) from error
-    except api.GoogleAPICallError as error:
-        message = f"Secret {version} can't be read ({error.code}): enable it, or add a version."
-        raise CredentialsError(message) from error
-
-
-def _key_credentials(where: str, key: bytes) -> Credentials:
-    """Credentials made from a service-account key; no error holds any of it, chained or not."""
-    from google.oauth2 import service_account
-
-    account = _parse_key(key)
-    if account.get("type") != "service_account":
-        message = f"{where} holds no service-account key: store the whole JSON key file there."
-        raise CredentialsError(message)
-    if account.get("token_uri") != _TOKEN_URI:
-        # Whoever answers there is sent a signed claim to be the account.
-        message = f"{where} names another token_uri than {_TOKEN_URI}: store an unedited key there."
-        raise CredentialsError(message)
-    with suppress(ValueError):
-        made: Credentials = service_account.Credentials.from_service_account_info(
-            account, scopes=_SCOPES
-        )
-        return made
-    message = f"{where} holds a service-account key that is not complete: create a new one."
-    raise CredentialsError(message)
-
-
-def _parse_key(key: bytes) -> dict[str, Any]:
-    """The object that the key is as JSON; empty where it is none, as the error would quote it."""
-    with suppress(ValueError, RecursionError):
-        account = json.loads(key)
-        if isinstance(account, dict):
-            return account
-    return {}
-
-
-def _attached_credentials() -> Credentials:
-    import google.auth
-    from google.auth.exceptions import DefaultCredentialsError
-
-    try:
-        credentials: Credentials = google.auth.default(scopes=_SCOPES)[0]
-    except DefaultCredentialsError as error:
-        message = (
-            "No service account is attached and BIGQUERY_SECRET_NAME is empty:"
-            " attach one, or name a secret."
-        )
-        raise CredentialsError(message) from error
-    return credentials
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Clients:
-    """The two clients a run works with."""
-
-    bigquery: bigquery.Client
-    storage: BigQueryReadClient
-
-    def close(self) -> None:
-        """Close their connections."""
-        self.bigquery.close()
-        self.storage.transport.close()
-
-
-def make_clients(settings: Settings, credentials: Credentials) -> Clients:
-    """Clients of Google's BigQuery: nothing in the environment leads them elsewhere."""
-    from google.cloud import bigquery
-    from google.cloud.bigquery_storage import BigQueryReadClient
-
-    return Clients(
-        bigquery=bigquery.Client(
-            project=settings.project_id,
-            credentials=credentials,
-            location=settings.location,
-            # Said outright, since BIGQUERY_EMULATOR_HOST would be sent real tokens.
-            client_options={"api_endpoint": _BIGQUERY_URL},
-        ),
-        storage=BigQueryReadClient(credentials=credentials),
-    )
-
-
-def local_clients(endpoints: Endpoints) -> Clients:
-    """Clients of an emulator, without credentials."""
-    import grpc
-    from google.auth.credentials import AnonymousCredentials
-    from google.auth.transport.requests import AuthorizedSession
-    from google.cloud import bigquery
-    from google.cloud.bigquery_storage import BigQueryReadClient
-    from google.cloud.bigquery_storage_v1.services.big_query_read.transports import (
-        BigQueryReadGrpcTransport,
-    )
-
-    # A proxy of the environment has no business between us and an emulator on this machine.
-    channel = grpc.insecure_channel(
-        endpoints.grpc,
-        options=[("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)],
-    )
-    session = AuthorizedSession(AnonymousCredentials())
-    session.trust_env = False
-    return Clients(
-        bigquery=bigquery.Client(
-            project=endpoints.project,
-            credentials=AnonymousCredentials(),
-            client_options={"api_endpoint": endpoints.rest},
-            _http=session,
-        ),
-        storage=BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel)),
-    )
-
-
-# BigQuery: what a run reads and writes.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Warehouse:
-    """BigQuery as one run sees it: its clients, limits and labels, and what it has cost so far."""
-
-    clients: Clients
-    settings: Settings
-    run_id: str
-    usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
-    check: Callable[[], None] = lambda: None  # raises what stops the run
-
-    def table(self, name: str) -> TableId:
-        """A table of the destination dataset."""
-        return _table(self.settings, self.settings.aggregated_dataset_id, name)
-
-    def source(self, dataset: str, name: str) -> TableId:
-        """A table of a source dataset."""
-        return _table(self.settings, dataset, name)
-
-    def staging(self, name: str) -> TableId:
-        """A table of this run alone."""
-        return self.table(f"staging_{self.run_id}_{name}")
-
-    @property
-    def bytes_billed(self) -> int:
-        """Bytes billed so far."""
-        return sum(amount for _, amount in self.usage)
-
-
-def _table(settings: Settings, dataset: str, name: str) -> TableId:
-    return TableId(project=settings.project_id, dataset=dataset, name=name)
-
-
-type Parameter = bigquery.ScalarQueryParameter | bigquery.ArrayQueryParameter
-
-
-@contextmanager
-def _classified(what: str, blame: type[EtlError]) -> Iterator[None]:
-    """Turn what the client raises into our tree, by type and reason; a bug stays what it is."""
-    from google.api_core import exceptions as api
-    from google.auth.exceptions import GoogleAuthError
-    from requests import exceptions as http
-
-    try:
-        yield
-    except api.GoogleAPICallError as error:
-        reason = _reason(error)
-        if reason in _QUOTAS or isinstance(error, api.TooManyRequests):
-            message = f"BigQuery's quota is used up at {what}: try again later."
-            raise UnavailableError(message) from error
-        if reason in _REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
-            message = f"BigQuery refused {what}: {_first_line(error)}"
-            raise blame(message) from error
-        if isinstance(error, (api.ServerError, api.Aborted, api.Cancelled)):
-            message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
-            raise UnavailableError(message) from error
-        raise
-    except GoogleAuthError as error:
-        message = f"BigQuery did not accept the credentials at {what}: renew the key or the role."
-        raise CredentialsError(message) from error
-    except api.RetryError as error:
-        message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
-        raise UnavailableError(message) from error
-    except (http.RequestException, TimeoutError, ConnectionError) as error:
-        message = f"BigQuery can't be reached at {what}: check the network, or try again later."
-        raise UnavailableError(message) from error
-
-
-def _reason(error: Any) -> str:  # noqa: ANN401 - the client's errors are dicts of anything
-    errors = getattr(error, "errors", None) or [{}]
-    return str(errors[0].get("reason", ""))
-
-
-def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def run_query(
-    warehouse: Warehouse,
-    step: str,
-    sql: str,
-    parameters: Sequence[Parameter] = (),
-    *,
-    blame: type[EtlError] = SourceError,
-) -> list[dict[str, Any]]:
-    """The rows of a statement, or none for DML, under a job id of our own.
-
-    A submission whose answer was lost is met again by its id. `blame` is what a refusal is raised
-    as; other errors of the statement itself are bugs and stay the client's.
-    """
-    with _classified(step, blame):
-        job = _run_job(warehouse, step, sql, parameters)
-        rows = _wait(warehouse, job, lambda: job.result(retry=_retry(), job_retry=None))
-        warehouse.usage.append((step, job.total_bytes_billed or 0))
-        return [dict(row.items()) for row in rows]
-
-
-def _run_job(
-    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter] = ()
-) -> bigquery.QueryJob:
-    """Submit a statement under a job id of our own, by which a lost answer is met again."""
-    from google.api_core.exceptions import Conflict
-    from google.cloud import bigquery
-
-    client = warehouse.clients.bigquery
-    config = bigquery.QueryJobConfig(
-        query_parameters=list(parameters),
-        labels={"app": "posthog-etl", "step": step[:63]},
-        use_query_cache=False,
-    )
-    if warehouse.settings.max_bytes_billed is not None:
-        config.maximum_bytes_billed = warehouse.settings.max_bytes_billed
-    job_id = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
-    location = warehouse.settings.location
-    try:
-        return client.query(
-            sql,
-            job_config=config,
-            job_id=job_id,
-            location=location,
-            job_retry=None,
-            retry=_retry(),
-            timeout=_HTTP_SECONDS,
-        )
-    except Conflict:
-        return cast(
-            "bigquery.QueryJob",
-            client.get_job(job_id, location=location, retry=_retry(), timeout=_HTTP_SECONDS),
-        )
-
-
-def _wait[T](
-    warehouse: Warehouse, job: bigquery.QueryJob | bigquery.LoadJob, call: Callable[[], T]
-) -> T:
-    """What the call returns, asking meanwhile whether the run goes on; if not, its job is ended."""
-    outcome = _start(call)
-    try:
-        return _watch(warehouse, outcome)
-    finally:
-        if not outcome.done():
-            Thread(target=job.cancel, kwargs={"timeout": _HTTP_SECONDS}, daemon=True).start()
-
-
-def _start[T](call: Callable[[], T]) -> Future[T]:
-    """Call it in a thread that nobody waits for at the end of the process, should it hang."""
-    outcome: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            outcome.set_exception(error)
-
-    Thread(target=work, daemon=True).start()
-    return outcome
-
-
-def _watch[T](warehouse: Warehouse, outcome: Future[T]) -> T:
-    """The outcome, or what stops the run meanwhile."""
-    while not wait([outcome], timeout=_CHECK_SECONDS).done:
-        warehouse.check()
-    return outcome.result()
-
-
-def _retry() -> Retry:
-    """The client's own retry, bounded: an address where nobody answers is known in seconds."""
-    from google.cloud.bigquery.retry import DEFAULT_RETRY
-
-    return DEFAULT_RETRY.with_timeout(_RETRY_SECONDS)
-
-
-def scalar(name: str, type_: str, value: str | int | datetime | date | None) -> Parameter:
-    """A query parameter."""
-    from google.cloud import bigquery
-
-    return bigquery.ScalarQueryParameter(name, type_, value)
-
-
-def array(name: str, type_: str, values: Iterable[object]) -> Parameter:
-    """An array parameter."""
-    from google.cloud import bigquery
-
-    return bigquery.ArrayQueryParameter(name, type_, list(values))
-
-
-def records(
-    name: str, columns: Mapping[str, str], rows: Iterable[Sequence[str | int]]
-) -> Parameter:
-    """A parameter that is an array of records; `columns`: their types by name."""
-    from google.cloud import bigquery
-
-    types = [bigquery.ScalarQueryParameterType(type_, name=key) for key, type_ in columns.items()]
-    values = [
-        bigquery.StructQueryParameter(
-            None,
-            *(
-                bigquery.ScalarQueryParameter(key, type_, value)
-                for (key, type_), value in zip(columns.items(), row, strict=True)
-            ),
-        )
-        for row in rows
-    ]
-    # With its type spelled out, since an empty array says it nowhere else.
-    return bigquery.ArrayQueryParameter(name, bigquery.StructQueryParameterType(*types), values)
 
 
 def stage_select(
@@ -507,9 +97,9 @@ AS
 
 def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
     """The table's real schema. Raises SourceMissingError where there is none to read."""
-    with _classified(f"the metadata of table {table}", SourceMissingError):
+    with classified(f"the metadata of table {table}", SourceMissingError):
         found = warehouse.clients.bigquery.get_table(
-            str(table), retry=_retry(), timeout=_HTTP_SECONDS
+            str(table), retry=retry(), timeout=HTTP_SECONDS
         )
     partitioning = found.time_partitioning
     is_daily = partitioning is not None and partitioning.type_ == "DAY"
@@ -556,14 +146,14 @@ def ensure_dataset(warehouse: Warehouse) -> None:
     name = warehouse.settings.aggregated_dataset_id
     dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
     dataset.location = warehouse.settings.location
-    with _classified(f"the destination dataset {name}", DestinationError):
+    with classified(f"the destination dataset {name}", DestinationError):
         try:  # looked for first: making one takes a role that a run need not have
             warehouse.clients.bigquery.get_dataset(
-                dataset.reference, retry=_retry(), timeout=_HTTP_SECONDS
+                dataset.reference, retry=retry(), timeout=HTTP_SECONDS
             )
         except NotFound:
             warehouse.clients.bigquery.create_dataset(
-                dataset, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+                dataset, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
             )
 
 
@@ -575,7 +165,7 @@ def ensure_destination(warehouse: Warehouse) -> datetime | None:
     """
     client = warehouse.clients.bigquery
     created_at = None
-    with _classified("the destination tables", DestinationError):
+    with classified("the destination tables", DestinationError):
         for name, schema in DESTINATION_TABLES.items():
             is_new, table = _ensure_table(client, warehouse.table(name), schema)
             if name == "sessions" and not is_new:
@@ -586,9 +176,9 @@ def ensure_destination(warehouse: Warehouse) -> datetime | None:
 def sessions_created_at(warehouse: Warehouse) -> datetime:
     """When the `sessions` table was created: which table it is."""
     table = warehouse.table("sessions")
-    with _classified(f"table {table}", DestinationError):
+    with classified(f"table {table}", DestinationError):
         found = warehouse.clients.bigquery.get_table(
-            str(table), retry=_retry(), timeout=_HTTP_SECONDS
+            str(table), retry=retry(), timeout=HTTP_SECONDS
         )
     return cast("datetime", found.created)
 
@@ -600,7 +190,7 @@ def _ensure_table(
     from google.cloud import bigquery
 
     try:
-        found = client.get_table(str(table), retry=_retry(), timeout=_HTTP_SECONDS)
+        found = client.get_table(str(table), retry=retry(), timeout=HTTP_SECONDS)
     except NotFound:
         wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
         wanted.description = schema.description
@@ -608,7 +198,7 @@ def _ensure_table(
             wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
         wanted.clustering_fields = list(schema.clustered_by) or None
         return True, client.create_table(
-            wanted, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+            wanted, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
         )
     _add_columns(client, table, found, schema)
     return False, found
@@ -629,7 +219,7 @@ def _add_columns(
     missing = [each for each in schema.fields if each.name not in stored]
     if missing:
         found.schema = [*found.schema, *(_schema_field(each) for each in missing)]
-        client.update_table(found, ["schema"], retry=_retry(), timeout=_HTTP_SECONDS)
+        client.update_table(found, ["schema"], retry=retry(), timeout=HTTP_SECONDS)
 
 
 def _standard(type_: str) -> str:
@@ -741,9 +331,9 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
     table = warehouse.staging(name)
     wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
     wanted.expires = datetime.now(UTC) + timedelta(days=1)
-    with _classified(f"staging table {table}", DestinationError):
+    with classified(f"staging table {table}", DestinationError):
         warehouse.clients.bigquery.create_table(
-            wanted, exists_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+            wanted, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
         )
     return table
 
@@ -760,8 +350,8 @@ def start_download(
     warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
 ) -> Callable[[], Download]:
     """Start downloading one batch of a staging table; call to wait for it."""
-    outcome = _start(lambda: _download(warehouse, table, batch=batch, columns=columns))
-    return lambda: _watch(warehouse, outcome)
+    outcome = start(lambda: _download(warehouse, table, batch=batch, columns=columns))
+    return lambda: watch(warehouse, outcome)
 
 
 def _download(
@@ -772,7 +362,7 @@ def _download(
     from google.api_core.exceptions import PermissionDenied
 
     warning = None
-    with _classified(f"the download of batch {batch}", SourceError):
+    with classified(f"the download of batch {batch}", SourceError):
         try:
             rows = _read_storage(warehouse, table, f"batch = {batch}", columns)
         except PermissionDenied:
@@ -801,7 +391,7 @@ def _read_storage(
                 selected_fields=list(columns), row_restriction=where
             ),
         ),
-        timeout=_HTTP_SECONDS,
+        timeout=HTTP_SECONDS,
     )
     schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
 
@@ -813,7 +403,7 @@ def _read_storage(
             for message in storage.read_rows(stream)
         ]
 
-    streams = [_start(partial(read, stream.name)) for stream in session.streams]
+    streams = [start(partial(read, stream.name)) for stream in session.streams]
     pages = [page for stream in streams for page in stream.result()]
     return pa.Table.from_batches(pages, schema=schema).select(list(columns))
 
@@ -822,7 +412,7 @@ def _read_rest(
     warehouse: Warehouse, table: TableId, where: str, columns: Sequence[str]
 ) -> pa.Table:
     sql = f"SELECT {', '.join(columns)} FROM {table.sql} WHERE {where}"
-    rows = _run_job(warehouse, "download", sql).result(retry=_retry(), job_retry=None)
+    rows = run_job(warehouse, "download", sql).result(retry=retry(), job_retry=None)
     return rows.to_arrow(create_bqstorage_client=False)
 
 
@@ -851,7 +441,7 @@ def start_load(
     job_id = f"posthog_etl_{warehouse.run_id}_load_{part}"
     location = warehouse.settings.location
     what = f"the load of batch {part}"
-    with _classified(what, DestinationError):
+    with classified(what, DestinationError):
         try:
             job = client.load_table_from_file(
                 file,
@@ -861,18 +451,18 @@ def start_load(
                 job_id=job_id,
                 location=location,
                 job_config=config,
-                timeout=_HTTP_SECONDS,
+                timeout=HTTP_SECONDS,
                 num_retries=_UPLOAD_RETRIES,
             )
         except Conflict:
             job = cast(
                 "bigquery.LoadJob",
-                client.get_job(job_id, location=location, retry=_retry(), timeout=_HTTP_SECONDS),
+                client.get_job(job_id, location=location, retry=retry(), timeout=HTTP_SECONDS),
             )
 
     def finish() -> int:
-        with _classified(what, DestinationError):
-            _wait(warehouse, job, lambda: job.result(retry=_retry()))
+        with classified(what, DestinationError):
+            wait_for(warehouse, job, lambda: job.result(retry=retry()))
         return size
 
     return finish
@@ -882,9 +472,9 @@ def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
     """Drop staging tables that are done with; what can't be dropped now expires in a day."""
 
     def drop(table: TableId) -> None:
-        with suppress(EtlError), _classified(f"staging table {table}", DestinationError):
+        with suppress(EtlError), classified(f"staging table {table}", DestinationError):
             warehouse.clients.bigquery.delete_table(
-                str(table), not_found_ok=True, retry=_retry(), timeout=_HTTP_SECONDS
+                str(table), not_found_ok=True, retry=retry(), timeout=HTTP_SECONDS
             )
 
     with ThreadPoolExecutor(4) as pool:

@@ -10,6 +10,7 @@ import etl_functions as etl
 from pipeline import plan as planning
 from pipeline.errors import SourceError
 from sessions import enrichment, projection, sources
+from warehouse import Parameter, array, run_query, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,7 +87,7 @@ def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) ->
 
 def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
     """Project the changed days and the small tables, all in parallel, as of one moment."""
-    snapshot = etl.scalar("snapshot_at", "TIMESTAMP", etl.read_snapshot_time(run.warehouse))
+    snapshot = scalar("snapshot_at", "TIMESTAMP", etl.read_snapshot_time(run.warehouse))
     small = {
         "user_keys": enrichment.user_keys_sql(tables.users),
         "documents": enrichment.documents_sql(tables.documents),
@@ -102,7 +103,7 @@ def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
             job.result()
 
 
-def _project(run: Run, plan: Plan, events: sources.Source, snapshot: etl.Parameter) -> None:
+def _project(run: Run, plan: Plan, events: sources.Source, snapshot: Parameter) -> None:
     """Fill `projected` with every row the run needs, and `touched` with the sessions to build."""
     projected = run.warehouse.staging("projected").sql
     quarantined = run.table("quarantined_sessions")
@@ -136,7 +137,7 @@ class _Projector:
 
     run: Run
     source: sources.Source
-    snapshot: etl.Parameter
+    snapshot: Parameter
 
     def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
         """Read these days: whole, or only the rows of the sessions in a table of ids."""
@@ -154,8 +155,8 @@ class _Projector:
         )
         parameters = [
             self.snapshot,
-            etl.array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
-            etl.array("excluded_libs", "STRING", settings.exclude_libs),
+            array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
+            array("excluded_libs", "STRING", settings.exclude_libs),
         ]
         if "projected" not in self.run.staged:
             self.run.stage(
@@ -164,7 +165,7 @@ class _Projector:
         else:
             columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
             insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"
-            etl.run_query(warehouse, "projected", insert, parameters)
+            run_query(warehouse, "projected", insert, parameters)
 
 
 def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ...]:
@@ -182,15 +183,15 @@ def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ..
             break
         project(days)
         read += days
-        oldest = etl.scalar("oldest_day", "DATE", read[-1])
-        found = etl.run_query(run.warehouse, "found", found_sql, [oldest])[0]["found"]
+        oldest = scalar("oldest_day", "DATE", read[-1])
+        found = run_query(run.warehouse, "found", found_sql, [oldest])[0]["found"]
     return read
 
 
 def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
     """The days besides those read on which the touched sessions have rows, or may have."""
     sql = planning.other_days_sql(touched=touched, sessions=run.table("sessions"))
-    stored = etl.run_query(run.warehouse, "other_days", sql)[0]
+    stored = run_query(run.warehouse, "other_days", sql)[0]
     run.session_dates |= set(stored["session_dates"])
     days = set(stored["days"])
     if not plan.is_ordinary:
@@ -201,7 +202,7 @@ def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
 def plan_sessions(run: Run, plan: Plan) -> int:
     """Count every row that was read, judge the touched sessions, and cut them into batches."""
     staging = run.staging()
-    accounts = etl.run_query(
+    accounts = run_query(
         run.warehouse,
         "accounts",
         planning.accounts_sql(

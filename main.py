@@ -13,6 +13,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
+from credentials import fetch_credentials
 from extraction import extract, find_changes, plan_sessions, resolve_sources
 from pipeline import VERSION
 from pipeline import plan as planning
@@ -32,6 +33,7 @@ from sessions import enrichment, projection
 from sessions.metrics import METRICS
 from sessions.tables import SESSIONS, Field, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
+from warehouse import Clients, local_clients, make_clients, records, run_query, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,7 +65,7 @@ AGGREGATED = TableSchema(
 def main(
     request: RunRequest,
     settings: Settings,
-    clients: etl.Clients,
+    clients: Clients,
     *,
     trigger: str | None = None,
     progress: Progress | None = None,
@@ -168,9 +170,9 @@ def _enrich(run: Run, plan: Plan) -> None:
         "channels": staging.channels,
     }
     written = [
-        etl.scalar("now", "TIMESTAMP", run.started_at),
-        etl.scalar("run_id", "STRING", run.warehouse.run_id),
-        etl.scalar("metrics_version", "STRING", run.metrics_version),
+        scalar("now", "TIMESTAMP", run.started_at),
+        scalar("run_id", "STRING", run.warehouse.run_id),
+        scalar("metrics_version", "STRING", run.metrics_version),
     ]
     new_rows = enrichment.new_rows_sql(
         aggregated=staging.aggregated, planned=staging.planned, **small
@@ -184,7 +186,7 @@ def _enrich(run: Run, plan: Plan) -> None:
         enrichment.concerned_sql(sessions=sessions, touched=staging.touched, **small),
     )
     dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
-    dates = {row["session_date"] for row in etl.run_query(run.warehouse, "concerned", dates_sql)}
+    dates = {row["session_date"] for row in run_query(run.warehouse, "concerned", dates_sql)}
     if dates:
         run.session_dates |= dates
         names = ", ".join(column.name for column in SESSIONS.fields)
@@ -194,12 +196,12 @@ def _enrich(run: Run, plan: Plan) -> None:
             dates=planning.dates_sql("s.session_date", dates),
         )
         insert = f"INSERT INTO {staging.staged} ({names})\n{select}"
-        etl.run_query(run.warehouse, "staged", insert, written)
+        run_query(run.warehouse, "staged", insert, written)
 
 
 def _audit(run: Run, plan: Plan) -> None:
     """Count everything once more, from the staging tables, and refuse what does not add up."""
-    row = etl.run_query(run.warehouse, "audit", publishing.audit_sql(run.staging()))[0]
+    row = run_query(run.warehouse, "audit", publishing.audit_sql(run.staging()))[0]
     figures = publishing.AuditFigures(**row)
     publishing.check_audit(figures, plan, run.rows_by_day, run.read_whole)
     run.sessions = {
@@ -243,12 +245,12 @@ def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
     )
     parameters = [
         *etl.lease_parameters(run.warehouse, supervisor.fence),
-        etl.scalar("metrics_version", "STRING", run.metrics_version),
-        etl.scalar("sessions_created_at", "TIMESTAMP", etl.sessions_created_at(run.warehouse)),
-        etl.records(
+        scalar("metrics_version", "STRING", run.metrics_version),
+        scalar("sessions_created_at", "TIMESTAMP", etl.sessions_created_at(run.warehouse)),
+        records(
             "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
         ),
-        etl.records(
+        records(
             "triggers",
             {"trigger": "STRING", "run_id": "STRING"},
             _triggers(run, supervisor).items(),
@@ -278,13 +280,13 @@ def run(
 
 
 @contextmanager
-def _clients(settings: Settings) -> Iterator[etl.Clients]:
-    with closing(etl.make_clients(settings, etl.fetch_credentials(settings))) as clients:
+def _clients(settings: Settings) -> Iterator[Clients]:
+    with closing(make_clients(settings, fetch_credentials(settings))) as clients:
         yield clients
 
 
 @contextmanager
-def _local_clients(settings: Settings) -> Iterator[etl.Clients]:
+def _local_clients(settings: Settings) -> Iterator[Clients]:
     """Clients of the sandbox's emulator, which is started where it does not run yet."""
     try:
         from sandbox import emulator
@@ -297,7 +299,7 @@ def _local_clients(settings: Settings) -> Iterator[etl.Clients]:
     try:
         with (
             emulator.attach(settings.sandbox_dir) as endpoints,
-            closing(etl.local_clients(endpoints)) as clients,
+            closing(local_clients(endpoints)) as clients,
         ):
             yield clients
     except SandboxError as error:

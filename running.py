@@ -18,6 +18,7 @@ from pipeline.errors import DestinationError, EtlError, RequestError, SettingsEr
 from pipeline.runs import RunReport, RunRequest, StepReport
 from reporting import LOG, LogProgress, Progress
 from sessions.metrics import metrics_version
+from warehouse import Clients, Parameter, Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ class Run:
     """A run in progress: what it was asked, what it works with, and what it has found so far."""
 
     request: RunRequest
-    warehouse: etl.Warehouse
+    warehouse: Warehouse
     metrics_version: str
     started_at: datetime
     progress: Progress
@@ -66,7 +67,7 @@ class Run:
         self,
         name: str,
         sql: str,
-        parameters: Sequence[etl.Parameter] = (),
+        parameters: Sequence[Parameter] = (),
         *,
         layout: str = "",
         blame: type[EtlError] = DestinationError,
@@ -102,7 +103,7 @@ class Run:
 
 
 def begin(
-    request: RunRequest, settings: Settings, clients: etl.Clients, progress: Progress | None
+    request: RunRequest, settings: Settings, clients: Clients, progress: Progress | None
 ) -> Run:
     """A run with an id of its own; RequestError for an engine or a job that there is not."""
     engine = request.engine or settings.engine
@@ -114,7 +115,7 @@ def begin(
         raise RequestError(message)
     started_at = datetime.now(UTC)
     run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
-    warehouse = etl.Warehouse(clients=clients, settings=settings, run_id=run_id)
+    warehouse = Warehouse(clients=clients, settings=settings, run_id=run_id)
     exclusions = (
         settings.exclude_distinct_ids,
         settings.exclude_libs,

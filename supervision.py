@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pipeline.lease import Lease
+    from warehouse import Warehouse
 
 STOP: Final = threading.Event()
 """Set by SIGTERM: every run of this process stops."""
@@ -35,7 +36,7 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 class Supervisor:
     """Watches over one run, from when it has taken the lease of its job."""
 
-    def __init__(self, warehouse: etl.Warehouse, lease: Lease) -> None:
+    def __init__(self, warehouse: Warehouse, lease: Lease) -> None:
         self.fence = lease.fence
         self.triggers = lease.triggers
         self._warehouse = warehouse
@@ -101,7 +102,7 @@ class Supervisor:
                     return
 
 
-def take_lease(warehouse: etl.Warehouse) -> Supervisor:
+def take_lease(warehouse: Warehouse) -> Supervisor:
     """The supervisor of a run that has the lease, waiting for it as long as the settings allow.
 
     Raises LeaseHeldError, which names who holds it and until when.

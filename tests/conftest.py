@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import etl_functions as etl
 from sandbox import emulator
+from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,8 +21,8 @@ def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.End
 
 
 @pytest.fixture(scope="module")
-def clients(endpoints: emulator.Endpoints) -> Iterator[etl.Clients]:
+def clients(endpoints: emulator.Endpoints) -> Iterator[Clients]:
     """The product's own clients of that emulator."""
-    found = etl.local_clients(endpoints)
+    found = local_clients(endpoints)
     yield found
     found.close()

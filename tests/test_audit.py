@@ -18,7 +18,7 @@ from tests.test_requests_on_data import day_of_sessions
 from tests.world import World
 
 if TYPE_CHECKING:
-    import etl_functions as etl
+    from warehouse import Clients
 
 DAY = date(2026, 10, 5)
 PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10})
@@ -53,7 +53,7 @@ def test_a_day_read_short_of_its_metadata_is_refused() -> None:
         check_audit(SOUND, PLAN, {DAY: 9}, [DAY])
 
 
-def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: etl.Clients) -> None:
+def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> None:
     """A session staged twice ends the run before anything is visible, and is in the ledger."""
     with World(clients=clients) as world:
         world.arrive("posthog_events", day_of_sessions(0, 3))

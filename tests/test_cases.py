@@ -11,7 +11,7 @@ from tests.case_files import Cases, load_cases
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
-    import etl_functions as etl
+    from warehouse import Clients
 
 FOLDER = Path(__file__).parent / "cases"
 NAMES = sorted(folder.name for folder in FOLDER.iterdir())
@@ -24,7 +24,7 @@ def cases() -> Cases:
 
 
 @pytest.fixture(scope="module", params=["string", "json"])
-def sessions(request: pytest.FixtureRequest, clients: etl.Clients, cases: Cases) -> dict[str, Row]:
+def sessions(request: pytest.FixtureRequest, clients: Clients, cases: Cases) -> dict[str, Row]:
     """What one run over all cases publishes, by the type of `properties`."""
     world = World(clients=clients, properties=request.param)
     world.arrive("posthog_events", cases.events)

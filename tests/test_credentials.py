@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.oauth2 import credentials as user
 from google.oauth2 import service_account
 
-import etl_functions as etl
+from credentials import fetch_credentials
 from pipeline.errors import CredentialsError, EtlError, UnavailableError
 from pipeline.settings import Settings
 from tests import fake_secret_manager
+from warehouse import make_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,7 +148,7 @@ def test_the_secret(
 ) -> None:
     """A secret's key makes the credentials; a short name means the project's latest version."""
     fake.payloads[version] = json.dumps(account).encode()
-    found = etl.fetch_credentials(settings(secret_name=name), secret_client=client)
+    found = fetch_credentials(settings(secret_name=name), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
     assert found.scopes == ("https://www.googleapis.com/auth/bigquery",)
@@ -163,7 +164,7 @@ def test_a_key_file_goes_before_the_secret(
     """With BIGQUERY_CREDENTIALS_PATH set, Secret Manager isn't asked."""
     path = tmp_path / "key.json"
     path.write_text(json.dumps(account))
-    found = etl.fetch_credentials(settings(credentials_path=path), secret_client=client)
+    found = fetch_credentials(settings(credentials_path=path), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
     assert fake.asked == []
@@ -179,7 +180,7 @@ def test_a_missing_key_file_is_no_reason_to_try_the_secret(
     fake.payloads[LATEST] = json.dumps(account).encode()
     path = tmp_path / "none.json"
     with pytest.raises(CredentialsError) as caught:
-        etl.fetch_credentials(settings(credentials_path=path), secret_client=client)
+        fetch_credentials(settings(credentials_path=path), secret_client=client)
     assert str(caught.value) == (
         f"Key file {path} can't be read (No such file or directory):"
         " correct BIGQUERY_CREDENTIALS_PATH, or unset it to use the secret."
@@ -195,7 +196,7 @@ def test_the_attached_service_account(
 ) -> None:
     """Without a secret's name, the credentials are those of the surroundings."""
     nowhere.write_text(json.dumps(account))
-    found = etl.fetch_credentials(settings(secret_name=None), secret_client=client)
+    found = fetch_credentials(settings(secret_name=None), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
     assert found.scopes == ("https://www.googleapis.com/auth/bigquery",)
@@ -206,7 +207,7 @@ def test_the_attached_service_account(
 def test_no_attached_service_account() -> None:
     """Without a secret's name and without an attached account there is nothing to use."""
     with pytest.raises(CredentialsError, match=r"^No service account is attached and .*: attach"):
-        etl.fetch_credentials(settings(secret_name=None))
+        fetch_credentials(settings(secret_name=None))
 
 
 @pytest.mark.usefixtures("nowhere")
@@ -215,7 +216,7 @@ def test_nobody_to_read_the_secret_as() -> None:
     with pytest.raises(
         CredentialsError, match=f"to read secret {LATEST} with are missing or refused: "
     ):
-        etl.fetch_credentials(settings())
+        fetch_credentials(settings())
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_trouble_with_the_secret(
     fake.payloads[LATEST] = key
     fake.trouble = trouble
     with pytest.raises(EtlError) as caught:
-        etl.fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
+        fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
     assert type(caught.value) is error
     assert LATEST in str(caught.value)
     assert sentence in str(caught.value)
@@ -253,7 +254,7 @@ def test_trouble_with_the_secret(
 def test_a_missing_secret(client: SecretManagerServiceClient) -> None:
     """A secret that does not exist is refused by its full name."""
     with pytest.raises(CredentialsError) as caught:
-        etl.fetch_credentials(settings(), secret_client=client)
+        fetch_credentials(settings(), secret_client=client)
     assert str(caught.value) == (
         f"Secret {LATEST} does not exist: create it, or correct BIGQUERY_SECRET_NAME."
     )
@@ -265,7 +266,7 @@ def test_a_short_failure_is_waited_out(
     """A service that is away for a moment doesn't cost the night's run."""
     fake.payloads[LATEST] = json.dumps(account).encode()
     fake.trouble, fake.troubles_left = "unavailable", 2
-    etl.fetch_credentials(settings(), secret_client=client)
+    fetch_credentials(settings(), secret_client=client)
     assert fake.asked == [LATEST] * 3
 
 
@@ -275,7 +276,7 @@ def test_no_server(account: dict[str, Any]) -> None:
         fake.payloads[LATEST] = json.dumps(account).encode()
         gone = fake.client()
     with gone, pytest.raises(UnavailableError, match="could not be reached"):
-        etl.fetch_credentials(settings(), secret_client=gone, patience_seconds=0.3)
+        fetch_credentials(settings(), secret_client=gone, patience_seconds=0.3)
 
 
 NO_KEY = "holds no service-account key: store the whole JSON key file there."
@@ -297,7 +298,7 @@ def test_no_token_server(fake: FakeSecretManager, account: dict[str, Any]) -> No
             token_uri=gone.url,
         )
     with fake.client(signed_in) as client, pytest.raises(UnavailableError, match="try again later"):
-        etl.fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
+        fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
 
 
 @pytest.mark.parametrize("kept", ["file", "secret"])
@@ -335,7 +336,7 @@ def test_an_unusable_key(
     fake.payloads[LATEST] = content.encode()
     asked = settings(credentials_path=path) if kept == "file" else settings()
     with fake.client() as client, pytest.raises(CredentialsError) as caught:
-        etl.fetch_credentials(asked, secret_client=client)
+        fetch_credentials(asked, secret_client=client)
     where = f"Key file {path}" if kept == "file" else f"Secret {LATEST}"
     assert str(caught.value) == f"{where} {sentence}"
     assert not holds(everything_said(caught.value), content.encode())
@@ -351,12 +352,12 @@ def test_the_secret_stays_in_memory(
     """The key is written to no file and no log line, not even where Google's libraries debug."""
     key = json.dumps(account).encode()
     fake.payloads[LATEST] = key
-    etl.fetch_credentials(settings(), secret_client=client)  # imports write caches of their own
+    fetch_credentials(settings(), secret_client=client)  # imports write caches of their own
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="google")
     monkeypatch.setattr(logging.getLogger("google"), "propagate", True)
     with files_written() as written:
-        found = etl.fetch_credentials(settings(), secret_client=client)
+        found = fetch_credentials(settings(), secret_client=client)
     assert written == []
     assert LATEST in caplog.text  # the HTTP client's own lines, without the body
     assert not [each for each in caplog.records if "secretmanager" in each.name]
@@ -373,7 +374,7 @@ def test_clients_are_of_the_project(
     path = tmp_path / "key.json"
     path.write_text(json.dumps(account))
     chosen = settings(credentials_path=path, location="europe-west1")
-    with closing(etl.make_clients(chosen, etl.fetch_credentials(chosen))) as clients:
+    with closing(make_clients(chosen, fetch_credentials(chosen))) as clients:
         assert clients.bigquery.project == "my-project"
         assert clients.bigquery.location == "europe-west1"
         assert clients.bigquery._connection.API_BASE_URL == "https://bigquery.googleapis.com"  # noqa: SLF001

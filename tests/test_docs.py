@@ -30,6 +30,8 @@ from tests.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from warehouse import Clients
+
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py"), *ROOT.glob("sessions/*.py")]
@@ -381,7 +383,7 @@ def _aggregated(metric: metrics.Metric, events: list[dict[str, Any]]) -> list[di
     ]
 
 
-def test_every_sql_example_runs(clients: etl.Clients) -> None:
+def test_every_sql_example_runs(clients: Clients) -> None:
     """BigQuery's emulator answers each statement of the pages, over what a run has written."""
     with World(clients=clients) as world:
         world.arrive(

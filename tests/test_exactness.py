@@ -13,7 +13,7 @@ from tests.world import World, differences
 if TYPE_CHECKING:
     import random
 
-    import etl_functions as etl
+    from warehouse import Clients
 
 type Row = dict[str, Any]
 
@@ -46,7 +46,7 @@ def _parts(rows: list[Row], count: int, chance: random.Random) -> list[list[Row]
     st.randoms(use_true_random=False),
 )
 def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - drawn, not called
-    clients: etl.Clients,
+    clients: Clients,
     events: list[Row],
     users: list[Row],
     documents: list[Row],

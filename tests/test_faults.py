@@ -19,6 +19,7 @@ from pipeline.errors import EtlError, RunTimeoutError, UnavailableError
 from tests.fault_proxy import Fault, HttpProxy, Kind, TcpProxy
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import World, differences
+from warehouse import local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ def shared(endpoints: Endpoints) -> Iterator[Wire]:
         rest = stack.enter_context(HttpProxy(endpoints.rest))
         grpc = stack.enter_context(TcpProxy(endpoints.grpc))
         proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=grpc.address)
-        clients = etl.local_clients(proxied)
+        clients = local_clients(proxied)
         stack.callback(clients.close)
         world = World(clients=clients)
         world.arrive("posthog_events", day_of_sessions(0, 6))

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import FunctionType
 
-    import etl_functions as etl
     from sandbox.emulator import Endpoints
     from sandbox.tables import TableName
+    from warehouse import Clients
 
 ROOT = Path(__file__).parent.parent
 _TOOL = 4  # of sys.monitoring: none that a debugger, coverage or a profiler takes
@@ -80,7 +80,7 @@ def listening_to(functions: dict[str, FunctionType]) -> Iterator[set[str]]:
 
 
 @pytest.fixture(scope="module")
-def heard(endpoints: Endpoints, clients: etl.Clients) -> Heard:
+def heard(endpoints: Endpoints, clients: Clients) -> Heard:
     """Runs of every kind, on both types of properties and on every other shape of the sources."""
     client = ListeningClient(endpoints)
     listening = replace(clients, bigquery=client)

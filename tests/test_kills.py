@@ -21,11 +21,11 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-import etl_functions as etl
 from main import STEPS
 from sandbox import emulator
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import Row, World, differences
+from warehouse import local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +152,7 @@ def wait_for_step(log: IO[str], step: str) -> None:
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """A day of sessions in a sandbox of its own, run once."""
     folder = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(folder) as endpoints, closing(etl.local_clients(endpoints)) as clients:
+    with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
         world = World(clients=clients, settings={"lease_wait_seconds": 30})
         world.arrive("posthog_events", day_of_sessions(0, 6))
         started = time.monotonic()

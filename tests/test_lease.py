@@ -25,6 +25,7 @@ from supervision import take_lease
 from tests.test_app import serving
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World, differences
+from warehouse import Clients, Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def world(clients: etl.Clients) -> Iterator[World]:
+def world(clients: Clients) -> Iterator[World]:
     """A day of sessions, run once, and a new row since."""
     with World(clients=clients) as made:
         made.arrive("posthog_events", day_of_sessions(0, 6))
@@ -42,10 +43,10 @@ def world(clients: etl.Clients) -> Iterator[World]:
         yield made
 
 
-def warehouse(world: World, run_id: str, **settings: int) -> etl.Warehouse:
+def warehouse(world: World, run_id: str, **settings: int) -> Warehouse:
     """BigQuery as a run of this id sees it."""
     world.settings |= settings
-    return etl.Warehouse(clients=world.clients, settings=world.make_settings(), run_id=run_id)
+    return Warehouse(clients=world.clients, settings=world.make_settings(), run_id=run_id)
 
 
 class At:

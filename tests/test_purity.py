@@ -26,16 +26,20 @@ MAY_IMPORT = {
         "running",
         "supervision",
         "etl_functions",
+        "warehouse",
+        "credentials",
         "process_sessions",
         "reporting",
         "pipeline",
         "sessions",
         "sandbox",  # for --local, and there alone
     },
-    "extraction": {"running", "etl_functions", "pipeline", "sessions"},
-    "running": {"supervision", "etl_functions", "reporting", "pipeline", "sessions"},
-    "supervision": {"etl_functions", "reporting", "pipeline"},
-    "etl_functions": {"pipeline", "sessions"},
+    "extraction": {"running", "etl_functions", "warehouse", "pipeline", "sessions"},
+    "running": {"supervision", "etl_functions", "warehouse", "reporting", "pipeline", "sessions"},
+    "supervision": {"etl_functions", "warehouse", "reporting", "pipeline"},
+    "etl_functions": {"warehouse", "pipeline", "sessions"},
+    "warehouse": {"pipeline", "sessions"},
+    "credentials": {"pipeline"},
     "process_sessions": {"sessions"},
     "reporting": {"pipeline"},
     "pipeline": {"pipeline", "sessions"},
@@ -43,7 +47,7 @@ MAY_IMPORT = {
     "sandbox": {"sandbox"},
 }
 # Imports for the type checker alone, which the rule above would refuse.
-TYPES = {("etl_functions", "sandbox")}  # where an emulator answers
+TYPES = {("warehouse", "sandbox")}  # where an emulator answers
 
 # All that pure modules import besides ours. None of these has a clock, a file or a network open.
 HARMLESS = {

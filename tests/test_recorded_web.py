@@ -12,7 +12,7 @@ import pytest
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
-    import etl_functions as etl
+    from warehouse import Clients
 
 FOLDER = Path(__file__).parent / "recorded_web"
 TRUTH: list[Row] = json.loads((FOLDER / "truth.json").read_text())
@@ -26,7 +26,7 @@ def lines(name: str) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def world(clients: etl.Clients) -> World:
+def world(clients: Clients) -> World:
     """The recorded data, loaded and aggregated."""
     world = World(clients=clients)
     world.arrive("posthog_events", lines("posthog_events.jsonl.gz"))

@@ -15,7 +15,7 @@ from tests.world import Row, World, differences
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import etl_functions as etl
+    from warehouse import Clients
 
 MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ def day_of_sessions(day: int, count: int) -> list[Row]:
 
 
 @pytest.fixture
-def four_days(clients: etl.Clients) -> Iterator[World]:
+def four_days(clients: Clients) -> Iterator[World]:
     """Four days of ten sessions each, nothing run yet."""
     with World(clients=clients) as world:
         world.arrive(

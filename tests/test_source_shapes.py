@@ -14,8 +14,8 @@ from tests.world import World, differences
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import etl_functions as etl
     from sandbox.tables import TableName
+    from warehouse import Clients
 
 # Each takes the place of a table of the canonical shape; {t} is that table under another name.
 OTHER_SHAPES: dict[str, tuple[TableName, str]] = {
@@ -69,7 +69,7 @@ def cases() -> Cases:
 
 
 @pytest.fixture
-def world(clients: etl.Clients, cases: Cases) -> Iterator[World]:
+def world(clients: Clients, cases: Cases) -> Iterator[World]:
     """All cases, arrived in tables of the canonical shape."""
     with World(clients=clients) as world:
         world.arrive("posthog_events", cases.events)

@@ -16,6 +16,7 @@ from pipeline.errors import UnavailableError
 from sandbox.emulator import Endpoints
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World, differences
+from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,12 +38,12 @@ class _Denied(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
 
 
 @contextmanager
-def denied_storage(endpoints: Endpoints) -> Iterator[etl.Clients]:
+def denied_storage(endpoints: Endpoints) -> Iterator[Clients]:
     """Clients of the emulator whose Storage API says PermissionDenied, over the wire."""
     server = grpc.server(ThreadPoolExecutor(1), handlers=(_Denied(),))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    clients = etl.local_clients(dataclasses.replace(endpoints, grpc=f"127.0.0.1:{port}"))
+    clients = local_clients(dataclasses.replace(endpoints, grpc=f"127.0.0.1:{port}"))
     yield clients
     clients.close()
     server.stop(None).wait()
@@ -60,14 +61,14 @@ def test_without_the_storage_api_batches_come_by_rest(endpoints: Endpoints) -> N
 
 
 def test_an_address_where_nobody_answers_is_one_sentence(
-    clients: etl.Clients, monkeypatch: pytest.MonkeyPatch
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections refused: tried again for a bounded time, then one sentence and code 75."""
     monkeypatch.setattr(etl, "_RETRY_SECONDS", 2.0)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        nobody = etl.local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9"))
+        nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9"))
         world = World(clients=clients)
         world.clients = nobody
         with pytest.raises(UnavailableError, match=r"can't be reached|try again later") as raised:
@@ -77,7 +78,7 @@ def test_an_address_where_nobody_answers_is_one_sentence(
     assert "\n" not in str(raised.value)
 
 
-def test_staging_tables_expire_by_themselves(clients: etl.Clients) -> None:
+def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
     """Whatever becomes of a run, each of its staging tables has an expiry within a day."""
     with World(clients=clients) as world:
         world.arrive("posthog_events", day_of_sessions(0, 2))

@@ -16,9 +16,9 @@ from tests import oracle
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import etl_functions as etl
     from pipeline.runs import RunReport
     from sandbox.tables import PropertiesType, TableName
+    from warehouse import Clients
 
 type Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 class World:
     """Everything that has arrived, and the runs over it."""
 
-    clients: etl.Clients
+    clients: Clients
     properties: PropertiesType = "string"
     settings: dict[str, Any] = field(default_factory=dict)
     arrived: dict[TableName, list[Row]] = field(default_factory=dict)
