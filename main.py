@@ -7,13 +7,13 @@ import json
 import os
 import signal
 import sys
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
-from credentials import fetch_credentials
+from connection import connect
 from extraction import extract, find_changes, plan_sessions, resolve_sources
 from pipeline import VERSION
 from pipeline import plan as planning
@@ -25,15 +25,23 @@ from pipeline.errors import (
 )
 from pipeline.lease import with_trigger
 from pipeline.runs import RunReport, RunRequest
-from pipeline.settings import Settings
+from pipeline.settings import ENGINES, Settings
 from process_sessions import process_sessions
-from reporting import LOG, Progress, TerminalProgress, configure_logging, report_text
-from running import Run, begin, record, report_of
+from reporting import (
+    LOG,
+    Progress,
+    TerminalProgress,
+    configure_logging,
+    log_run_not_begun,
+    report_text,
+)
+from running import Run, begin, fail, finish, record, report_of, told
 from sessions import enrichment, projection
 from sessions.metrics import METRICS
+from sessions.pushdown import aggregate_sql
 from sessions.tables import SESSIONS, Field, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
-from warehouse import Clients, local_clients, make_clients, records, run_query, scalar
+from warehouse import Clients, records, run_query, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -80,7 +88,7 @@ def main(
     run.trigger = trigger
     with _lease(run) as supervisor:
         if trigger is not None and trigger in supervisor.triggers and not request.force:
-            return replace(report_of(run, "duplicate"), run_id=supervisor.triggers[trigger])
+            return replace(finish(run, "duplicate"), run_id=supervisor.triggers[trigger])
         with run.step("destination"):
             created_at = etl.ensure_destination(run.warehouse)
             etl.start_ledger(run.warehouse, report_of(run, "running"))
@@ -100,7 +108,7 @@ def main(
         if not request.dry_run:
             with run.step("publish"):
                 _publish(run, plan, supervisor)
-        report = report_of(run, "succeeded")
+        report = finish(run, "succeeded")
         record(run, report)
     return report
 
@@ -108,7 +116,7 @@ def main(
 @contextmanager
 def _lease(run: Run) -> Iterator[Supervisor]:
     """Hold the job's lease; what goes wrong meanwhile is recorded, and staging is cleared away."""
-    try:
+    with told(run):
         with run.step("lease"):
             etl.ensure_dataset(run.warehouse)
             run.supervisor = take_lease(run.warehouse)
@@ -119,18 +127,22 @@ def _lease(run: Run) -> Iterator[Supervisor]:
                 yield supervisor
             except Exception as error:
                 run.warehouse = unwatched
-                status = error.status if isinstance(error, EtlError) else "failed"
-                text = str(error) if isinstance(error, EtlError) else type(error).__name__
-                record(run, report_of(run, status, text))
+                record(run, fail(run, error))
                 raise
             finally:
                 etl.drop_staging(unwatched, run.staged.values())
-    finally:
-        run.progress.close()
 
 
 def _aggregate(run: Run, batches: int) -> None:
-    """Batch by batch in pandas; the next one downloads, and the last one loads, meanwhile."""
+    """One row per session in the staging table `aggregated`, by the engine that was asked for."""
+    if run.engine == "bigquery":
+        run.stage("aggregated", aggregate_sql(run.staging().batches))
+    else:
+        _aggregate_in_pandas(run, batches)
+
+
+def _aggregate_in_pandas(run: Run, batches: int) -> None:
+    """Batch by batch; the next one downloads, and the last one loads, meanwhile."""
     table = run.staged["batches"]
     columns = projection.travelling_columns()
     aggregated = run.staged["aggregated"] = etl.create_staging_table(
@@ -140,7 +152,8 @@ def _aggregate(run: Run, batches: int) -> None:
     def download(batch: int) -> Callable[[], etl.Download]:
         return etl.start_download(run.warehouse, table, batch=batch, columns=columns)
 
-    events, loads = 0, []
+    events = 0
+    loads: list[Callable[[], int]] = []
     pending = download(0)
     for batch in range(batches):
         downloaded = pending()
@@ -153,6 +166,8 @@ def _aggregate(run: Run, batches: int) -> None:
         del downloaded
         if len(sessions):
             sessions.insert(0, "batch", batch)
+            for finish in loads[-1:]:  # until it is loaded, it is kept to be loaded again
+                finish()
             loads.append(
                 etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED)
             )
@@ -275,35 +290,13 @@ def run(
     Made from the settings' credentials or, when `is_local`, those of the sandbox's emulator.
     """
     LOG.info("run requested", extra={"fields": {"request": request.to_json(), "trigger": trigger}})
-    with _local_clients(settings) if is_local else _clients(settings) as clients:
+    with ExitStack() as until_the_end:
+        try:
+            clients = until_the_end.enter_context(connect(settings, is_local=is_local))
+        except EtlError as error:
+            log_run_not_begun(request.job, error, str(error))
+            raise
         return main(request, settings, clients, trigger=trigger, progress=progress)
-
-
-@contextmanager
-def _clients(settings: Settings) -> Iterator[Clients]:
-    with closing(make_clients(settings, fetch_credentials(settings))) as clients:
-        yield clients
-
-
-@contextmanager
-def _local_clients(settings: Settings) -> Iterator[Clients]:
-    """Clients of the sandbox's emulator, which is started where it does not run yet."""
-    try:
-        from sandbox import emulator
-        from sandbox.errors import SandboxError
-    except ModuleNotFoundError as error:
-        message = (
-            "--local needs the development packages: run make setup, and use .venv/bin/python."
-        )
-        raise SettingsError(message) from error
-    try:
-        with (
-            emulator.attach(settings.sandbox_dir) as endpoints,
-            closing(local_clients(endpoints)) as clients,
-        ):
-            yield clients
-    except SandboxError as error:
-        raise UnavailableError(str(error)) from error
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -321,7 +314,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--end-date", type=date.fromisoformat, metavar="D", help="last UTC day (default: today)"
     )
-    parser.add_argument("--engine", choices=["pandas"], help="what aggregates (default: ENGINE)")
+    parser.add_argument("--engine", choices=ENGINES, help="what aggregates (default: ENGINE)")
     parser.add_argument("--dry-run", action="store_true", help="everything but publishing")
     parser.add_argument("--force", action="store_true", help="run also where the trigger succeeded")
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")

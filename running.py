@@ -14,9 +14,16 @@ from uuid import uuid4
 import etl_functions as etl
 from pipeline import VERSION
 from pipeline import publish as publishing
-from pipeline.errors import DestinationError, EtlError, RequestError, SettingsError
+from pipeline.errors import DestinationError, EtlError, RequestError
 from pipeline.runs import RunReport, RunRequest, StepReport
-from reporting import LOG, LogProgress, Progress
+from reporting import (
+    LOG,
+    LogProgress,
+    Progress,
+    RunInProgress,
+    log_fields,
+    log_run_finished,
+)
 from sessions.metrics import metrics_version
 from warehouse import Clients, Parameter, Warehouse
 
@@ -25,7 +32,7 @@ if TYPE_CHECKING:
 
     from pipeline.plan import Plan
     from pipeline.runs import RunKind, RunStatus
-    from pipeline.settings import Settings
+    from pipeline.settings import Engine, Settings
     from sessions.tables import TableId
     from supervision import Supervisor
 
@@ -53,6 +60,12 @@ class Run:
     rows_by_day: dict[date, int] = field(default_factory=dict)
     session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
     newest_event_at: datetime | None = None
+    report: RunReport | None = None  # once it is over
+
+    @property
+    def engine(self) -> Engine:
+        """What aggregates: as the request says, else the settings."""
+        return self.request.engine or self.settings.engine
 
     @property
     def settings(self) -> Settings:
@@ -105,30 +118,50 @@ class Run:
 def begin(
     request: RunRequest, settings: Settings, clients: Clients, progress: Progress | None
 ) -> Run:
-    """A run with an id of its own; RequestError for an engine or a job that there is not."""
-    engine = request.engine or settings.engine
-    if engine != "pandas":
-        message = f"There is no engine {engine} in this release: use pandas."
-        raise RequestError(message) if request.engine else SettingsError(message)
+    """A run with an id of its own; RequestError for a job that there is not."""
     if request.job != "sessions":
         message = f"There is no job {request.job}: the only one is sessions."
         raise RequestError(message)
     started_at = datetime.now(UTC)
     run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
     warehouse = Warehouse(clients=clients, settings=settings, run_id=run_id)
-    exclusions = (
-        settings.exclude_distinct_ids,
-        settings.exclude_libs,
-        settings.exclude_emulators,
-        settings.exclude_bots,
-    )
+    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at)
     return Run(
         request=request,
         warehouse=warehouse,
-        metrics_version=metrics_version(exclusions),
+        metrics_version=metrics_version(settings.exclusions),
         started_at=started_at,
-        progress=progress or LogProgress(run_id),
+        progress=progress or LogProgress(here),
     )
+
+
+@contextmanager
+def told(run: Run) -> Iterator[None]:
+    """Every log line within carries the run's id, and the last one says how the run ended."""
+    error_type = None
+    with log_fields({"run_id": run.warehouse.run_id, "job": run.request.job}):
+        try:
+            yield
+        except BaseException as error:
+            fail(run, error)
+            error_type = type(error).__name__
+            raise
+        finally:
+            run.progress.close()
+            log_run_finished(run.report or report_of(run, "failed"), error_type=error_type)
+
+
+def finish(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
+    """What came of the run, for the caller, the ledger and the log alike."""
+    run.report = report_of(run, status, error)
+    return run.report
+
+
+def fail(run: Run, error: BaseException) -> RunReport:
+    """What came of a run that this error ended; of a bug only its type is told."""
+    if isinstance(error, EtlError):
+        return finish(run, error.status, str(error))
+    return finish(run, "failed", type(error).__name__)
 
 
 def report_of(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
@@ -139,7 +172,7 @@ def report_of(run: Run, status: RunStatus, error: str | None = None) -> RunRepor
         job=run.request.job,
         status=status,
         request=run.request,
-        engine=run.request.engine or run.settings.engine,
+        engine=run.engine,
         kind=_kind(run),
         reason=plan.reason if plan else None,
         started_at=run.started_at,

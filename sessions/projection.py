@@ -174,22 +174,27 @@ def filter_sql(condition: Filter) -> str:
     """The filter as a condition that is never null."""
     parts = []
     if condition.events:
-        parts.append(f"event IN ({', '.join(map(_literal, condition.events))})")
+        parts.append(_among_sql("event", condition.events))
     parts += [f"STRPOS(LOWER(event), {_literal(part)}) > 0" for part in condition.event_contains]
     if condition.among:
-        among = ", ".join(map(_literal, condition.among))
-        parts.append(f"IFNULL({condition.value} IN ({among}), FALSE)")
+        parts.append(f"IFNULL({_among_sql(condition.value, condition.among)}, FALSE)")
     elif condition.value is not None:
         parts.append(f"{condition.value} IS NOT NULL")
     return " AND ".join(parts) or "TRUE"
 
 
 def filters_sql(where: tuple[Filter, ...]) -> str:
-    """Alternatives as one condition in parentheses; no filter at all is TRUE."""
+    """Alternatives as one condition, which AND may follow; no filter at all is TRUE."""
     alternatives = [filter_sql(condition) for condition in where] or ["TRUE"]
-    if len(alternatives) > 1:
-        alternatives = [f"({condition})" for condition in alternatives]
-    return f"({' OR '.join(alternatives)})"
+    if len(alternatives) == 1:
+        return alternatives[0]
+    return f"({' OR '.join(f'({condition})' for condition in alternatives)})"
+
+
+def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
+    if len(values) == 1:
+        return f"{name} = {_literal(values[0])}"
+    return f"{name} IN ({', '.join(map(_literal, values))})"
 
 
 def _travelling_sql(name: str) -> str:
@@ -206,10 +211,10 @@ def _travelling_sql(name: str) -> str:
         where = {filters_sql(metric.where) for metric in once if _filters_more_than(metric, name)}
         marks = where | {filters_sql(metric.prefer) for metric in once if metric.prefer}
         needed += [
-            f"{compared} IS DISTINCT FROM LAG({compared}) OVER in_order"
+            f"({compared}) IS DISTINCT FROM LAG({compared}) OVER in_order"
             for compared in (name, *sorted(marks))
         ]
-    return f"IF({' OR '.join(needed)}, {name}, NULL)" if needed else name
+    return f"IF({' OR '.join(f'({each})' for each in needed)}, {name}, NULL)" if needed else name
 
 
 def _filters_more_than(metric: Metric, name: str) -> bool:

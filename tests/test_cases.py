@@ -23,15 +23,16 @@ def cases() -> Cases:
     return load_cases(FOLDER)
 
 
-@pytest.fixture(scope="module", params=["string", "json"])
+@pytest.fixture(scope="module", params=[("string", "pandas"), ("json", "bigquery")])
 def sessions(request: pytest.FixtureRequest, clients: Clients, cases: Cases) -> dict[str, Row]:
-    """What one run over all cases publishes, by the type of `properties`."""
-    world = World(clients=clients, properties=request.param)
+    """What one run over all cases publishes, by the type of `properties` and the engine."""
+    properties, engine = request.param
+    world = World(clients=clients, properties=properties)
     world.arrive("posthog_events", cases.events)
     world.arrive("firebase_users", cases.users)
     world.arrive("firebase_events", cases.documents)
     world.arrive("posthog_sessions", cases.posthog_sessions)
-    report = world.run()
+    report = world.run(engine=engine)
     assert sum(report.counts.values()) == len(cases.events)
     return world.sessions()
 

@@ -36,15 +36,31 @@ def world(clients: Clients) -> World:
     return world
 
 
-def test_every_cell_equals_the_oracle(world: World) -> None:
+@pytest.fixture(scope="module")
+def sessions(world: World) -> dict[str, Row]:
+    """The published sessions by id."""
+    return world.sessions()
+
+
+def test_every_cell_equals_the_oracle(world: World, sessions: dict[str, Row]) -> None:
     """The recorded sessions are those that the oracle makes of the same rows."""
-    assert differences(world.sessions(), world.expected()) == []
+    assert differences(sessions, world.expected()) == []
+
+
+def test_bigquery_aggregates_them_alike(world: World, sessions: dict[str, Row]) -> None:
+    """The other engine leaves the same table, cell by cell."""
+    twin = world.twin()
+    assert twin.run(engine="bigquery").engine == "bigquery"
+    assert differences(twin.sessions(), sessions) == []
 
 
 @pytest.mark.parametrize("robot", TRUTH, ids=lambda robot: robot["session_id"][-4:])
-def test_a_robot_did_what_its_session_says(world: World, robot: Any) -> None:  # noqa: ANN401 - JSON
+def test_a_robot_did_what_its_session_says(
+    sessions: dict[str, Row],
+    robot: Any,  # noqa: ANN401 - JSON
+) -> None:
     """Page views, creations, quizzes, joins, views and the user are those of the robot."""
-    session = world.sessions()[robot["session_id"]]
+    session = sessions[robot["session_id"]]
     names = {each["event"]: each["count"] for each in session["event_counts"]}
     found = {
         "pageviews": session["pageview_count"],
@@ -62,21 +78,20 @@ def test_a_robot_did_what_its_session_says(world: World, robot: Any) -> None:  #
     assert created == (robot["created"] if robot["identified"] else 0)
 
 
-def test_identified_sessions_began_anonymous(world: World) -> None:
+def test_identified_sessions_began_anonymous(sessions: dict[str, Row]) -> None:
     """A sign-in within a session attributes the whole of it, anonymous beginning included."""
     identified = {robot["session_id"]: robot["uid"] for robot in TRUTH if robot["identified"]}
-    sessions = world.sessions()
     for key, user_id in identified.items():
         assert len(sessions[key]["distinct_ids"]) == 2
         assert sessions[key]["distinct_ids"][-1] == user_id
         assert sessions[key]["identified"][0]["distinct_id"] == user_id
 
 
-def test_web_scroll_columns_are_filled(world: World) -> None:
+def test_web_scroll_columns_are_filled(sessions: dict[str, Row]) -> None:
     """Sessions of more than one page have scroll depths between 0 and 1."""
     depths = [
         (row["max_scroll_depth"], row["max_content_depth"])
-        for row in world.sessions().values()
+        for row in sessions.values()
         if row["pageview_count"] > 1
     ]
     assert len(depths) > 40
