@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -17,6 +17,7 @@ from pipeline.errors import (
     LeaseLostError,
     SourceError,
     SourceMissingError,
+    UnavailableError,
 )
 from pipeline.lease import (
     Lease,
@@ -27,22 +28,27 @@ from pipeline.lease import (
     take_lease_sql,
 )
 from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
+from sessions.persons import IDENTITIES, PERSONS
 from sessions.sources import FIRESTORE_TIME, TableShape
 from sessions.tables import QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableId, TableSchema
 from warehouse import (
     HTTP_SECONDS,
+    StatementError,
+    ask,
     classified,
+    fetch,
+    repeated,
     retry,
     run_job,
     run_query,
+    run_statement,
     scalar,
     start,
-    wait_for,
     watch,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -53,17 +59,9 @@ if TYPE_CHECKING:
     from sessions.sources import Source
     from warehouse import Parameter, Warehouse
 
-_HTTP_SECONDS: Final = 60.0  # for one request; jobs are polled
-_RETRY_SECONDS: Final = 30.0
-_CHECK_SECONDS: Final = 0.2
-_UPLOAD_RETRIES: Final = 3  # with back-off, some seven seconds
 _PUBLISH_ATTEMPTS: Final = 3
-_BIGQUERY_URL: Final = "https://bigquery.googleapis.com"
-_SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
-_TOKEN_URI: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
+_STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
-_QUOTAS: Final = {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
-_REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound"}
 STATE_TABLE: Final = f"etl_state_{JOB}"
 LEASE_TABLE: Final = f"etl_lease_{JOB}"
 DESTINATION_TABLES: Final = {
@@ -71,6 +69,8 @@ DESTINATION_TABLES: Final = {
     "quarantined_sessions": QUARANTINED_SESSIONS,
     STATE_TABLE: STATE,
     "etl_runs": RUNS,
+    "persons": PERSONS,
+    "identities": IDENTITIES,
 }
 
 
@@ -98,9 +98,7 @@ AS
 def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
     """The table's real schema. Raises SourceMissingError where there is none to read."""
     with classified(f"the metadata of table {table}", SourceMissingError):
-        found = warehouse.clients.bigquery.get_table(
-            str(table), retry=retry(), timeout=HTTP_SECONDS
-        )
+        found = ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
     partitioning = found.time_partitioning
     is_daily = partitioning is not None and partitioning.type_ == "DAY"
     return TableShape(
@@ -143,18 +141,14 @@ def ensure_dataset(warehouse: Warehouse) -> None:
     from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
-    name = warehouse.settings.aggregated_dataset_id
+    client, name = warehouse.clients.bigquery, warehouse.settings.aggregated_dataset_id
     dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
     dataset.location = warehouse.settings.location
     with classified(f"the destination dataset {name}", DestinationError):
         try:  # looked for first: making one takes a role that a run need not have
-            warehouse.clients.bigquery.get_dataset(
-                dataset.reference, retry=retry(), timeout=HTTP_SECONDS
-            )
+            ask(warehouse, partial(client.get_dataset, dataset.reference))
         except NotFound:
-            warehouse.clients.bigquery.create_dataset(
-                dataset, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
-            )
+            ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
 
 
 def ensure_destination(warehouse: Warehouse) -> datetime | None:
@@ -163,49 +157,71 @@ def ensure_destination(warehouse: Warehouse) -> datetime | None:
     Returns when the `sessions` table was created, or None where it was missing until now. Raises
     DestinationError where a column exists under another type.
     """
-    client = warehouse.clients.bigquery
     created_at = None
     with classified("the destination tables", DestinationError):
         for name, schema in DESTINATION_TABLES.items():
-            is_new, table = _ensure_table(client, warehouse.table(name), schema)
+            is_new, table = _ensure_table(warehouse, warehouse.table(name), schema)
             if name == "sessions" and not is_new:
                 created_at = table.created
     return created_at
+
+
+def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
+    """Create the view where it is missing, and bring it up to date where it is another."""
+    from google.api_core.exceptions import NotFound
+    from google.cloud import bigquery
+
+    client, view = warehouse.clients.bigquery, warehouse.table(name)
+    wanted = bigquery.Table(str(view))
+    wanted.view_query = sql
+    wanted.description = schema.description
+    columns = [_schema_field(each) for each in schema.fields]
+    with classified(f"view {view}", DestinationError):
+        try:
+            found = ask(warehouse, partial(client.get_table, str(view)))
+        except NotFound:
+            found = ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+        if found.view_query != sql or found.schema != columns:
+            wanted.schema = columns
+            ask(
+                warehouse,
+                partial(client.update_table, wanted, ["view_query", "schema", "description"]),
+            )
 
 
 def sessions_created_at(warehouse: Warehouse) -> datetime:
     """When the `sessions` table was created: which table it is."""
     table = warehouse.table("sessions")
     with classified(f"table {table}", DestinationError):
-        found = warehouse.clients.bigquery.get_table(
-            str(table), retry=retry(), timeout=HTTP_SECONDS
-        )
+        found = ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
     return cast("datetime", found.created)
 
 
 def _ensure_table(
-    client: bigquery.Client, table: TableId, schema: TableSchema
+    warehouse: Warehouse, table: TableId, schema: TableSchema
 ) -> tuple[bool, bigquery.Table]:
-    from google.api_core.exceptions import NotFound
+    from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud import bigquery
 
+    client = warehouse.clients.bigquery
     try:
-        found = client.get_table(str(table), retry=retry(), timeout=HTTP_SECONDS)
+        found = ask(warehouse, partial(client.get_table, str(table)))
     except NotFound:
         wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
         wanted.description = schema.description
         if schema.partitioned_by:
             wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
         wanted.clustering_fields = list(schema.clustered_by) or None
-        return True, client.create_table(
-            wanted, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
-        )
-    _add_columns(client, table, found, schema)
+        return True, ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+    try:
+        _add_columns(warehouse, table, found, schema)
+    except PreconditionFailed:  # it has changed since, perhaps by this very request
+        return _ensure_table(warehouse, table, schema)
     return False, found
 
 
 def _add_columns(
-    client: bigquery.Client, table: TableId, found: bigquery.Table, schema: TableSchema
+    warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
 ) -> None:
     stored = {column.name: column for column in found.schema}
     for wanted in schema.fields:
@@ -219,7 +235,7 @@ def _add_columns(
     missing = [each for each in schema.fields if each.name not in stored]
     if missing:
         found.schema = [*found.schema, *(_schema_field(each) for each in missing)]
-        client.update_table(found, ["schema"], retry=retry(), timeout=HTTP_SECONDS)
+        ask(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
 
 
 def _standard(type_: str) -> str:
@@ -252,15 +268,13 @@ FROM {warehouse.table(STATE_TABLE).sql}"""
 
 def take_lease(warehouse: Warehouse) -> Lease:
     """Try to take the job's lease, once; the lease as it is then, ours or another run's."""
-    from google.api_core.exceptions import BadRequest, Conflict
-
     lease = warehouse.table(LEASE_TABLE).sql
-    with suppress(Conflict):  # another first run makes it at this moment
+    with suppress(StatementError):  # another first run makes it at this moment
         run_query(warehouse, "lease", create_lease_sql(lease, JOB), blame=DestinationError)
     seconds = scalar("seconds", "INT64", warehouse.settings.lease_seconds)
     parameters = [scalar("run_id", "STRING", warehouse.run_id), seconds]
     # A conflict with another run that takes it: the row says which of the two came first.
-    with suppress(BadRequest):
+    with suppress(StatementError):
         run_query(warehouse, "lease", take_lease_sql(lease), parameters, blame=DestinationError)
     return read_lease(warehouse)
 
@@ -273,18 +287,29 @@ def read_lease(warehouse: Warehouse) -> Lease:
     return Lease(triggers=triggers, **row)
 
 
+@contextmanager
+def _contended(what: str) -> Iterator[None]:
+    """Where another run changes the same row, BigQuery rejects one of the two statements."""
+    try:
+        yield
+    except StatementError as error:
+        message = f"The row of {what} was changed at the same moment: run again."
+        raise UnavailableError(message) from error
+
+
 def renew_lease(warehouse: Warehouse, fence: int) -> bool:
     """Hold the lease for its full time again; False where it is no longer ours."""
-    run_query(
-        warehouse,
-        "lease",
-        renew_lease_sql(warehouse.table(LEASE_TABLE).sql),
-        [
-            *lease_parameters(warehouse, fence),
-            scalar("seconds", "INT64", warehouse.settings.lease_seconds),
-        ],
-        blame=DestinationError,
-    )
+    with _contended("the lease"):
+        run_query(
+            warehouse,
+            "lease",
+            renew_lease_sql(warehouse.table(LEASE_TABLE).sql),
+            [
+                *lease_parameters(warehouse, fence),
+                scalar("seconds", "INT64", warehouse.settings.lease_seconds),
+            ],
+            blame=DestinationError,
+        )
     lease = read_lease(warehouse)
     return (lease.run_id, lease.fence) == (warehouse.run_id, fence)
 
@@ -293,7 +318,8 @@ def release_lease(warehouse: Warehouse, fence: int) -> None:
     """Give the lease back, if it is ours."""
     sql = release_lease_sql(warehouse.table(LEASE_TABLE).sql)
     parameters = lease_parameters(warehouse, fence)
-    run_query(warehouse, "lease", sql, parameters, blame=DestinationError)
+    with _contended("the lease"):
+        run_query(warehouse, "lease", sql, parameters, blame=DestinationError)
 
 
 def lease_parameters(warehouse: Warehouse, fence: int) -> list[Parameter]:
@@ -306,17 +332,26 @@ def publish(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter], *, 
 
     Raises LeaseLostError where the lease is no longer ours: then it did not commit.
     """
-    from google.api_core.exceptions import BadRequest
+    _transact(warehouse, "publish", sql, parameters, fence=fence)
 
+
+def rebuild(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter], *, fence: int) -> None:
+    """Run the transaction that rebuilds the derived tables, likewise."""
+    _transact(warehouse, "persons", sql, parameters, fence=fence)
+
+
+def _transact(
+    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int
+) -> None:
     for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
         try:
-            run_query(warehouse, "publish", sql, parameters, blame=DestinationError)
-        except BadRequest:
+            run_query(warehouse, step, sql, parameters, blame=DestinationError)
+        except StatementError:
             lease = read_lease(warehouse)
-            if lease.published_run_id == warehouse.run_id:
+            if step == "publish" and lease.published_run_id == warehouse.run_id:
                 return
             if (lease.run_id, lease.fence) != (warehouse.run_id, fence):
-                message = "Another run took the lease over: nothing was published, run again."
+                message = f"Another run took the lease over at the step {step}: run again."
                 raise LeaseLostError(message) from None
             if attempt == _PUBLISH_ATTEMPTS:
                 raise
@@ -332,9 +367,7 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
     wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
     wanted.expires = datetime.now(UTC) + timedelta(days=1)
     with classified(f"staging table {table}", DestinationError):
-        warehouse.clients.bigquery.create_table(
-            wanted, exists_ok=True, retry=retry(), timeout=HTTP_SECONDS
-        )
+        ask(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))
     return table
 
 
@@ -364,7 +397,11 @@ def _download(
     warning = None
     with classified(f"the download of batch {batch}", SourceError):
         try:
-            rows = _read_storage(warehouse, table, f"batch = {batch}", columns)
+            rows = repeated(
+                warehouse,
+                f"the download of batch {batch}",
+                lambda: _read_storage(warehouse, table, f"batch = {batch}", columns),
+            )
         except PermissionDenied:
             warning = (
                 "The Storage Read API is not allowed (role readSessionUser is missing): "
@@ -400,7 +437,7 @@ def _read_storage(
             pa.ipc.read_record_batch(
                 pa.py_buffer(message.arrow_record_batch.serialized_record_batch), schema
             )
-            for message in storage.read_rows(stream)
+            for message in storage.read_rows(stream, timeout=_STREAM_SECONDS)
         ]
 
     streams = [start(partial(read, stream.name)) for stream in session.streams]
@@ -412,7 +449,7 @@ def _read_rest(
     warehouse: Warehouse, table: TableId, where: str, columns: Sequence[str]
 ) -> pa.Table:
     sql = f"SELECT {', '.join(columns)} FROM {table.sql} WHERE {where}"
-    rows = run_job(warehouse, "download", sql).result(retry=retry(), job_retry=None)
+    rows = fetch(run_statement(warehouse, "download", sql))
     return rows.to_arrow(create_bqstorage_client=False)
 
 
@@ -422,7 +459,6 @@ def start_load(
     """Start appending rows to a staging table by a Parquet load job; call to wait for its bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from google.api_core.exceptions import Conflict
     from google.cloud import bigquery
 
     client = warehouse.clients.bigquery
@@ -438,31 +474,26 @@ def start_load(
     file = BytesIO()
     pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), file)
     size = file.tell()
-    job_id = f"posthog_etl_{warehouse.run_id}_load_{part}"
-    location = warehouse.settings.location
-    what = f"the load of batch {part}"
-    with classified(what, DestinationError):
-        try:
-            job = client.load_table_from_file(
-                file,
-                str(table),
-                rewind=True,
-                size=size,
-                job_id=job_id,
-                location=location,
-                job_config=config,
-                timeout=HTTP_SECONDS,
-                num_retries=_UPLOAD_RETRIES,
-            )
-        except Conflict:
-            job = cast(
-                "bigquery.LoadJob",
-                client.get_job(job_id, location=location, retry=retry(), timeout=HTTP_SECONDS),
-            )
+
+    def submit(job_id: str) -> bigquery.LoadJob:
+        return client.load_table_from_file(
+            file,
+            str(table),
+            rewind=True,
+            size=size,
+            job_id=job_id,
+            location=warehouse.settings.location,
+            job_config=config,
+            timeout=HTTP_SECONDS,
+            num_retries=0,
+        )
+
+    step = f"load_{part}"
+    outcome = start(lambda: run_job(warehouse, step, retry()(submit)))
 
     def finish() -> int:
-        with classified(what, DestinationError):
-            wait_for(warehouse, job, lambda: job.result(retry=retry()))
+        with classified(f"the load of batch {part}", DestinationError):
+            watch(warehouse, outcome)
         return size
 
     return finish
@@ -473,9 +504,8 @@ def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
 
     def drop(table: TableId) -> None:
         with suppress(EtlError), classified(f"staging table {table}", DestinationError):
-            warehouse.clients.bigquery.delete_table(
-                str(table), not_found_ok=True, retry=retry(), timeout=HTTP_SECONDS
-            )
+            delete = warehouse.clients.bigquery.delete_table
+            ask(warehouse, partial(delete, str(table), not_found_ok=True))
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(drop, tables))
@@ -518,7 +548,8 @@ def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
     values = _ledger_values(report)
     changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
     sql = f"UPDATE {warehouse.table('etl_runs').sql}\nSET {changes}\nWHERE run_id = @run_id"
-    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+    with _contended("the ledger"):
+        run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
 
 
 def _ledger_values(report: RunReport) -> dict[str, Parameter]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
 from pipeline import plan as planning
 from pipeline.errors import SourceError
+from pipeline.runs import FRESH
 from sessions import enrichment, projection, sources
 from warehouse import Parameter, array, run_query, scalar
 
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
 
     from pipeline.plan import Plan
     from running import Run
-
-_FRESH_HOURS = 26  # a nightly export, and two hours of grace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,10 @@ def resolve_sources(run: Run) -> SourceTables:
         return sources.resolve(shape, logical)
 
     with ThreadPoolExecutor(len(wanted)) as pool:
-        found = {key: pool.submit(resolve, *table) for key, table in wanted.items()}
+        found = {
+            key: pool.submit(copy_context().run, partial(resolve, *table))
+            for key, table in wanted.items()
+        }
         tables = SourceTables(**{key: future.result() for key, future in found.items()})
     for name, column in (("users", "phone"), ("users", "email"), ("users", "created_at")):
         source = getattr(tables, name)
@@ -79,7 +83,7 @@ def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) ->
     age = run.started_at - run.newest_event_at if run.newest_event_at else None
     if age is None:
         run.warnings.append(f"Table {tables.events.shape.table} has no events.")
-    elif age.total_seconds() > _FRESH_HOURS * 3600:
+    elif age > FRESH:
         hours = age.total_seconds() / 3600
         run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
     return plan
@@ -95,7 +99,7 @@ def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
     }
     with ThreadPoolExecutor(len(small)) as pool:
         jobs = [
-            pool.submit(run.stage, name, sql, [snapshot], blame=SourceError)
+            pool.submit(copy_context().run, run.stage, name, sql, [snapshot], blame=SourceError)
             for name, sql in small.items()
         ]
         _project(run, plan, tables.events, snapshot)

@@ -9,23 +9,28 @@ import signal
 import sys
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
 from connection import connect
 from extraction import extract, find_changes, plan_sessions, resolve_sources
+from inspection import check_load
 from pipeline import VERSION
 from pipeline import plan as planning
 from pipeline import publish as publishing
-from pipeline.errors import (
-    EtlError,
-    SettingsError,
-    UnavailableError,
-)
+from pipeline.checks import worst
+from pipeline.errors import AuditError, DestinationError, EtlError, RequestError
+from pipeline.execution import Execution
 from pipeline.lease import with_trigger
 from pipeline.runs import RunReport, RunRequest
 from pipeline.settings import ENGINES, Settings
+from process_persons import (
+    daily_activity_sql,
+    derived_counts_sql,
+    identities_sql,
+    persons_sql,
+)
 from process_sessions import process_sessions
 from reporting import (
     LOG,
@@ -38,10 +43,11 @@ from reporting import (
 from running import Run, begin, fail, finish, record, report_of, told
 from sessions import enrichment, projection
 from sessions.metrics import METRICS
+from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
 from sessions.pushdown import aggregate_sql
 from sessions.tables import SESSIONS, Field, TableSchema, field_of
 from supervision import STOP, Supervisor, take_lease
-from warehouse import Clients, records, run_query, scalar
+from warehouse import Clients, Warehouse, records, run_query, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +64,7 @@ STEPS = (
     "enrich",
     "audit",
     "publish",
+    "persons",
 )
 
 AGGREGATED = TableSchema(
@@ -108,6 +115,8 @@ def main(
         if not request.dry_run:
             with run.step("publish"):
                 _publish(run, plan, supervisor)
+            with run.step("persons"):
+                _rebuild_persons(run, supervisor)
         report = finish(run, "succeeded")
         record(run, report)
     return report
@@ -265,16 +274,51 @@ def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
         records(
             "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
         ),
+    ]
+    with supervisor.publishing():
+        # From here to the commit only the fence decides: nothing may end the job half-known.
+        unwatched = replace(run.warehouse, check=lambda: None)
+        etl.publish(unwatched, sql, parameters, fence=supervisor.fence)
+
+
+def _rebuild_persons(run: Run, supervisor: Supervisor) -> None:
+    """Rebuild what follows from `sessions` and Firebase; with it the scheduled delivery is done."""
+    sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
+    staging = run.staging()
+    selects = {
+        identities: (IDENTITIES, identities_sql(sessions=sessions, user_keys=staging.user_keys)),
+        persons: (
+            PERSONS,
+            persons_sql(
+                sessions=sessions,
+                identities=identities,
+                user_keys=staging.user_keys,
+                documents=staging.documents,
+                churn_days=run.settings.churn_days,
+            ),
+        ),
+    }
+    parameters = [
+        *etl.lease_parameters(run.warehouse, supervisor.fence),
+        scalar("now", "TIMESTAMP", run.started_at),
+        scalar("today", "DATE", run.started_at.date()),
         records(
             "triggers",
             {"trigger": "STRING", "run_id": "STRING"},
             _triggers(run, supervisor).items(),
         ),
     ]
+    sql = publishing.replace_sql(run.table(etl.LEASE_TABLE), selects)
     with supervisor.publishing():
-        # From here to the commit only the fence decides: nothing may end the job half-known.
-        unwatched = replace(run.warehouse, check=lambda: None)
-        etl.publish(unwatched, sql, parameters, fence=supervisor.fence)
+        etl.rebuild(run.warehouse, sql, parameters, fence=supervisor.fence)
+    etl.ensure_view(
+        run.warehouse,
+        "daily_activity",
+        daily_activity_sql(sessions=sessions, identities=identities, persons=persons),
+        DAILY_ACTIVITY,
+    )
+    counts = derived_counts_sql(sessions=sessions, identities=identities, persons=persons)
+    run.persons = run_query(run.warehouse, "persons", counts, blame=DestinationError)[0]
 
 
 def run(
@@ -318,6 +362,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="everything but publishing")
     parser.add_argument("--force", action="store_true", help="run also where the trigger succeeded")
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")
+    parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")
     parser.add_argument("--json", action="store_true", help="the report as JSON, alone on stdout")
     parser.add_argument("--version", action="version", version=f"posthog-etl {VERSION}")
@@ -336,30 +381,79 @@ def command_line(arguments: Sequence[str]) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     on_terminal = sys.stderr.isatty()
-    configure_logging(sys.stderr, as_json=not on_terminal)
-    progress = TerminalProgress(steps=len(STEPS)) if on_terminal else None
+    execution = Execution.from_environment(os.environ)
+    fields = execution.log_fields if execution else {}
+    configure_logging(sys.stderr, as_json=not on_terminal, fields=fields)
+    if execution and execution.idle:
+        LOG.warning("%s", execution.idle)
+        return 0
     try:
-        request = RunRequest(
-            full_load=options.full_load,
-            limit=options.limit,
-            start_date=options.start_date,
-            end_date=options.end_date,
-            engine=options.engine,
-            dry_run=options.dry_run,
-            force=options.force,
-            job=options.job,
-        )
+        request = _request(options)
         settings = Settings.from_environment(os.environ, local=options.local)
-        report = run(request, settings, is_local=options.local, progress=progress)
+        if options.check:
+            return _check(request, settings, options)
+        return _run(request, settings, options, execution, on_terminal=on_terminal)
     except EtlError as error:
         LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
         return error.exit_code
+    except Exception:  # noqa: BLE001 - nothing is above this entry point
+        LOG.exception("Something unforeseen happened: this is a bug.")
+        return 1
+
+
+def _request(options: argparse.Namespace) -> RunRequest:
+    return RunRequest(
+        full_load=options.full_load,
+        limit=options.limit,
+        start_date=options.start_date,
+        end_date=options.end_date,
+        engine=options.engine,
+        dry_run=options.dry_run,
+        force=options.force,
+        job=options.job,
+    )
+
+
+def _run(
+    request: RunRequest,
+    settings: Settings,
+    options: argparse.Namespace,
+    execution: Execution | None,
+    *,
+    on_terminal: bool,
+) -> int:
+    """A run; its report goes to stdout, but for a Cloud Run job's, whose log has all of it."""
+    progress = TerminalProgress(steps=len(STEPS)) if on_terminal else None
+    trigger = execution.trigger if execution else None
+    try:
+        report = run(request, settings, is_local=options.local, trigger=trigger, progress=progress)
     finally:
         if progress:
             progress.close()
-    text = json.dumps(report.to_json(), indent=2) if options.json else report_text(report)
-    sys.stdout.write(f"{text}\n")
+    if options.json:
+        sys.stdout.write(f"{json.dumps(report.to_json(), indent=2)}\n")
+    elif not execution:
+        sys.stdout.write(f"{report_text(report)}\n")
     return 0
+
+
+def _check(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
+    """A line for each thing that should hold of what is there, and no run."""
+    if request != RunRequest():
+        message = "--check runs nothing: leave out the options of a run."
+        raise RequestError(message)
+    with connect(settings, is_local=options.local) as clients:
+        warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
+        found = check_load(warehouse, datetime.now(UTC))
+    outcome = worst(found)
+    if options.json:
+        shown = {"outcome": outcome, "checks": [each.to_json() for each in found]}
+        sys.stdout.write(f"{json.dumps(shown, indent=2)}\n")
+    else:
+        sys.stdout.writelines(
+            f"{each.outcome:<8} {each.name:<14} {each.message}\n" for each in found
+        )
+    return AuditError.exit_code if outcome == "failed" else 0
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ class Run:
     counts: dict[str, int] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
     firebase: dict[str, int] = field(default_factory=dict)
+    persons: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     trigger: str | None = None
     supervisor: Supervisor | None = None
@@ -182,6 +183,7 @@ def report_of(run: Run, status: RunStatus, error: str | None = None) -> RunRepor
         counts=dict(run.counts),
         sessions=dict(run.sessions),
         firebase=dict(run.firebase),
+        persons=dict(run.persons),
         steps=tuple(run.steps),
         peak_memory_bytes=_peak_memory_bytes(),
         bytes_processed=run.warehouse.bytes_billed,

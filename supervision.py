@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, Self
 
 import etl_functions as etl
@@ -45,7 +46,9 @@ class Supervisor:
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
         self._renewing = threading.Lock()
-        self._thread = threading.Thread(target=self._renew_until_over, daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._renew_until_over,), daemon=True
+        )
 
     def check(self) -> None:
         """Raise what stops the run, if anything does."""

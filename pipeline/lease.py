@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
+_ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +78,24 @@ def hold_lease_sql(lease: str) -> list[str]:
     """The statements that end a transaction unless the lease is still that of @run_id and @fence.
 
     An update, not a look: a run that takes the lease at the same time conflicts with it. It
-    commits with the transaction, and so tells that this run has published, and for which @triggers.
+    commits with the transaction, and so tells that this run has published; the same transaction
+    once more ends here.
     """
     return [
         f"""UPDATE {lease}
-SET published_run_id = @run_id, triggers = @triggers
+SET published_run_id = @run_id
+WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id, TRUE)""",
+        _ASSERTION,
+    ]
+
+
+def complete_sql(lease: str) -> list[str]:
+    """The same for the last transaction of a run: it tells for which @triggers all is done."""
+    return [
+        f"""UPDATE {lease}
+SET triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence""",
-        "ASSERT @@row_count = 1 AS 'the lease was lost'",
+        _ASSERTION,
     ]
 
 

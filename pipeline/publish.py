@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.errors import AuditError
-from pipeline.lease import hold_lease_sql
+from pipeline.lease import complete_sql, hold_lease_sql
 from pipeline.plan import Plan, dates_sql
 from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
+
+    from sessions.tables import TableSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,6 +180,21 @@ def publish_sql(
         "COMMIT TRANSACTION",
     ]
     return ";\n".join(statements) + ";"
+
+
+def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]]) -> str:
+    """One transaction: each table's rows out, those of its SELECT in; then the run is complete.
+
+    In order, so that a SELECT reads what was written before it. @run_id, @fence, @triggers.
+    """
+    statements = ["BEGIN TRANSACTION", *complete_sql(lease)]
+    for table, (schema, select) in tables.items():
+        names = ", ".join(column.name for column in schema.fields)
+        statements += [
+            f"DELETE FROM {table}\nWHERE TRUE",
+            f"INSERT INTO {table} ({names})\n{select}",
+        ]
+    return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
 
 
 def _quarantine_sql(plan: Plan, tables: StagingTables, quarantined: str) -> list[str]:

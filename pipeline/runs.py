@@ -6,7 +6,7 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import MappingProxyType
 from typing import Any, Final, Literal, Never, Self
 
@@ -22,6 +22,7 @@ _FIRST_DAY: Final = date.fromisoformat(OLDEST_DAY)
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
+FRESH: Final = timedelta(hours=26)  # a nightly export, and two hours of grace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +223,8 @@ class RunReport:
     """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
     firebase: Mapping[str, int] = field(default_factory=dict)
     """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
+    persons: Mapping[str, int] = field(default_factory=dict)
+    """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
     steps: tuple[StepReport, ...] = ()
     peak_memory_bytes: int = 0
     """Of the process so far, not of this run alone."""
@@ -240,6 +243,13 @@ class RunReport:
         if self.finished_at is None:
             return None
         return (self.finished_at - self.started_at).total_seconds()
+
+    @property
+    def is_stale(self) -> bool | None:
+        """Whether the newest event was too old for a nightly export; None where nobody looked."""
+        if self.kind is None:
+            return None
+        return self.newest_event_at is None or self.started_at - self.newest_event_at > FRESH
 
     def to_json(self) -> dict[str, object]:
         """Every field and `seconds`, JSON-ready; times are ISO 8601 in UTC."""

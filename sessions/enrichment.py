@@ -155,21 +155,14 @@ ranked AS (
 SELECT session_id, channel_type FROM ranked WHERE choice_no = 1"""
 
 
-def enrich_sql(*, rows: str, user_keys: str, documents: str, channels: str) -> str:
-    """CTEs that end in `enriched`: one row per session of `rows`, with the enriched columns.
+def is_junk_sql(distinct_id: str) -> str:
+    """Whether an id, not null, is one that SDKs and apps send where they know none."""
+    return f"LOWER({distinct_id}) IN ({', '.join(f"'{junk_id}'" for junk_id in JUNK_IDS)})"
 
-    `rows` is a table or a parenthesised query with session_id, distinct_ids, started_at, ended_at.
-    """
-    junk = ", ".join(f"'{junk_id}'" for junk_id in JUNK_IDS)
-    return f"""session_rows AS (
-  SELECT session_id, distinct_ids, started_at, ended_at FROM {rows}
-),
-session_ids AS (
-  SELECT s.session_id, distinct_id, use_no
-  FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
-  WHERE LOWER(distinct_id) NOT IN ({junk})
-),
-id_keys AS (
+
+def id_users_sql(user_keys: str) -> str:
+    """CTEs from `session_ids` to `id_users`: one row per distinct id, with its user or null."""
+    return f"""id_keys AS (
   SELECT DISTINCT
     distinct_id,
     IF(REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}'), {_phone_key_sql("distinct_id")}, NULL)
@@ -191,7 +184,23 @@ id_users AS (
   LEFT JOIN {user_keys} AS u ON u.user_match = 'uid' AND u.key = i.distinct_id
   LEFT JOIN {user_keys} AS p ON p.user_match = 'phone' AND p.key = i.phone_key
   LEFT JOIN {user_keys} AS e ON e.user_match = 'email' AND e.key = i.email_key
+)"""
+
+
+def enrich_sql(*, rows: str, user_keys: str, documents: str, channels: str) -> str:
+    """CTEs that end in `enriched`: one row per session of `rows`, with the enriched columns.
+
+    `rows` is a table or a parenthesised query with session_id, distinct_ids, started_at, ended_at.
+    """
+    return f"""session_rows AS (
+  SELECT session_id, distinct_ids, started_at, ended_at FROM {rows}
 ),
+session_ids AS (
+  SELECT s.session_id, distinct_id, use_no
+  FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
+  WHERE NOT {is_junk_sql("distinct_id")}
+),
+{id_users_sql(user_keys)},
 session_users AS (
   SELECT
     s.session_id, m.user_id, m.user_match, m.signed_up_at,

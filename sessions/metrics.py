@@ -67,7 +67,10 @@ UNCHANGED_BY_REPEATS = frozenset(
 
 
 class RollUp(StrEnum):
-    """How a session's value becomes a person's, or a day's."""
+    """How a session's value becomes a person's; sums also become a day's. Null values are skipped.
+
+    First and last are by the sessions' starts, then their ids.
+    """
 
     NONE = "none"
     SUM = "sum"
@@ -75,6 +78,7 @@ class RollUp(StrEnum):
     MAX = "max"
     FIRST = "first"
     LAST = "last"
+    FIRST_AND_LAST = "first_and_last"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +260,7 @@ def _first_known(name: str, description: str) -> Metric:
         type="STRING",
         value=name,
         description=f"{description}: the first known value in the session.",
-        roll_up=RollUp.LAST,
+        roll_up=RollUp.FIRST_AND_LAST,
     )
 
 
@@ -350,7 +354,6 @@ COLUMNS: tuple[Column, ...] = (
         type="TIMESTAMP",
         value="event_at",
         description="Time of the first event (UTC).",
-        roll_up=RollUp.FIRST,
     ),
     Metric(
         name="ended_at",
@@ -358,7 +361,6 @@ COLUMNS: tuple[Column, ...] = (
         type="TIMESTAMP",
         value="event_at",
         description="Time of the last event (UTC).",
-        roll_up=RollUp.LAST,
     ),
     Derived(
         name="duration_seconds",
@@ -470,7 +472,6 @@ COLUMNS: tuple[Column, ...] = (
         type="BOOL",
         sql="events_created > 0",
         description="`events_created` > 0.",
-        roll_up=RollUp.EVER,
     ),
     Enriched(
         name="events_created",

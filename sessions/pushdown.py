@@ -141,10 +141,18 @@ def _picked_sql(metric: Metric, preferred: Mapping[str, str], best: Literal["MIN
     """The first or last known value: of the preferred events, where there are any."""
     counts = [filters_sql(metric.where)] if metric.where else []
     counts += [preferred[filters_sql(metric.prefer)]] if metric.prefer else []
-    # Where no event is known, BigQuery may take any: so those that don't count have no value.
-    value = f"IF({' AND '.join(counts)}, {metric.value}, NULL)" if counts else metric.value
-    known = " AND ".join([*counts, f"{metric.value} IS NOT NULL"])
-    return f"ANY_VALUE({value} HAVING {best} IF({known}, event_no, NULL))"
+    return pick_sql(str(metric.value), best, by="event_no", among=counts)
+
+
+def pick_sql(value: str, best: Literal["MIN", "MAX"], *, by: str, among: Sequence[str] = ()) -> str:
+    """The value, not null, that stands first or last in the order of `by`, of those rows `among`.
+
+    ARRAY_AGG(… IGNORE NULLS ORDER BY … LIMIT 1) would say the same and gather a list for it.
+    """
+    # Where no row is known, BigQuery may take any: so those that don't count have no value.
+    counted = f"IF({' AND '.join(among)}, {value}, NULL)" if among else value
+    known = " AND ".join([*among, f"{value} IS NOT NULL"])
+    return f"ANY_VALUE({counted} HAVING {best} IF({known}, {by}, NULL))"
 
 
 def _seconds_between_sql(metric: Metric) -> str:

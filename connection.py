@@ -1,0 +1,87 @@
+"""Clients for a deployment: of Google's BigQuery, or of the sandbox's emulator. Asks nothing."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack, closing, contextmanager
+from typing import TYPE_CHECKING
+
+from credentials import fetch_credentials
+from pipeline.errors import CredentialsError, SettingsError, UnavailableError
+from warehouse import Warehouse, local_clients, make_clients
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pipeline.settings import Settings
+    from warehouse import Clients
+
+
+@contextmanager
+def connect(settings: Settings, *, is_local: bool) -> Iterator[Clients]:
+    """Clients until the end of the block.
+
+    Made from the settings' credentials or, when `is_local`, those of the sandbox's emulator.
+    """
+    with _local(settings) if is_local else _remote(settings) as clients:
+        yield clients
+
+
+@contextmanager
+def _remote(settings: Settings) -> Iterator[Clients]:
+    with closing(make_clients(settings, fetch_credentials(settings))) as clients:
+        yield clients
+
+
+@contextmanager
+def _local(settings: Settings) -> Iterator[Clients]:
+    """Clients of the sandbox's emulator, which is started where it does not run yet."""
+    try:
+        from sandbox import emulator
+        from sandbox.errors import SandboxError
+    except ModuleNotFoundError as error:
+        message = (
+            "--local needs the development packages: run make setup, and use .venv/bin/python."
+        )
+        raise SettingsError(message) from error
+    try:
+        with (
+            emulator.attach(settings.sandbox_dir) as endpoints,
+            closing(local_clients(endpoints)) as clients,
+        ):
+            yield clients
+    except SandboxError as error:
+        raise UnavailableError(str(error)) from error
+
+
+class KeptClients:
+    """Clients for many requests: made when they are first needed, and anew once refused."""
+
+    def __init__(self, settings: Settings, *, is_local: bool) -> None:
+        self._settings = settings
+        self._is_local = is_local
+        self._lock = threading.Lock()
+        self._held = ExitStack()
+        self._clients: Clients | None = None
+
+    @contextmanager
+    def lent(self) -> Iterator[Warehouse]:
+        """BigQuery as no run sees it; a CredentialsError within has the key read again."""
+        try:
+            yield Warehouse(clients=self._get(), settings=self._settings, run_id="no_run")
+        except CredentialsError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close them; whoever asks again gets new ones."""
+        with self._lock:
+            self._clients = None
+            self._held.close()
+
+    def _get(self) -> Clients:
+        with self._lock:
+            if self._clients is None:
+                made = connect(self._settings, is_local=self._is_local)
+                self._clients = self._held.enter_context(made)
+            return self._clients

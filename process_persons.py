@@ -1,0 +1,211 @@
+"""Sessions to persons, identities and daily activity, as SQL text from the metric table. Pure.
+
+All three are functions of `sessions` and of Firebase's users and documents alone, rebuilt whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, assert_never
+
+from sessions.enrichment import id_users_sql, is_junk_sql
+from sessions.metrics import RollUp
+from sessions.persons import DAILY, DAILY_ACTIVITY, PERSONS, RETENTION_DAYS, ROLLED_UP, RolledUp
+from sessions.pushdown import pick_sql
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def identities_sql(*, sessions: str, user_keys: str) -> str:
+    """A SELECT of (`anonymous_id`, `user_id`, `_run_id`): ids that are one user's alone.
+
+    An id counts as anonymous where it matches no user by itself; it is tied to every user that the
+    distinct ids of its $identify events match, in any session. @run_id.
+    """
+    return f"""WITH pairs AS (
+  SELECT DISTINCT i.anonymous_id, i.distinct_id
+  FROM {sessions} AS s, UNNEST(s.identified) AS i
+  WHERE NOT {is_junk_sql("i.anonymous_id")} AND NOT {is_junk_sql("i.distinct_id")}
+),
+session_ids AS (
+  SELECT anonymous_id AS distinct_id FROM pairs
+  UNION DISTINCT
+  SELECT distinct_id FROM pairs
+),
+{id_users_sql(user_keys)}
+SELECT p.anonymous_id, MIN(u.user_id) AS user_id, @run_id AS _run_id
+FROM pairs AS p
+JOIN id_users AS a ON a.distinct_id = p.anonymous_id
+JOIN id_users AS u ON u.distinct_id = p.distinct_id
+WHERE a.user_id IS NULL AND u.user_id IS NOT NULL
+GROUP BY p.anonymous_id
+HAVING COUNT(DISTINCT u.user_id) = 1"""
+
+
+def persons_sql(
+    *, sessions: str, identities: str, user_keys: str, documents: str, churn_days: int
+) -> str:
+    """A SELECT of finished `persons` rows; @now, @today (the UTC day of the run's start), @run_id.
+
+    Sessions without user and distinct id are nobody's.
+    """
+    rolled_up = ",\n    ".join(f"{_roll_up_sql(each)} AS {each.name}" for each in ROLLED_UP)
+    returned = ",\n    ".join(
+        f"COUNTIF(day_no = {number}) > 0 AS has_day_{number}" for number in RETENTION_DAYS
+    )
+    return f"""WITH {_session_persons_sql(sessions, identities)},
+person_sessions AS (
+  SELECT
+    user_id, person_id, session_date, started_at, ended_at, {_names(ROLLED_UP)},
+    ROW_NUMBER() OVER (PARTITION BY user_id, person_id ORDER BY started_at, session_id)
+      AS session_no,
+    DATE_DIFF(session_date, MIN(session_date) OVER (PARTITION BY user_id, person_id), DAY)
+      AS day_no
+  FROM session_persons
+),
+persons AS (
+  SELECT
+    user_id, person_id,
+    MIN(started_at) AS first_seen_at,
+    MAX(ended_at) AS last_seen_at,
+    COUNT(*) AS session_count,
+    COUNT(DISTINCT session_date) AS active_days,
+    DATE_DIFF(@today, MIN(session_date), DAY) AS age_days,
+    GREATEST(0, DATE_DIFF(@today, DATE(MAX(ended_at)), DAY)) AS days_since_last_seen,
+    {returned},
+    {rolled_up}
+  FROM person_sessions
+  GROUP BY user_id, person_id
+),
+user_days AS (
+  SELECT
+    user_id, DATE(created_at) AS day,
+    COUNTIF(NOT is_checkin) AS events_created, COUNTIF(is_checkin) AS checkins_created
+  FROM {documents}
+  WHERE document_id IS NOT NULL
+  GROUP BY user_id, day
+),
+user_creations AS (
+  SELECT
+    user_id, SUM(events_created) AS events_created, SUM(checkins_created) AS checkins_created,
+    ARRAY_AGG(STRUCT(
+      day AS day, events_created AS events_created, checkins_created AS checkins_created
+    ) ORDER BY day) AS creation_days
+  FROM user_days
+  GROUP BY user_id
+)
+SELECT
+  {_person_columns(churn_days)}
+FROM persons AS p
+LEFT JOIN user_creations AS c ON c.user_id = p.user_id
+LEFT JOIN {user_keys} AS u ON u.user_match = 'uid' AND u.key = p.user_id"""
+
+
+def daily_activity_sql(*, sessions: str, identities: str, persons: str) -> str:
+    """A SELECT of one row per person and UTC day: what the view `daily_activity` shows."""
+    keys = ("activity_date", "person_id", "user_id")
+    columns = ",\n  ".join(
+        field.name if field.name in keys else f"SUM({field.name}) AS {field.name}"
+        for field in DAILY_ACTIVITY.fields
+    )
+    nothing = ", ".join("0" if each.column.type == "INT64" else "NULL" for each in DAILY)
+    return f"""WITH {_session_persons_sql(sessions, identities)},
+activities AS (
+  SELECT
+    session_date AS activity_date, person_id, user_id, 1 AS session_count, {_names(DAILY)},
+    0 AS events_created, 0 AS checkins_created
+  FROM session_persons
+  UNION ALL
+  SELECT
+    c.day, p.person_id, p.user_id, 0, {nothing},
+    c.events_created, c.checkins_created
+  FROM {persons} AS p, UNNEST(p.creation_days) AS c
+)
+SELECT
+  {columns}
+FROM activities
+GROUP BY {", ".join(keys)}"""
+
+
+def derived_counts_sql(*, sessions: str, identities: str, persons: str) -> str:
+    """A SELECT of one row: `persons`, `identities`, and the sessions that are nobody's."""
+    return f"""SELECT
+  (SELECT COUNT(*) FROM {persons}) AS persons,
+  (SELECT COUNT(*) FROM {identities}) AS identities,
+  COUNTIF(user_id IS NULL AND distinct_id IS NULL) AS sessions_without_person
+FROM {sessions}"""
+
+
+def _session_persons_sql(sessions: str, identities: str) -> str:
+    """CTEs that end in `session_persons`: each session with whose it is.
+
+    The session's own user, else that of the distinct id, among those that `identities` ties to
+    one, that it used last; else nobody but its distinct id.
+    """
+    names = _names(ROLLED_UP)
+    columns = ", ".join(f"s.{name}" for name in names.split(", "))
+    return f"""tied_sessions AS (
+  SELECT s.session_id, {pick_sql("i.user_id", "MAX", by="use_no")} AS user_id
+  FROM {sessions} AS s, UNNEST(s.distinct_ids) AS used_id WITH OFFSET AS use_no
+  JOIN {identities} AS i ON i.anonymous_id = used_id
+  WHERE s.user_id IS NULL
+  GROUP BY s.session_id
+),
+session_persons AS (
+  SELECT
+    COALESCE(s.user_id, t.user_id) AS user_id,
+    COALESCE(s.user_id, t.user_id, s.distinct_id) AS person_id,
+    s.session_id, s.session_date, s.started_at, s.ended_at,
+    {columns}
+  FROM {sessions} AS s
+  LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
+  WHERE COALESCE(s.user_id, t.user_id, s.distinct_id) IS NOT NULL
+)"""
+
+
+def _names(columns: Iterable[RolledUp]) -> str:
+    return ", ".join(dict.fromkeys(each.column.name for each in columns))
+
+
+def _roll_up_sql(each: RolledUp) -> str:
+    """One column of all of a person's sessions as an aggregate expression."""
+    name = each.column.name
+    match each.rule:
+        case RollUp.SUM:
+            return f"SUM({name})"
+        case RollUp.EVER:
+            return f"COUNTIF({name}) > 0"
+        case RollUp.MAX:
+            return f"MAX({name})"
+        case RollUp.FIRST:
+            return pick_sql(name, "MIN", by="session_no")
+        case RollUp.LAST:
+            return pick_sql(name, "MAX", by="session_no")
+        case RollUp.NONE | RollUp.FIRST_AND_LAST:
+            message = f"{each.name} has the rule {each.rule}, which is not of one column."
+            raise ValueError(message)
+        case _:
+            assert_never(each.rule)
+
+
+def _person_columns(churn_days: int) -> str:
+    """The columns of `persons`, in their order."""
+    written = {
+        "user_signed_up_at": "u.signed_up_at",
+        "is_churned": f"p.days_since_last_seen >= {churn_days}",
+        "events_created": "IFNULL(c.events_created, 0)",
+        "checkins_created": "IFNULL(c.checkins_created, 0)",
+        "created_event": "IFNULL(c.events_created, 0) > 0",
+        "creation_days": "IFNULL(c.creation_days, [])",
+        "_loaded_at": "@now",
+        "_run_id": "@run_id",
+    }
+    for number in RETENTION_DAYS:
+        returned = f"p.has_day_{number}"
+        written[f"returned_day_{number}"] = (
+            f"IF({returned} OR p.age_days > {number}, {returned}, NULL)"
+        )
+    names = [field.name for field in PERSONS.fields]
+    return ",\n  ".join(
+        f"{written[name]} AS {name}" if name in written else f"p.{name}" for name in names
+    )
