@@ -1,0 +1,87 @@
+# The daily run, and the weekly full load where one is wanted.
+
+locals {
+  job_uri = "https://run.googleapis.com/v2/projects/${var.project_id}/locations/${var.region}/jobs/${local.job_name}:run"
+
+  targets = {
+    service = {
+      uri         = "${google_cloud_run_v2_service.etl.uri}/run"
+      daily_body  = jsonencode({ full_load = false })
+      weekly_body = jsonencode({ full_load = true })
+    }
+    job = {
+      uri         = local.job_uri
+      daily_body  = jsonencode({})
+      weekly_body = jsonencode({ overrides = { containerOverrides = [{ args = ["main.py", "--full-load"] }] } })
+    }
+  }
+  target = local.targets[var.schedule_target]
+
+  schedules = merge(
+    {
+      (local.schedule_name) = {
+        description = "Brings posthog_aggregated up to date"
+        cron        = var.schedule
+        body        = local.target.daily_body
+      }
+    },
+    var.weekly_full_load_schedule == null ? {} : {
+      (local.weekly_name) = {
+        description = "Builds posthog_aggregated anew"
+        cron        = var.weekly_full_load_schedule
+        body        = local.target.weekly_body
+      }
+    },
+  )
+}
+
+resource "google_cloud_scheduler_job" "etl" {
+  for_each = local.schedules
+
+  project          = var.project_id
+  region           = var.region
+  name             = each.key
+  description      = each.value.description
+  schedule         = each.value.cron
+  time_zone        = var.time_zone
+  attempt_deadline = "${var.attempt_deadline_seconds}s"
+  paused           = var.start_paused
+
+  # After 5, 10 and 20 minutes: an instance that was killed has lost its lease by then.
+  retry_config {
+    retry_count          = var.retry_count
+    min_backoff_duration = "300s"
+    max_backoff_duration = "1800s"
+    max_doublings        = 2
+  }
+
+  http_target {
+    http_method = "POST"
+    uri         = local.target.uri
+    headers     = { "Content-Type" = "application/json" }
+    body        = base64encode(each.value.body)
+
+    dynamic "oidc_token" {
+      for_each = var.schedule_target == "service" ? [google_service_account.scheduler.email] : []
+      content {
+        service_account_email = oidc_token.value
+        audience              = google_cloud_run_v2_service.etl.uri # the default would be the address with /run
+      }
+    }
+
+    dynamic "oauth_token" {
+      for_each = var.schedule_target == "job" ? [google_service_account.scheduler.email] : []
+      content {
+        service_account_email = oauth_token.value
+        scope                 = "https://www.googleapis.com/auth/cloud-platform"
+      }
+    }
+  }
+
+  lifecycle {
+    # Somebody who paused it in an incident must not meet an apply that resumes it.
+    ignore_changes = [paused]
+  }
+
+  depends_on = [google_project_service.apis, google_cloud_run_v2_job.etl]
+}
