@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Usage: deploy/deploy.sh [--dry-run] [TAG]
+#
+# Makes the service and the job what config.env says, from the image TAG (default: latest), and sends
+# the service's traffic to it. Cloud Run gives a revision no traffic before it answers GET /health.
+# Run it again after each change of config.env. Images of every commit: cloudbuild.yaml deploys those.
+
+# shellcheck source=deploy/lib.sh
+source "$(dirname "$0")/lib.sh"
+begin "$@"
+tag="${ARGUMENTS[*]:-latest}"
+[[ $tag =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*$ ]] || fail "There is no $tag: see $0 --help."
+
+variables="GOOGLE_CLOUD_PROJECT_ID=$PROJECT_ID"
+for name in POSTHOG_DATASET_ID FIREBASE_DATASET_ID POSTHOG_AGGREGATED_DATASET_ID BIGQUERY_LOCATION \
+  BIGQUERY_SECRET_NAME; do # set to empty, the last one means: no key
+  variables+="|$name=${!name}"
+done
+for pair in $SETTINGS; do
+  variables+="|$pair"
+done
+job_variables="$variables|ETL_TIMEOUT_SECONDS=$((JOB_TIMEOUT_SECONDS - 300))"
+job_variables+="|LEASE_WAIT_SECONDS=$JOB_LEASE_WAIT_SECONDS"
+
+both=("--image=$IMAGE_PATH:$tag" "--service-account=$RUNNER" "--cpu=$CPU" "--memory=$MEMORY"
+  "$IN_REGION" "$IN_PROJECT" --quiet)
+
+# One instance: a second one could only meet the lease. `^|^`: values may hold commas.
+run gcloud run deploy "$SERVICE" "${both[@]}" "--set-env-vars=^|^$variables" \
+  "--concurrency=$CONCURRENCY" --min-instances=0 --max-instances=1 --timeout=3600 --port=8080 \
+  --no-allow-unauthenticated --execution-environment=gen2 --cpu-boost \
+  --startup-probe=httpGet.path=/health,httpGet.port=8080,periodSeconds=5,timeoutSeconds=3,failureThreshold=12
+# After a rollback traffic stays where it was put.
+run gcloud run services update-traffic "$SERVICE" --to-latest "$IN_REGION" "$IN_PROJECT" --quiet
+
+# A run may be repeated safely, so a task that was lost is.
+run gcloud run jobs deploy "$JOB" "${both[@]}" "--set-env-vars=^|^$job_variables" \
+  --command=python --args=main.py --tasks=1 --max-retries=1 "--task-timeout=${JOB_TIMEOUT_SECONDS}s"
+
+# The builder deploys the next images: on these two and nothing else, and asks the service for /health.
+for role in roles/run.developer roles/run.invoker; do
+  run gcloud run services add-iam-policy-binding "$SERVICE" "--member=serviceAccount:$BUILDER" \
+    "--role=$role" "$IN_REGION" "$IN_PROJECT" --format=none
+done
+run gcloud run jobs add-iam-policy-binding "$JOB" "--member=serviceAccount:$BUILDER" \
+  --role=roles/run.developer "$IN_REGION" "$IN_PROJECT" --format=none
