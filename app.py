@@ -1,26 +1,36 @@
 """The HTTP service: requests in, reports and errors out, as JSON. What a run does is `main`'s.
 
-Run by gunicorn as `app:app`. Nothing that a run needs is imported before the first run, so that
-the service answers `GET /health` at once.
+Run by gunicorn as `app:app`. Nothing that a run needs is imported before the first request that
+needs it, so that the service answers `GET /health` at once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import reprlib
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
-from flask import Flask, Response, current_app, jsonify, request
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from flask import Flask, Response, current_app, g, jsonify, request
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
+import inspection
+from callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
+from connection import KeptClients
 from pipeline import VERSION
-from pipeline.errors import EtlError, SettingsError
+from pipeline.errors import AuthenticationError, EtlError, RequestError, SettingsError
+from pipeline.ledger import RunsRequest, is_run_id
 from pipeline.runs import RunRequest
 from pipeline.settings import Settings
-from reporting import configure_logging
+from readiness import Readiness
+from reporting import IN_PROGRESS, configure_logging, log_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,41 +39,202 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger("posthog_etl.app")
 MAX_BODY_BYTES: Final = 64 * 1024
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_OPEN: Final = "/health"  # for the platform, which has no token
+_TRACES: Final = {
+    "X-Cloud-Trace-Context": re.compile(r"([0-9a-f]{32})(?:/.*)?"),
+    "traceparent": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*"),
+}
 
 
-def create_app(environ: Mapping[str, str], *, is_local: bool = False) -> Flask:
+def create_app(
+    environ: Mapping[str, str],
+    *,
+    is_local: bool = False,
+    certificates_url: str = GOOGLE_CERTIFICATES,
+) -> Flask:
     """The service for these environment variables; it starts, and says so, where they are wrong.
 
-    `is_local`: runs work on the sandbox's emulator.
+    `is_local`: runs work on the sandbox's emulator. `certificates_url`: who signs tokens.
     """
-    try:
-        Settings.from_environment(environ, local=is_local)
-    except SettingsError as error:
-        LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
+    site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
     service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to see that it is more
     service.json.sort_keys = False  # type: ignore[attr-defined]
+    service.before_request(site.admit)
+    service.after_request(_protect)
+    service.teardown_request(_close)
     service.register_error_handler(EtlError, _failure)
     service.register_error_handler(HTTPException, _refusal)
     service.register_error_handler(Exception, _bug)
-    service.get("/health")(_health)
-    service.post("/run")(lambda: _run(environ, is_local=is_local))
+    service.get(_OPEN)(_health)
+    service.get("/ready")(site.ready)
+    service.get("/status")(site.status)
+    service.get("/runs")(site.runs)
+    service.get("/runs/<run_id>")(site.run)
+    service.get("/jobs")(site.jobs)
+    service.get("/config")(site.config)
+    service.post("/run")(site.start)
     return service
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deployment:
+    """What the settings make of the service, where they are right."""
+
+    settings: Settings
+    gate: Gate
+    kept: KeptClients
+    readiness: Readiness
+
+
+def _deploy(
+    environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+) -> _Deployment | SettingsError:
+    try:
+        settings = Settings.from_environment(environ, local=is_local)
+    except SettingsError as error:
+        LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
+        return error
+    kept = KeptClients(settings, is_local=is_local)
+    return _Deployment(
+        settings=settings,
+        gate=make_gate(settings, certificates_url=certificates_url),
+        kept=kept,
+        readiness=Readiness(settings, kept.lent),
+    )
+
+
+class _Site:
+    """The endpoints that need settings, and what they share."""
+
+    def __init__(
+        self, environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+    ) -> None:
+        self._environ = environ
+        self._is_local = is_local
+        self._made = _deploy(environ, is_local=is_local, certificates_url=certificates_url)
+
+    @property
+    def _deployment(self) -> _Deployment:
+        """Raises SettingsError where there is none; what is wrong, only to whom it concerns."""
+        if isinstance(self._made, _Deployment):
+            return self._made
+        if self._environ.get("AUTH", "").strip() in {"", "platform"}:
+            raise SettingsError(str(self._made))
+        message = "The settings of the service are wrong: its log says which."
+        raise SettingsError(message)
+
+    def admit(self) -> None:
+        """Before every request: let its log lines say which it is, and its caller prove itself."""
+        g.until_the_end = ExitStack()
+        g.until_the_end.enter_context(log_fields(_trace(self._environ)))
+        if request.path != _OPEN:
+            key = request.headers.get("X-API-Key")
+            authorization = request.headers.get("Authorization")
+            self._deployment.gate(Offered(authorization=authorization, api_key=key))
+
+    def ready(self) -> ResponseReturnValue:
+        """Whether a run would find what it needs."""
+        probes = self._deployment.readiness.probes()
+        is_ready = not any(probe.problem for probe in probes)
+        return jsonify(
+            status="ready" if is_ready else "not ready",
+            checks={probe.name: probe.to_json() for probe in probes},
+        ), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+
+    def status(self) -> ResponseReturnValue:
+        """The runs of this process; where there is none, who else holds the lease."""
+        now = datetime.now(UTC)
+        here = [run.to_json(now) for run in IN_PROGRESS.all()]
+        if here:
+            return jsonify(status="running", runs=here, lease=None, problem=None)
+        try:
+            with self._deployment.kept.lent() as warehouse:
+                lease = inspection.lease_holder(warehouse)
+        except EtlError as error:
+            return jsonify(status="unknown", runs=[], lease=None, problem=str(error))
+        status = "running elsewhere" if lease else "idle"
+        return jsonify(status=status, runs=[], lease=lease, problem=None)
+
+    def runs(self) -> ResponseReturnValue:
+        """A page of the ledger, and the address of the next one."""
+        page = RunsRequest.from_query(request.args.to_dict(flat=False))
+        with self._deployment.kept.lent() as warehouse:
+            runs = inspection.read_runs(warehouse, page)
+        is_last = len(runs) < page.limit
+        following = None if is_last else f"/runs?limit={page.limit}&before={runs[-1]['run_id']}"
+        return jsonify(runs=runs, next=following)
+
+    def run(self, run_id: str) -> ResponseReturnValue:
+        """A run's report; while it works here, how far it has come as well."""
+        here = next((run for run in IN_PROGRESS.all() if run.run_id == run_id), None)
+        found = None
+        if is_run_id(run_id):
+            with self._deployment.kept.lent() as warehouse:
+                found = inspection.read_run(warehouse, run_id)
+        if here is not None:
+            progress = here.to_json(datetime.now(UTC))
+            waiting = {"run_id": run_id, "job": here.job, "status": "running"}
+            return jsonify({**(found or waiting), "progress": progress})
+        if found is None:
+            message = f"There is no run {reprlib.repr(run_id)}: GET /runs lists those there are."
+            raise NotFound(message)
+        return jsonify({**found, "progress": None})
+
+    def jobs(self) -> ResponseReturnValue:
+        """Each job's last success, and how fresh its data are."""
+        with self._deployment.kept.lent() as warehouse:
+            return jsonify(jobs=inspection.read_jobs(warehouse, datetime.now(UTC)))
+
+    def config(self) -> ResponseReturnValue:
+        """The settings in effect, without secrets and ids."""
+        return jsonify(settings=self._deployment.settings.to_json(), version=VERSION)
+
+    def start(self) -> ResponseReturnValue:
+        """A run, and its report when it has ended."""
+        settings = self._deployment.settings
+        if request.args:
+            message = "POST /run takes no query parameters: say in the body what to run."
+            raise RequestError(message)
+        asked = RunRequest.from_json(_body())
+
+        import main
+
+        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger())
+        return jsonify(report.to_json())
+
+
+def _trace(environ: Mapping[str, str]) -> dict[str, str]:
+    """The field by which Cloud Logging puts a request's lines together, where it has a trace."""
+    project = environ.get("GOOGLE_CLOUD_PROJECT_ID")
+    for header, pattern in _TRACES.items():
+        found = pattern.fullmatch(request.headers.get(header, ""))
+        if found and project:
+            return {"logging.googleapis.com/trace": f"projects/{project}/traces/{found[1]}"}
+    return {}
+
+
+def _protect(answer: Response) -> Response:
+    """Nothing of it is kept, guessed at, framed or run by a browser."""
+    for name, value in _HEADERS.items():
+        answer.headers.setdefault(name, value)
+    return answer
+
+
+def _close(_: BaseException | None) -> None:
+    if "until_the_end" in g:
+        g.until_the_end.close()
 
 
 def _health() -> ResponseReturnValue:
     return jsonify(status="ok", version=VERSION)
-
-
-def _run(environ: Mapping[str, str], *, is_local: bool) -> ResponseReturnValue:
-    settings = Settings.from_environment(environ, local=is_local)
-    _check_auth(settings)
-    asked = RunRequest.from_json(_body())
-
-    import main
-
-    report = main.run(asked, settings, is_local=is_local, trigger=_trigger())
-    return jsonify(report.to_json())
 
 
 def _body() -> bytes:
@@ -72,16 +243,6 @@ def _body() -> bytes:
     if len(body) > MAX_BODY_BYTES:  # where no Content-Length gave it away, Flask cuts it off
         raise RequestEntityTooLarge
     return body
-
-
-def _check_auth(settings: Settings) -> None:
-    """Raise SettingsError where the service itself should check callers: it can't yet."""
-    if settings.auth != "platform":
-        message = (
-            f"AUTH={settings.auth} is not in this release:"
-            " set AUTH=platform and let Cloud Run admit callers."
-        )
-        raise SettingsError(message)
 
 
 def _trigger() -> str | None:
@@ -96,7 +257,10 @@ def _failure(error: EtlError) -> ResponseReturnValue:
         logging.ERROR if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
     )
     LOG.log(level, "%s %s: %s", request.method, request.path, error)
-    return _error(type(error).__name__, str(error)), error.http_status
+    answer = _error(type(error).__name__, str(error))
+    if isinstance(error, AuthenticationError):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer, error.http_status
 
 
 def _refusal(error: HTTPException) -> ResponseReturnValue:
@@ -109,7 +273,8 @@ def _refusal(error: HTTPException) -> ResponseReturnValue:
 
 
 def _sentence(error: HTTPException) -> str:
-    if error.code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+    is_said = error.description != type(error).description
+    if error.code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED} and not is_said:
         return f"There is no {request.method} {request.path}: use {_addresses()}."
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return f"The body is too large: send at most {MAX_BODY_BYTES} bytes."

@@ -4,13 +4,35 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TextIO
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from pipeline.runs import RunReport
 
 LOG = logging.getLogger("posthog_etl")
+
+# Of the thread at work: one that it starts takes them along by contextvars.copy_context().
+_FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
+    "log_fields", default=MappingProxyType({})
+)
+
+
+@contextmanager
+def log_fields(fields: Mapping[str, object]) -> Iterator[None]:
+    """Every log line that is written within carries these fields, too."""
+    token = _FIELDS.set({**_FIELDS.get(), **fields})
+    try:
+        yield
+    finally:
+        _FIELDS.reset(token)
 
 
 class Progress(Protocol):
@@ -26,23 +48,84 @@ class Progress(Protocol):
         """The run is over."""
 
 
-class LogProgress:
-    """Progress as log lines, for the service and wherever there is no terminal."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInProgress:
+    """How far a run of this process has come; None where it has no step or batch yet."""
 
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
+    run_id: str
+    job: str
+    started_at: datetime
+    step: str | None = None
+    batch: int | None = None
+    batches: int | None = None
+    events: int | None = None
+    """Aggregated so far."""
+
+    def to_json(self, now: datetime) -> dict[str, object]:
+        """Every field and the seconds so far, JSON-ready."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "started_at": self.started_at.astimezone(UTC).isoformat(),
+            "seconds": (now - self.started_at).total_seconds(),
+            "step": self.step,
+            "batch": self.batch,
+            "batches": self.batches,
+            "events": self.events,
+        }
+
+
+class RunsInProgress:
+    """The runs of this process, as any thread may ask for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, RunInProgress] = {}
+
+    def put(self, run: RunInProgress) -> None:
+        """Add a run, or say how far it has come since."""
+        with self._lock:
+            self._runs[run.run_id] = run
+
+    def remove(self, run_id: str) -> None:
+        """It is over."""
+        with self._lock:
+            self._runs.pop(run_id, None)
+
+    def all(self) -> list[RunInProgress]:
+        """Those that are not over, by their start."""
+        with self._lock:
+            return sorted(self._runs.values(), key=lambda run: (run.started_at, run.run_id))
+
+
+IN_PROGRESS: Final = RunsInProgress()
+"""What `LogProgress` is told, of every run of this process."""
+
+
+class LogProgress:
+    """Progress as log lines and in IN_PROGRESS: in the service, and where no terminal is."""
+
+    def __init__(self, run: RunInProgress) -> None:
+        self._run = run
+        IN_PROGRESS.put(run)
 
     def step(self, name: str) -> None:
         """Log the step."""
-        LOG.info("step %s", name, extra={"fields": {"run_id": self._run_id, "step": name}})
+        self._tell(f"step {name}", step=name)
 
     def batch(self, done: int, total: int, events: int) -> None:
         """Log the batch."""
-        fields = {"run_id": self._run_id, "batch": done, "batches": total, "events": events}
-        LOG.info("batch %d of %d, %d events", done, total, events, extra={"fields": fields})
+        message = f"batch {done} of {total}, {events} events"
+        self._tell(message, batch=done, batches=total, events=events)
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """Forget the run."""
+        IN_PROGRESS.remove(self._run.run_id)
+
+    def _tell(self, message: str, **changed: Any) -> None:  # noqa: ANN401 - fields of the record
+        self._run = replace(self._run, **changed)
+        IN_PROGRESS.put(self._run)
+        LOG.info("%s", message, extra={"fields": {"run_id": self._run.run_id, **changed}})
 
 
 class TerminalProgress:
@@ -82,7 +165,11 @@ class TerminalProgress:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the fields that Cloud Logging knows."""
+    """One JSON object a line, with the fields that Cloud Logging knows, and some of every line."""
+
+    def __init__(self, fields: Mapping[str, object] = MappingProxyType({})) -> None:
+        super().__init__()
+        self._fields = dict(fields)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -91,6 +178,8 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
             "message": record.getMessage(),
             "logger": record.name,
+            **self._fields,
+            **_FIELDS.get(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info:
@@ -98,14 +187,67 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure_logging(stream: TextIO, *, as_json: bool) -> None:
-    """Send log lines to the stream: as JSON, or warnings and worse as text for a person."""
+def configure_logging(
+    stream: TextIO, *, as_json: bool, fields: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Send log lines to the stream: as JSON, or warnings and worse as text for a person.
+
+    `fields` are in every line of JSON. People aren't told of events: the report says the same.
+    """
     handler = logging.StreamHandler(stream)
     text = logging.Formatter("%(levelname)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if as_json else text)
+    handler.setFormatter(JsonFormatter(fields) if as_json else text)
+    if not as_json:
+        handler.addFilter(lambda record: "event" not in getattr(record, "fields", {}))
     LOG.handlers[:] = [handler]
     LOG.setLevel(logging.INFO if as_json else logging.WARNING)
     LOG.propagate = False
+
+
+# What the line that ends a run carries of its report.
+_OF_THE_REPORT: Final = (
+    "status",
+    "run_id",
+    "job",
+    "kind",
+    "engine",
+    "dry_run",
+    "seconds",
+    "error",
+    "newest_event_at",
+    "warnings",
+    "sessions",
+    "bytes_processed",
+    "cost_usd",
+    "version",
+)
+
+
+def log_run_finished(report: RunReport, *, error_type: str | None = None) -> None:
+    """The one line that says how a run ended: alerts and queries filter on its fields.
+
+    `error_type`: the class of what ended it, where it did not succeed.
+    """
+    shown = report.to_json()
+    fields = {name: shown[name] for name in _OF_THE_REPORT}
+    fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
+    level = logging.WARNING if report.warnings else logging.INFO
+    if report.status not in {"succeeded", "duplicate"}:
+        level = logging.ERROR
+    seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
+    error = f": {report.error}" if report.error else ""
+    _log_run_finished(level, f"run {report.status}{seconds}{error}", fields)
+
+
+def log_run_not_begun(job: str, error: Exception, sentence: str) -> None:
+    """The same line for a run that failed before it had an id: its credentials, say."""
+    fields = dict.fromkeys((*_OF_THE_REPORT, "error_type", "is_stale", "rows"))
+    told = {"status": "failed", "job": job, "error": sentence, "error_type": type(error).__name__}
+    _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | told)
+
+
+def _log_run_finished(level: int, message: str, fields: Mapping[str, object]) -> None:
+    LOG.log(level, "%s", message, extra={"fields": {"event": "run_finished", **fields}})
 
 
 def report_text(report: RunReport, *, width: int = 88) -> str:

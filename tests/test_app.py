@@ -7,8 +7,11 @@ import json
 import logging
 import os
 import re
+import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 # A key file that isn't there: a run that gets this far ends with a CredentialsError.
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
+SAFE = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
 NO_KEY = "Key file /no/key.json can't be read (No such file or directory)"
 
 
@@ -60,7 +70,7 @@ class Service:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """Send one request; whatever comes back must be JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
         content = answer.read()
@@ -74,14 +84,21 @@ class Service:
 
 
 @contextmanager
-def serving(log: Path, *, app: str = "app:app", **environ: str) -> Iterator[Service]:
+def serving(
+    log: Path,
+    *,
+    app: str = "app:app",
+    folder: str = str(ROOT),
+    wrapper: str = "",
+    **environ: str,
+) -> Iterator[Service]:
     """Serve with these settings and no others, by the gunicorn configuration of the image."""
     surroundings = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    command = [sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", app]
+    command = [*wrapper.split(), sys.executable, "-m", "gunicorn", "--bind", "127.0.0.1:0", app]
     with (
         log.open("w") as out,
         subprocess.Popen(  # noqa: S603 - our own command
-            command, cwd=ROOT, env=surroundings | environ, stdout=out, stderr=subprocess.PIPE
+            command, cwd=folder, env=surroundings | environ, stdout=out, stderr=subprocess.PIPE
         ) as process,
     ):
         try:
@@ -187,7 +204,8 @@ def test_unknown_addresses(service: Service, path: str) -> None:
     """An address that isn't there is a 404 that names those that are."""
     answer = service.request("GET", path)
     assert answer.status == 404
-    assert answer.said == f"There is no GET {path}: use GET /health or POST /run."
+    assert answer.said.startswith(f"There is no GET {path}: use GET /health or GET /ready or ")
+    assert answer.said.endswith(" or POST /run.")
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/run", "POST")])
@@ -196,7 +214,7 @@ def test_other_methods(service: Service, method: str, path: str, allowed: str) -
     answer = service.request(method, path)
     assert answer.status == 405
     assert allowed in answer.headers["Allow"]
-    assert answer.said == f"There is no {method} {path}: use GET /health or POST /run."
+    assert answer.said.startswith(f"There is no {method} {path}: use GET /health or ")
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
@@ -213,23 +231,31 @@ def test_wrong_settings(tmp_path: Path) -> None:
     assert started["message"] == f"POST /run will be refused: {answer.said}"
 
 
-@pytest.mark.parametrize(
-    "auth",
-    [
-        {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"},
-        {"AUTH": "oidc", "OIDC_AUDIENCE": "https://etl", "OIDC_ALLOWED": "a@b"},
-    ],
-    ids=lambda auth: auth["AUTH"],
-)
-def test_a_service_that_should_check_callers_and_cannot(auth: dict[str, str]) -> None:
-    """A check that was asked for and isn't there refuses every run: never silently open."""
-    answer = create_app(ENVIRON | auth).test_client().post("/run")
+@pytest.mark.parametrize("path", ["/ready", "/status", "/runs", "/jobs", "/config", "/nowhere"])
+def test_wrong_settings_are_told_to_nobody_unknown(path: str) -> None:
+    """Where the service should check callers and can't, they learn nothing, and nothing is open."""
+    answer = create_app({"AUTH": "api_key"}).test_client().get(path)
     assert answer.status_code == 500
     assert answer.get_json()["error"] == {
         "type": "SettingsError",
-        "message": f"AUTH={auth['AUTH']} is not in this release:"
-        " set AUTH=platform and let Cloud Run admit callers.",
+        "message": "The settings of the service are wrong: its log says which.",
     }
+
+
+def test_a_query_parameter_says_nothing_to_a_run(service: Service) -> None:
+    """POST /run?limit=5 is refused, since it would run without the limit."""
+    answer = service.request("POST", "/run?limit=5")
+    assert (answer.status, answer.body["error"]["type"]) == (400, "RequestError")
+    assert "say in the body what to run" in answer.said
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/health"), ("GET", "/nowhere"), ("POST", "/run"), ("GET", "/run")]
+)
+def test_every_answer_is_safe_in_a_browser(service: Service, method: str, path: str) -> None:
+    """Whatever the status: not kept, not sniffed, not framed, and no script of it is run."""
+    headers = service.request(method, path).headers
+    assert {name: headers[name] for name in SAFE} == SAFE
 
 
 @pytest.mark.parametrize("error", [LeaseHeldError, AuditError, RunTimeoutError])
@@ -290,6 +316,56 @@ def test_importing_the_module_makes_nothing() -> None:
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, check=True)  # noqa: S603
     with pytest.raises(AttributeError, match="no attribute 'application'"):
         __import__("app").application  # noqa: B018 - the attribute is what is tested
+
+
+# Root may write anywhere; nobody may not, and keeps only the right to read where Python lies.
+NOBODY = (
+    "setpriv --reuid=65534 --regid=65534 --clear-groups"
+    " --inh-caps=+dac_read_search --ambient-caps=+dac_read_search"
+)
+
+
+def test_nothing_is_written_beside_the_program() -> None:
+    """The service works for a user who is not root, on files that nobody may change."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "app")
+        folder.mkdir()
+        for path in [*ROOT.glob("*.py"), ROOT / "pipeline", ROOT / "sessions"]:
+            copy = shutil.copytree if path.is_dir() else shutil.copy
+            copy(path, folder / path.name)
+        paths = [folder, *folder.rglob("*")]
+        for path in paths:
+            path.chmod(0o555)
+        Path(name).chmod(0o755)
+        wrapper = NOBODY if os.geteuid() == 0 else ""
+        with serving(Path(name, "log"), folder=str(folder), wrapper=wrapper, **ENVIRON) as service:
+            assert service.request("GET", "/health").status == 200
+            assert service.request("POST", "/run").said.startswith(NO_KEY)
+        assert sorted([folder, *folder.rglob("*")]) == sorted(paths)
+        for path in paths:
+            path.chmod(0o755)
+
+
+@pytest.mark.parametrize("options", [(), ("--local",)], ids=["real", "local"])
+def test_the_service_starts_by_itself(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """`python app.py` serves on PORT, for a quick try."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environ = {**ENVIRON, "PORT": str(port), "SANDBOX_DIR": str(tmp_path)}
+    command = [sys.executable, "app.py", *options]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        try:
+            assert process.stderr is not None
+            assert next(line for line in process.stderr if b"Running on" in line)
+            quick = Service(port=port, log=tmp_path, terminate=process.terminate)
+            assert quick.request("GET", "/health").body["status"] == "ok"
+            shown = quick.request("GET", "/config").body["settings"]
+            assert shown["SANDBOX_DIR"] == str(tmp_path)
+        finally:
+            process.terminate()
 
 
 def test_how_gunicorn_serves() -> None:

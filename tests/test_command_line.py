@@ -61,7 +61,8 @@ def test_the_report_alone_is_on_stdout_as_json(folder: Path) -> None:
     assert report["sessions"]["staged"] == 12
     assert sum(report["counts"].values()) == 24
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {line["severity"] for line in lines} == {"INFO"}
+    assert {line["severity"] for line in lines[:-1]} == {"INFO"}
+    assert (lines[-1]["severity"], lines[-1]["event"]) == ("WARNING", "run_finished")  # old events
     assert {line["run_id"] for line in lines if "run_id" in line} == {report["run_id"]}
     assert [line["step"] for line in lines if "step" in line] == [
         step["name"] for step in report["steps"]

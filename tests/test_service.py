@@ -10,6 +10,7 @@ import pytest
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.test_app import Service, serving
+from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
@@ -113,10 +114,15 @@ def test_a_delivery_whose_run_failed_runs_again(service: Service, client: bigque
     assert service.request("POST", "/run", b"", nightly).body["status"] == "succeeded"
 
 
-def test_simultaneous_requests_make_one_run(service: Service) -> None:
-    """Eight at once: one works, the others are told who does."""
+def test_simultaneous_requests_make_one_run(service: Service, folder: Path) -> None:
+    """Six requests and two command lines at once: one works, the others are told who does."""
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: service.request("POST", "/run"), range(8)))
+        commands = [pool.submit(run, "--local", "--json", folder=folder) for _ in range(2)]
+        answers = list(pool.map(lambda _: service.request("POST", "/run"), range(6)))
+    for command in commands:
+        done = command.result()
+        assert done.returncode in {0, 75}
+        assert ("holds the lease" in done.stderr) == (done.returncode == 75)
     statuses = sorted(answer.status for answer in answers)
     assert statuses.count(200) >= 1
     assert set(statuses) <= {200, 409}

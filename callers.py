@@ -1,0 +1,163 @@
+"""Who may call the service, by token or by key. Not what a caller may ask for.
+
+A caller that is refused learns nothing from it but that: why stands in the log, without what it
+sent. Headers of Cloud Scheduler prove nothing, since anybody may send them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Never
+
+from pipeline.errors import AuthenticationError, ForbiddenError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pipeline.settings import Settings
+
+LOG: Final = logging.getLogger("posthog_etl.callers")
+GOOGLE_CERTIFICATES: Final = "https://www.googleapis.com/oauth2/v1/certs"
+_ISSUERS: Final = {"https://accounts.google.com", "accounts.google.com"}
+_SKEW_SECONDS: Final = 10  # between two clocks
+_FETCH_SECONDS: Final = 5.0
+_KEPT_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
+_MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
+_LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
+_UNPROVEN: Final = "The caller did not prove who it is: see the README on AUTH."
+_NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """What a request brings to prove who sends it: two of its headers."""
+
+    authorization: str | None
+    api_key: str | None
+
+
+type Gate = Callable[[Offered], None]
+"""Raises an EtlError where the caller may not pass."""
+
+
+def make_gate(settings: Settings, *, certificates_url: str = GOOGLE_CERTIFICATES) -> Gate:
+    """What every request but `GET /health` must pass, as the setting AUTH says.
+
+    Raises AuthenticationError (401) whatever fails, ForbiddenError (403) for somebody known who is
+    not in OIDC_ALLOWED, UnavailableError (503) where the certificates can't be had.
+    """
+    if settings.auth == "api_key":
+        return _KeyGate(settings.api_key or "")
+    if settings.auth == "oidc":
+        return _TokenGate(settings, _Certificates(certificates_url))
+    return lambda _: None  # the platform has checked
+
+
+class _KeyGate:
+    def __init__(self, key: str) -> None:
+        self._digest = _digest(key)
+
+    def __call__(self, offered: Offered) -> None:
+        # Of digests, since a comparison of texts tells by its time how long the key is.
+        if not hmac.compare_digest(_digest(offered.api_key or ""), self._digest):
+            _refuse("X-API-Key is wrong" if offered.api_key else "there is no X-API-Key")
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _refuse(why: str) -> Never:
+    LOG.warning("a caller was refused: %s", why)
+    raise AuthenticationError(_UNPROVEN)
+
+
+class _TokenGate:
+    def __init__(self, settings: Settings, certificates: _Certificates) -> None:
+        self._audience = settings.oidc_audience
+        self._allowed = frozenset(settings.oidc_allowed)
+        self._certificates = certificates
+
+    def __call__(self, offered: Offered) -> None:
+        scheme, _, token = (offered.authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
+            _refuse("there is no bearer token")
+        email = self._verified_email(token)
+        if email not in self._allowed:
+            LOG.warning("a caller was refused: %s is not in OIDC_ALLOWED", email)
+            raise ForbiddenError(_NOT_ALLOWED)
+
+    def _verified_email(self, token: str) -> str:
+        """The e-mail address that Google vouches for."""
+        from google.auth import jwt
+        from google.auth.exceptions import InvalidValue
+
+        try:
+            certificates = self._certificates.of_key(jwt.decode_header(token).get("kid"))
+            claims = jwt.decode(
+                token,
+                certs=certificates,
+                audience=self._audience,
+                clock_skew_in_seconds=_SKEW_SECONDS,
+            )
+            problem = _problem(claims)
+        except UnavailableError:
+            raise
+        except InvalidValue as error:  # of time, audience or algorithm: it quotes no token
+            problem = str(error)
+        except Exception as error:  # noqa: BLE001 - of many types, and none may let a caller in
+            problem = f"the token is not one that Google signed ({type(error).__name__})"
+        if problem:
+            _refuse(problem)
+        return str(claims["email"])
+
+
+def _problem(claims: Mapping[str, object]) -> str | None:
+    """What is wrong with a token that Google did sign, for this audience and this time."""
+    if claims.get("iss") not in _ISSUERS:
+        return "the token has another issuer"
+    not_before = claims.get("nbf", 0)
+    if not isinstance(not_before, int) or not_before > time.time() + _SKEW_SECONDS:
+        return "the token is not valid yet"
+    if claims.get("email_verified") is not True or not isinstance(claims.get("email"), str):
+        return "the token has no e-mail address that was verified"
+    return None
+
+
+class _Certificates:
+    """Google's certificates by key id, fetched once an hour and when a key is not among them."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._known: Mapping[str, str] = {}
+        self._fetched_at: float | None = None
+
+    def of_key(self, key_id: object) -> Mapping[str, str]:
+        """All of them; UnavailableError where they can't be had."""
+        with self._lock:
+            age = None if self._fetched_at is None else time.monotonic() - self._fetched_at
+            longest = _KEPT_SECONDS if key_id in self._known else _MISSED_SECONDS
+            if age is None or age > longest:
+                self._known = self._fetch()
+                self._fetched_at = time.monotonic()
+            return self._known
+
+    def _fetch(self) -> Mapping[str, str]:
+        import requests
+
+        try:
+            answer = requests.get(self._url, timeout=_FETCH_SECONDS, allow_redirects=False)
+            found = answer.json() if answer.status_code == requests.codes.ok else None
+        except requests.RequestException as error:
+            found = None
+            LOG.warning("the certificates could not be fetched: %s", type(error).__name__)
+        if not isinstance(found, dict):
+            message = "Google's certificates could not be fetched: try again later."
+            raise UnavailableError(message)
+        return found

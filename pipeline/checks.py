@@ -1,0 +1,161 @@
+"""What must hold of the table that is there, without a run: SQL text and verdicts. Pure.
+
+A broken key or order fails; what may have a reason outside (a late export, no run yet) warns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from pipeline.runs import FRESH
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Iterable
+
+    from pipeline.plan import State
+
+type Outcome = Literal["ok", "warning", "failed"]
+
+_NAMED_DAYS: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at, and one sentence about it."""
+
+    name: str
+    outcome: Outcome
+    message: str
+
+    def to_json(self) -> dict[str, str]:
+        """Every field."""
+        return {"name": self.name, "outcome": self.outcome, "message": self.message}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What is counted in `sessions`."""
+
+    sessions: int
+    keys: int
+    distinct_keys: int
+    null_keys: int
+    backwards: int  # sessions that end before they start
+
+
+def figures_sql(sessions: str) -> str:
+    """A SELECT of one row: Figures, by name."""
+    return f"""SELECT
+  COUNT(*) AS sessions,
+  COUNT(session_id) AS keys,
+  COUNT(DISTINCT session_id) AS distinct_keys,
+  COUNTIF(session_id IS NULL OR session_date IS NULL) AS null_keys,
+  COUNTIF(ended_at < started_at) AS backwards
+FROM {sessions}"""
+
+
+def loaded_days_sql(sessions: str) -> str:
+    """A SELECT of every `day` that a stored session has rows of."""
+    return f"""SELECT DISTINCT d.day AS day
+FROM {sessions} AS s, UNNEST(s._days) AS d"""
+
+
+def check_figures(figures: Figures) -> list[Check]:
+    """Unique keys, none of them null, and no session that ends before it starts."""
+    rules = {
+        "unique keys": (figures.keys - figures.distinct_keys, "rows repeat a session"),
+        "no null keys": (figures.null_keys, "sessions have no id or no date"),
+        "order": (figures.backwards, "sessions end before they start"),
+    }
+    return [
+        Check(
+            name=name,
+            outcome="failed" if count else "ok",
+            message=f"{count} {what}" + (": run with --full-load." if count else "."),
+        )
+        for name, (count, what) in rules.items()
+    ]
+
+
+def check_last_run(finished_at: dt.datetime | None, run_id: str | None, now: dt.datetime) -> Check:
+    """When a run has last brought everything up to date."""
+    name = "last run"
+    if finished_at is None:
+        message = "No run has brought everything up to date yet: run main.py."
+        return Check(name=name, outcome="warning", message=message)
+    age = now - finished_at
+    message = f"Run {run_id} succeeded {_hours(age)} hours ago"
+    if age > FRESH:
+        return Check(name=name, outcome="warning", message=f"{message}: is the schedule paused?")
+    return Check(name=name, outcome="ok", message=f"{message}.")
+
+
+def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check:
+    """How old the newest event of the source is."""
+    name = "newest event"
+    if newest_at is None:
+        return Check(name=name, outcome="warning", message="The source has no events.")
+    age = now - newest_at
+    message = f"The newest event is {_hours(age)} hours old"
+    if age > FRESH:
+        return Check(name=name, outcome="warning", message=f"{message}: is the export running?")
+    return Check(name=name, outcome="ok", message=f"{message}.")
+
+
+def _hours(age: dt.timedelta) -> str:
+    return f"{age.total_seconds() / 3600:.0f}"
+
+
+def check_days(source: Iterable[dt.date], loaded: set[dt.date], now: dt.datetime) -> Check:
+    """Whether every day that the source has rows on is among those that sessions have rows of.
+
+    Days to come aren't looked for.
+    """
+    name = "missing days"
+    known = {day for day in source if day <= now.date()}
+    missing = sorted(known - loaded)
+    if not missing:
+        message = f"All {len(known)} days of the source have sessions."
+        return Check(name=name, outcome="ok", message=message)
+    named = ", ".join(f"{day}" for day in missing[-_NAMED_DAYS:])
+    more = f" and {len(missing) - _NAMED_DAYS} more" if len(missing) > _NAMED_DAYS else ""
+    message = (
+        f"{len(missing)} days of the source have no session ({named}{more}):"
+        " they are yet to be loaded, or their events have no session id."
+    )
+    return Check(name=name, outcome="warning", message=message)
+
+
+def check_state(
+    state: State | None, *, sessions_created_at: dt.datetime, metrics_version: str
+) -> Check:
+    """Whether the state belongs to this table and these metrics: else the next run loads all."""
+    reason = None
+    if state is None:
+        reason = "There is no state of an ordinary run"
+    elif state.sessions_created_at != sessions_created_at:
+        reason = "The sessions table is not the one that the last run wrote"
+    elif state.metrics_version != metrics_version:
+        reason = f"The sessions are of metrics {state.metrics_version}, not {metrics_version}"
+    if reason:
+        message = f"{reason}: the next run is a full load."
+        return Check(name="state", outcome="warning", message=message)
+    return Check(name="state", outcome="ok", message="The state belongs to the sessions table.")
+
+
+def worst(checks: list[Check]) -> Outcome:
+    """The outcome of all checks together."""
+    order: tuple[Outcome, ...] = ("ok", "warning", "failed")
+    return max((each.outcome for each in checks), key=order.index, default="ok")
+
+
+def nothing_sql() -> str:
+    """A SELECT of nothing in particular: whether statements are taken at all."""
+    return "SELECT 1 AS one"
+
+
+def creation_sql(table: str) -> str:
+    """A table that is never made: for a dry run, which says whether it might be."""
+    return f"CREATE TABLE {table} (one INT64)"

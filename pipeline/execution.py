@@ -1,0 +1,49 @@
+"""What Cloud Run tells the task of a job's execution about itself. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """One attempt at one task of an execution of a job."""
+
+    job: str
+    name: str
+    task: int
+    attempt: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self | None:
+        """The execution that this process belongs to; None anywhere but in a Cloud Run job."""
+        if not environ.get("CLOUD_RUN_EXECUTION"):
+            return None
+        index = environ.get("CLOUD_RUN_TASK_INDEX", "0")
+        return cls(
+            job=environ.get("CLOUD_RUN_JOB", ""),
+            name=environ["CLOUD_RUN_EXECUTION"],
+            task=int(index) if index.isdecimal() else 0,
+            attempt=environ.get("CLOUD_RUN_TASK_ATTEMPT", "0"),
+        )
+
+    @property
+    def trigger(self) -> str:
+        """The same for every attempt: one that follows a success finds it done."""
+        return f"{self.job} {self.name}"
+
+    @property
+    def log_fields(self) -> dict[str, object]:
+        """What every line of the log says of it."""
+        return {"execution": self.name, "attempt": self.attempt}
+
+    @property
+    def idle(self) -> str | None:
+        """Why this task has nothing to do, in a sentence; None for the one that does the work."""
+        if self.task == 0:
+            return None
+        return f"Task {self.task} has nothing to do: task 0 does all of it, set --tasks to 1."

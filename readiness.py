@@ -1,0 +1,218 @@
+"""Whether a run would find what it needs: each thing by itself, without a query that is billed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import wait
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import etl_functions as etl
+from pipeline import checks
+from pipeline.errors import DestinationError, EtlError, SourceError, SourceMissingError
+from sessions import sources
+from warehouse import HTTP_SECONDS, StatementError, ask, classified, retry, start
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from pipeline.settings import Settings
+    from sessions.sources import LogicalColumn
+    from sessions.tables import TableId
+    from warehouse import Warehouse
+
+type Lend = Callable[[], AbstractContextManager[Warehouse]]
+type Need = Callable[[Warehouse], None]  # raises what is wrong, if anything is
+
+_PROBE_SECONDS: Final = 10.0  # what has not answered by then is not there
+_KEPT_SECONDS: Final = 5.0  # however often one asks, BigQuery is asked this often at most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Whether one thing is there: `problem` is a sentence, or None where nothing is wrong."""
+
+    name: str
+    seconds: float
+    problem: str | None
+
+    def to_json(self) -> dict[str, object]:
+        """Every field but the name, JSON-ready."""
+        status = "failed" if self.problem else "ok"
+        return {"status": status, "seconds": round(self.seconds, 3), "problem": self.problem}
+
+
+class Readiness:
+    """What the probes of a deployment have found, now or a few seconds ago."""
+
+    def __init__(self, settings: Settings, lend: Lend) -> None:
+        self._settings = settings
+        self._lend = lend
+        self._lock = threading.Lock()
+        self._found: tuple[Probe, ...] = ()
+        self._found_at = 0.0
+
+    def probes(self) -> tuple[Probe, ...]:
+        """One for each thing that a run needs, the credentials first."""
+        with self._lock:
+            if not self._found or time.monotonic() - self._found_at > _KEPT_SECONDS:
+                self._found = probe_all(self._settings, self._lend)
+                self._found_at = time.monotonic()
+            return self._found
+
+
+def probe_all(settings: Settings, lend: Lend) -> tuple[Probe, ...]:
+    """One for each thing that a run needs; without credentials nothing else is tried."""
+
+    def with_clients(need: Need) -> None:
+        with lend() as warehouse:
+            need(warehouse)
+
+    (credentials,) = _probe({"credentials": lambda: with_clients(lambda _: None)})
+    needs = _needs(settings)
+    if credentials.problem:
+        untried = "Not tried: there are no credentials."
+        return credentials, *(Probe(name=name, seconds=0.0, problem=untried) for name in needs)
+    bound = {name: partial(with_clients, need) for name, need in needs.items()}
+    return credentials, *_probe(bound)
+
+
+def _probe(needs: Mapping[str, Callable[[], None]]) -> Iterator[Probe]:
+    """All at once; one that does not answer in time has failed."""
+    outcomes = {name: start(partial(_timed, need)) for name, need in needs.items()}
+    wait(outcomes.values(), timeout=_PROBE_SECONDS)
+    for name, outcome in outcomes.items():
+        late = _PROBE_SECONDS, f"There was no answer within {_PROBE_SECONDS:.0f} s."
+        seconds, problem = outcome.result() if outcome.done() else late
+        yield Probe(name=name, seconds=seconds, problem=problem)
+
+
+def _timed(need: Callable[[], None]) -> tuple[float, str | None]:
+    started = time.monotonic()
+    try:
+        need()
+    except (EtlError, StatementError) as error:
+        return time.monotonic() - started, str(error)
+    return time.monotonic() - started, None
+
+
+def _needs(settings: Settings) -> dict[str, Need]:
+    posthog, firebase = settings.posthog_dataset_id, settings.firebase_dataset_id
+    return {
+        "bigquery": _check_bigquery,
+        f"{posthog}.events": partial(_check_source, posthog, "events", sources.EVENTS),
+        f"{posthog}.sessions": partial(
+            _check_source, posthog, "sessions", sources.POSTHOG_SESSIONS
+        ),
+        f"{firebase}.users": partial(_check_source, firebase, "users", sources.USERS),
+        f"{firebase}.events": partial(_check_source, firebase, "events", sources.DOCUMENTS),
+        "read_sessions": _check_read_sessions,
+        "destination": _check_destination,
+    }
+
+
+def _check_bigquery(warehouse: Warehouse) -> None:
+    """Statements are taken, in this project and from this account."""
+    with classified("a dry run", SourceError):
+        _dry_run(warehouse, checks.nothing_sql())
+
+
+def _dry_run(warehouse: Warehouse, sql: str) -> None:
+    from google.cloud import bigquery
+
+    config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
+    location = warehouse.settings.location
+    warehouse.clients.bigquery.query(
+        sql, job_config=config, location=location, retry=retry(), timeout=HTTP_SECONDS
+    )
+
+
+def _check_source(
+    dataset: str, name: str, logical: tuple[LogicalColumn, ...], warehouse: Warehouse
+) -> None:
+    """The table is there, has the columns, and its rows may be read."""
+    table = warehouse.source(dataset, name)
+    sources.resolve(etl.read_shape(warehouse, table), logical)
+    if not _are_granted(warehouse, table, "bigquery.tables.getData"):
+        message = f"Table {table} may not be read: grant roles/bigquery.dataViewer on its dataset."
+        raise SourceMissingError(message)
+
+
+def _are_granted(warehouse: Warehouse, table: TableId, *permissions: str) -> bool:
+    with classified(f"the permissions on table {table}", SourceError):
+        client = warehouse.clients.bigquery
+        found = ask(warehouse, partial(client.test_iam_permissions, str(table), permissions))
+        return set(found.get("permissions", ())) >= set(permissions)
+
+
+def _check_read_sessions(warehouse: Warehouse) -> None:
+    """Batches may be downloaded by the Storage Read API: one is opened and not read."""
+    from google.api_core.exceptions import PermissionDenied
+    from google.cloud.bigquery_storage import DataFormat, ReadSession
+
+    table = _any_table(warehouse)
+    if table is None:  # nothing but views: the tables of a run are yet to be made
+        return
+    session = ReadSession(
+        table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.name}",
+        data_format=DataFormat.ARROW,
+    )
+    with classified("read sessions", SourceError):
+        try:
+            warehouse.clients.storage.create_read_session(
+                parent=f"projects/{table.project}",
+                read_session=session,
+                max_stream_count=1,
+                retry=None,
+                timeout=_PROBE_SECONDS,
+            )
+        except PermissionDenied as error:
+            message = (
+                "The Storage Read API is not allowed: grant roles/bigquery.readSessionUser, or"
+                " batches are read by REST, which is slower."
+            )
+            raise SourceError(message) from error
+
+
+def _any_table(warehouse: Warehouse) -> TableId | None:
+    """A table, and no view, to try read sessions on."""
+    settings = warehouse.settings
+    for dataset, name in (
+        (settings.posthog_dataset_id, "events"),
+        (settings.posthog_dataset_id, "sessions"),
+        (settings.firebase_dataset_id, "users"),
+        (settings.firebase_dataset_id, "events"),
+    ):
+        table = warehouse.source(dataset, name)
+        try:
+            if etl.read_shape(warehouse, table).is_table:
+                return table
+        except SourceError:  # that table's own probe says so
+            continue
+    return None
+
+
+def _check_destination(warehouse: Warehouse) -> None:
+    """Tables may be made there, and `sessions` changed, where it is there already."""
+    from google.api_core.exceptions import NotFound
+
+    client = warehouse.clients.bigquery
+    dataset, table = warehouse.settings.aggregated_dataset_id, warehouse.table("sessions")
+    with classified(f"the destination dataset {dataset}", DestinationError):
+        try:
+            ask(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
+        except NotFound:  # made by the first run; whether it may can't be asked
+            return
+        _dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
+        try:
+            ask(warehouse, partial(client.get_table, str(table)))
+        except NotFound:
+            return
+    if not _are_granted(warehouse, table, "bigquery.tables.updateData"):
+        message = (
+            f"Table {table} may not be changed: grant roles/bigquery.dataEditor on its dataset."
+        )
+        raise DestinationError(message)

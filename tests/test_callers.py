@@ -1,0 +1,402 @@
+"""Who may call: every way to fail, with tokens that a key of our own signs, over real HTTP."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.error import HTTPError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from google.auth import crypt, jwt
+from hypothesis import given
+from hypothesis import strategies as st
+from werkzeug.serving import make_server
+
+import callers
+from app import create_app
+from callers import Offered, make_gate
+from pipeline.errors import AuthenticationError
+from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SCHEDULER = "scheduler@my-project.iam.gserviceaccount.com"
+AUDIENCE = "https://etl.example"
+KEY = "0123456789abcdef"
+ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
+OIDC = {"AUTH": "oidc", "OIDC_AUDIENCE": AUDIENCE, "OIDC_ALLOWED": SCHEDULER}
+UNPROVEN = "The caller did not prove who it is: see the README on AUTH."
+_opener = build_opener(ProxyHandler({}))
+
+
+class Call(Protocol):
+    """Calls the service: the status, and the body as text."""
+
+    def __call__(self, headers: dict[str, str], path: str = "/config") -> tuple[int, str]:
+        """Send a GET with these headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signer:
+    """A private key, and the certificate that goes with it."""
+
+    key_id: str
+    private: rsa.RSAPrivateKey
+    certificate: str
+
+    @classmethod
+    def make(cls, key_id: str) -> Signer:
+        """A new one, signed by itself."""
+        private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, key_id)])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(private.public_key())
+            .serial_number(1)
+            .not_valid_before(now - timedelta(days=1))
+            .not_valid_after(now + timedelta(days=1))
+            .sign(private, hashes.SHA256())
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return cls(key_id, private, pem)
+
+    def token(self, **claims: object) -> str:
+        """A token of these claims besides the usual ones; None leaves a claim out."""
+        now = int(time.time())
+        usual = {
+            "iss": "https://accounts.google.com",
+            "aud": AUDIENCE,
+            "iat": now,
+            "exp": now + 3600,
+            "email": SCHEDULER,
+            "email_verified": True,
+        }
+        wanted = {name: value for name, value in (usual | claims).items() if value is not None}
+        pem = self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        signer = crypt.RSASigner.from_string(pem, self.key_id)
+        return str(jwt.encode(signer, wanted).decode())
+
+
+GOOGLE: Final = Signer.make("google-1")
+NEXT: Final = Signer.make("google-2")
+STRANGER: Final = Signer.make("google-1")  # claims to be it
+
+
+@dataclass
+class Certificates:
+    """Where certificates are served, and how often they were asked for."""
+
+    url: str = ""
+    served: Any = field(default_factory=lambda: {GOOGLE.key_id: GOOGLE.certificate})
+    status: int = 200
+    asked: int = 0
+
+
+@contextmanager
+def serving_certificates() -> Iterator[Certificates]:
+    """A server of certificates on loopback."""
+    state = Certificates()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.asked += 1
+            body = json.dumps(state.served).encode()
+            self.send_response(state.status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        state.url = f"http://127.0.0.1:{server.server_port}/certs"
+        yield state
+        server.shutdown()
+
+
+@pytest.fixture
+def certificates() -> Iterator[Certificates]:
+    """Certificates for one test alone."""
+    with serving_certificates() as state:
+        yield state
+
+
+@contextmanager
+def calling(environ: dict[str, str], certificates_url: str = "") -> Iterator[Call]:
+    """Calls of a service with these settings over HTTP: a function of headers and a path."""
+    service = create_app(ENVIRON | environ, certificates_url=certificates_url)
+    server = make_server("127.0.0.1", 0, service, threaded=True)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def call(headers: dict[str, str], path: str = "/config") -> tuple[int, str]:
+        """The status, and the body as text."""
+        request = Request(f"http://127.0.0.1:{server.port}{path}", headers=headers)
+        try:
+            with _opener.open(request, timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except HTTPError as refused:
+            with refused:
+                return refused.code, refused.read().decode()
+
+    yield call
+    server.shutdown()
+    server.server_close()
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header that brings a token."""
+    return {"Authorization": f"Bearer {token}"}
+
+
+def segment(value: object) -> str:
+    """A part of a token."""
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+def forged(algorithm: str) -> str:
+    """A token that is signed without the private key: not at all, or by the certificate."""
+    claims = jwt.decode(GOOGLE.token(), verify=False)
+    header = {"alg": algorithm, "typ": "JWT", "kid": GOOGLE.key_id}
+    text = f"{segment(header)}.{segment(claims)}"
+    if algorithm == "none":
+        return f"{text}."
+    made = hmac.new(GOOGLE.certificate.encode(), text.encode(), hashlib.sha256).digest()
+    return f"{text}.{base64.urlsafe_b64encode(made).decode().rstrip('=')}"
+
+
+def tampered() -> str:
+    """A token whose claims were changed after it was signed."""
+    head, _, signature = GOOGLE.token().split(".")
+    claims = jwt.decode(GOOGLE.token(), verify=False)
+    return f"{head}.{segment({**claims, 'email': 'x@y'})}.{signature}"
+
+
+def test_a_token_of_an_allowed_account_passes(certificates: Certificates) -> None:
+    """What Google signed for us, for somebody on the list, is let in; certificates are kept."""
+    with calling(OIDC, certificates.url) as call:
+        assert [call(bearer(GOOGLE.token()))[0] for _ in range(3)] == [200, 200, 200]
+    assert certificates.asked == 1
+
+
+def test_clocks_may_differ_by_ten_seconds(certificates: Certificates) -> None:
+    """A token that is issued or expires a few seconds off is good, one a minute off is not."""
+    now = int(time.time())
+    with calling(OIDC, certificates.url) as call:
+        for claims in ({"iat": now + 5}, {"exp": now - 5}, {"nbf": now + 5}):
+            assert call(bearer(GOOGLE.token(**claims)))[0] == 200, claims
+
+
+NOW = int(time.time())
+REFUSED = {
+    "no token": "",
+    "another scheme": f"Basic {GOOGLE.token()}",
+    "no scheme": GOOGLE.token(),
+    "an empty token": "Bearer ",
+    "garbage": "Bearer garbage",
+    "garbage of three parts": "Bearer a.b.c",
+    "parts that are no objects": f"Bearer {segment([])}.{segment(1)}.{segment('x')}",
+    "a key id that is no text": f"Bearer {segment({'alg': 'RS256', 'kid': []})}.{segment({})}.AA",
+    "a deep nest": f"Bearer {segment({})}.{base64.urlsafe_b64encode(b'[' * 4000).decode()}.AA",
+    "a token too long": f"Bearer {GOOGLE.token(name='x' * 9000)}",
+    "another's signature": f"Bearer {STRANGER.token()}",
+    "an unknown key": f"Bearer {NEXT.token()}",
+    "changed claims": f"Bearer {tampered()}",
+    "no algorithm": f"Bearer {forged('none')}",
+    "HS256 with the public key": f"Bearer {forged('HS256')}",
+    "expired": f"Bearer {GOOGLE.token(iat=NOW - 7200, exp=NOW - 3600)}",
+    "expired a minute ago": f"Bearer {GOOGLE.token(exp=NOW - 60)}",
+    "issued in an hour": f"Bearer {GOOGLE.token(iat=NOW + 3600, exp=NOW + 7200)}",
+    "not valid before an hour": f"Bearer {GOOGLE.token(nbf=NOW + 3600)}",
+    "no expiry": f"Bearer {GOOGLE.token(exp=None)}",
+    "another audience": f"Bearer {GOOGLE.token(aud='https://other.example')}",
+    "our audience among others": f"Bearer {GOOGLE.token(aud=[AUDIENCE, 'https://other.example'])}",
+    "no audience": f"Bearer {GOOGLE.token(aud=None)}",
+    "another issuer": f"Bearer {GOOGLE.token(iss='https://login.example')}",
+    "no issuer": f"Bearer {GOOGLE.token(iss=None)}",
+    "an e-mail not verified": f"Bearer {GOOGLE.token(email_verified=False)}",
+    "an e-mail verified in words": f"Bearer {GOOGLE.token(email_verified='true')}",
+    "nothing about the e-mail": f"Bearer {GOOGLE.token(email_verified=None)}",
+    "no e-mail": f"Bearer {GOOGLE.token(email=None)}",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Call]:
+    """Calls of a service that checks tokens."""
+    with serving_certificates() as state, calling(OIDC, state.url) as call:
+        yield call
+
+
+class Heard(logging.Handler):
+    """The log lines about callers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep it."""
+        self.records.append(record)
+
+
+@pytest.mark.parametrize("authorization", REFUSED.values(), ids=REFUSED)
+def test_a_caller_without_proof_is_a_401(guarded: Call, authorization: str) -> None:
+    """Whatever failed, the answer is the same; why stands in the log, without the token."""
+    heard = Heard()
+    callers.LOG.addHandler(heard)
+    try:
+        status, body = guarded({"Authorization": authorization} if authorization else {})
+    finally:
+        callers.LOG.removeHandler(heard)
+    assert status == 401
+    assert json.loads(body) == {"error": {"type": "AuthenticationError", "message": UNPROVEN}}
+    (why,) = heard.records
+    assert why.levelno == logging.WARNING
+    token = authorization.partition(" ")[2]
+    assert not [part for part in token.split(".") if len(part) > 6 and part in why.getMessage()]
+
+
+def test_a_known_caller_who_is_not_allowed_is_a_403(guarded: Call) -> None:
+    """Google vouches for somebody, who is on no list: the answer names nobody."""
+    status, body = guarded(bearer(GOOGLE.token(email="somebody@example.com")))
+    assert status == 403
+    assert json.loads(body)["error"]["type"] == "ForbiddenError"
+    assert "somebody" not in body
+    assert SCHEDULER not in body
+
+
+def test_headers_of_cloud_scheduler_prove_nothing(guarded: Call) -> None:
+    """Anybody may send them."""
+    headers = {
+        "X-CloudScheduler": "true",
+        "X-CloudScheduler-JobName": "nightly",
+        "X-CloudScheduler-ScheduleTime": "2026-01-01T03:00:00Z",
+        "User-Agent": "Google-Cloud-Scheduler",
+    }
+    assert guarded(headers)[0] == 401
+    assert guarded(headers, "/runs")[0] == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/ready", "/status", "/runs", "/runs/x", "/jobs", "/config", "/run", "/nowhere", "/"]
+)
+def test_only_health_is_open(guarded: Call, path: str) -> None:
+    """The platform's probe needs no token; everything else does, also what is not there."""
+    assert guarded({}, "/health")[0] == 200
+    assert guarded({}, path)[0] == 401
+
+
+def test_a_new_key_is_known_once_it_is_used(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that is not among the certificates has them fetched again, but not for each call."""
+    with calling(OIDC, certificates.url) as call:
+        assert call(bearer(GOOGLE.token()))[0] == 200
+        certificates.served = {NEXT.key_id: NEXT.certificate}
+        assert [call(bearer(NEXT.token()))[0] for _ in range(3)] == [401, 401, 401]
+        assert certificates.asked == 1
+        monkeypatch.setattr(callers, "_MISSED_SECONDS", -1.0)
+        assert call(bearer(NEXT.token()))[0] == 200
+        assert call(bearer(GOOGLE.token()))[0] == 401
+
+
+@pytest.mark.parametrize(
+    ("status", "served"), [(500, {}), (302, {}), (200, []), (200, "text")], ids=str
+)
+def test_certificates_that_cannot_be_had_are_a_503(
+    certificates: Certificates, status: int, served: object
+) -> None:
+    """A good token is neither accepted nor refused where nobody can tell: try again."""
+    certificates.status, certificates.served = status, served
+    with calling(OIDC, certificates.url) as call:
+        code, body = call(bearer(GOOGLE.token()))
+        assert (code, json.loads(body)["error"]["type"]) == (503, "UnavailableError")
+        certificates.status, certificates.served = 200, {GOOGLE.key_id: GOOGLE.certificate}
+        assert call(bearer(GOOGLE.token()))[0] == 200
+
+
+def test_certificates_out_of_reach_are_a_503() -> None:
+    """Nobody listens where they should be."""
+    with calling(OIDC, "http://127.0.0.1:9/certs") as call:
+        assert call(bearer(GOOGLE.token()))[0] == 503
+
+
+@given(st.text(max_size=200))
+def test_no_authorization_ends_in_anything_but_a_401(text: str) -> None:
+    """Any header at all is refused as unproven before or after it is taken apart."""
+    gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
+    for authorization in (text, f"Bearer {text}", f"Bearer {text}.{text}.{text}"):
+        with pytest.raises(AuthenticationError, match="did not prove"):
+            gate(Offered(authorization=authorization, api_key=None))
+
+
+def _oidc_settings() -> Settings:
+    return Settings.from_environment(ENVIRON | OIDC)
+
+
+class _Known(callers._Certificates):  # noqa: SLF001 - those that need no server
+    def __init__(self) -> None:
+        super().__init__("")
+        self._known = {GOOGLE.key_id: GOOGLE.certificate}
+        self._fetched_at = time.monotonic()
+
+
+@pytest.mark.parametrize(
+    ("key", "status"),
+    [
+        (KEY, 200),
+        (None, 401),
+        ("", 401),
+        (KEY[:-1], 401),
+        (KEY + "0", 401),
+        (KEY[:-1] + "0", 401),
+        (KEY.upper(), 401),
+        ("ключ".encode().decode("latin-1"), 401),
+    ],
+    ids=["right", "none", "empty", "shorter", "longer", "another", "upper", "not ASCII"],
+)
+def test_an_api_key_is_right_or_a_401(key: str | None, status: int) -> None:
+    """With AUTH=api_key the whole key counts, and nothing but the key."""
+    with calling({"AUTH": "api_key", "ETL_API_KEY": KEY}) as call:
+        headers = {} if key is None else {"X-API-Key": key}
+        code, body = call(headers)
+        assert code == status
+        assert status == 200 or json.loads(body)["error"]["message"] == UNPROVEN
+        assert call({**headers, **bearer(GOOGLE.token())})[0] == status
+        assert call({}, "/health")[0] == 200
+
+
+def test_the_platform_checks_by_default() -> None:
+    """With AUTH=platform a caller that reaches the service may call it."""
+    gate = make_gate(Settings.from_environment(ENVIRON))
+    gate(Offered(authorization=None, api_key=None))
+
+
+def test_a_401_names_the_scheme() -> None:
+    """As HTTP asks: a 401 says how one may prove oneself."""
+    answer = create_app(ENVIRON | OIDC).test_client().get("/runs")
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
