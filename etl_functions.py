@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -376,6 +377,7 @@ class Download:
     """A batch as an Arrow-backed frame, its rows in any order, and what a reader should know."""
 
     rows: pd.DataFrame
+    seconds: float
     warning: str | None = None
 
 
@@ -394,7 +396,7 @@ def _download(
     import pandas as pd
     from google.api_core.exceptions import PermissionDenied
 
-    warning = None
+    warning, started = None, time.monotonic()
     with classified(f"the download of batch {batch}", SourceError):
         try:
             rows = repeated(
@@ -409,7 +411,7 @@ def _download(
             )
             rows = _read_rest(warehouse, table, f"batch = {batch}", columns)
     frame = rows.to_pandas(types_mapper=pd.ArrowDtype, split_blocks=True)
-    return Download(rows=frame, warning=warning)
+    return Download(rows=frame, seconds=time.monotonic() - started, warning=warning)
 
 
 def _read_storage(
@@ -455,8 +457,11 @@ def _read_rest(
 
 def start_load(
     warehouse: Warehouse, table: TableId, rows: pd.DataFrame, *, part: int, schema: TableSchema
-) -> Callable[[], int]:
-    """Start appending rows to a staging table by a Parquet load job; call to wait for its bytes."""
+) -> Callable[[], float]:
+    """Start appending rows to a staging table by a Parquet load job; call to wait.
+
+    Returns the seconds that it took.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from google.cloud import bigquery
@@ -488,13 +493,16 @@ def start_load(
             num_retries=0,
         )
 
-    step = f"load_{part}"
-    outcome = start(lambda: run_job(warehouse, step, retry()(submit)))
+    def load() -> float:
+        started = time.monotonic()
+        run_job(warehouse, f"load_{part}", retry()(submit))
+        return time.monotonic() - started
 
-    def finish() -> int:
+    outcome = start(load)
+
+    def finish() -> float:
         with classified(f"the load of batch {part}", DestinationError):
-            watch(warehouse, outcome)
-        return size
+            return watch(warehouse, outcome)
 
     return finish
 

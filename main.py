@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime
@@ -97,7 +98,7 @@ def main(
         if trigger is not None and trigger in supervisor.triggers and not request.force:
             return replace(finish(run, "duplicate"), run_id=supervisor.triggers[trigger])
         with run.step("destination"):
-            created_at = etl.ensure_destination(run.warehouse)
+            created_at = _ensure_destination(run)
             etl.start_ledger(run.warehouse, report_of(run, "running"))
         with run.step("changes"):
             tables = resolve_sources(run)
@@ -142,6 +143,19 @@ def _lease(run: Run) -> Iterator[Supervisor]:
                 etl.drop_staging(unwatched, run.staged.values())
 
 
+def _ensure_destination(run: Run) -> datetime | None:
+    """Make the tables and the view where missing; tells since when there is a `sessions` table."""
+    created_at = etl.ensure_destination(run.warehouse)
+    sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
+    etl.ensure_view(
+        run.warehouse,
+        "daily_activity",
+        daily_activity_sql(sessions=sessions, identities=identities, persons=persons),
+        DAILY_ACTIVITY,
+    )
+    return created_at
+
+
 def _aggregate(run: Run, batches: int) -> None:
     """One row per session in the staging table `aggregated`, by the engine that was asked for."""
     if run.engine == "bigquery":
@@ -161,28 +175,33 @@ def _aggregate_in_pandas(run: Run, batches: int) -> None:
     def download(batch: int) -> Callable[[], etl.Download]:
         return etl.start_download(run.warehouse, table, batch=batch, columns=columns)
 
+    def finish_load() -> None:
+        if load is not None:
+            run.took("load", load())
+
     events = 0
-    loads: list[Callable[[], int]] = []
+    load: Callable[[], float] | None = None
     pending = download(0)
     for batch in range(batches):
         downloaded = pending()
         if batch + 1 < batches:
             pending = download(batch + 1)
+        run.took("download", downloaded.seconds)
         events += len(downloaded.rows)
+        started = time.monotonic()
         sessions = process_sessions(downloaded.rows)
+        run.took("compute", time.monotonic() - started)
         if downloaded.warning and downloaded.warning not in run.warnings:
             run.warnings.append(downloaded.warning)
         del downloaded
         if len(sessions):
             sessions.insert(0, "batch", batch)
-            for finish in loads[-1:]:  # until it is loaded, it is kept to be loaded again
-                finish()
-            loads.append(
-                etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED)
+            finish_load()  # one at a time: until it is done, a load keeps its rows to try again
+            load = etl.start_load(
+                run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED
             )
         run.progress.batch(batch + 1, batches, events)
-    for finish in loads:
-        finish()
+    finish_load()
 
 
 def _enrich(run: Run, plan: Plan) -> None:
@@ -311,12 +330,6 @@ def _rebuild_persons(run: Run, supervisor: Supervisor) -> None:
     sql = publishing.replace_sql(run.table(etl.LEASE_TABLE), selects)
     with supervisor.publishing():
         etl.rebuild(run.warehouse, sql, parameters, fence=supervisor.fence)
-    etl.ensure_view(
-        run.warehouse,
-        "daily_activity",
-        daily_activity_sql(sessions=sessions, identities=identities, persons=persons),
-        DAILY_ACTIVITY,
-    )
     counts = derived_counts_sql(sessions=sessions, identities=identities, persons=persons)
     run.persons = run_query(run.warehouse, "persons", counts, blame=DestinationError)[0]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from sessions.enrichment import id_users_sql, is_junk_sql
+from sessions.layout import wrapped
 from sessions.metrics import RollUp
 from sessions.persons import DAILY, DAILY_ACTIVITY, PERSONS, RETENTION_DAYS, ROLLED_UP, RolledUp
 from sessions.pushdown import pick_sql
@@ -25,7 +26,8 @@ def identities_sql(*, sessions: str, user_keys: str) -> str:
     return f"""WITH pairs AS (
   SELECT DISTINCT i.anonymous_id, i.distinct_id
   FROM {sessions} AS s, UNNEST(s.identified) AS i
-  WHERE NOT {is_junk_sql("i.anonymous_id")} AND NOT {is_junk_sql("i.distinct_id")}
+  WHERE NOT {is_junk_sql("i.anonymous_id")}
+    AND NOT {is_junk_sql("i.distinct_id")}
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs
@@ -56,7 +58,8 @@ def persons_sql(
     return f"""WITH {_session_persons_sql(sessions, identities)},
 person_sessions AS (
   SELECT
-    user_id, person_id, session_date, started_at, ended_at, {_names(ROLLED_UP)},
+    user_id, person_id, session_date, started_at, ended_at,
+    {wrapped(_names(ROLLED_UP), indent=4)},
     ROW_NUMBER() OVER (PARTITION BY user_id, person_id ORDER BY started_at, session_id)
       AS session_no,
     DATE_DIFF(session_date, MIN(session_date) OVER (PARTITION BY user_id, person_id), DAY)
@@ -108,16 +111,18 @@ def daily_activity_sql(*, sessions: str, identities: str, persons: str) -> str:
         field.name if field.name in keys else f"SUM({field.name}) AS {field.name}"
         for field in DAILY_ACTIVITY.fields
     )
-    nothing = ", ".join("0" if each.column.type == "INT64" else "NULL" for each in DAILY)
+    zeros = ["0" if each.column.type == "INT64" else "NULL" for each in DAILY]
     return f"""WITH {_session_persons_sql(sessions, identities)},
 activities AS (
   SELECT
-    session_date AS activity_date, person_id, user_id, 1 AS session_count, {_names(DAILY)},
+    session_date AS activity_date, person_id, user_id, 1 AS session_count,
+    {wrapped(_names(DAILY), indent=4)},
     0 AS events_created, 0 AS checkins_created
   FROM session_persons
   UNION ALL
   SELECT
-    c.day, p.person_id, p.user_id, 0, {nothing},
+    c.day, p.person_id, p.user_id, 0,
+    {wrapped(zeros, indent=4)},
     c.events_created, c.checkins_created
   FROM {persons} AS p, UNNEST(p.creation_days) AS c
 )
@@ -142,10 +147,11 @@ def _session_persons_sql(sessions: str, identities: str) -> str:
     The session's own user, else that of the distinct id, among those that `identities` ties to
     one, that it used last; else nobody but its distinct id.
     """
-    names = _names(ROLLED_UP)
-    columns = ", ".join(f"s.{name}" for name in names.split(", "))
+    columns = wrapped((f"s.{name}" for name in _names(ROLLED_UP)), indent=4)
     return f"""tied_sessions AS (
-  SELECT s.session_id, {pick_sql("i.user_id", "MAX", by="use_no")} AS user_id
+  SELECT
+    s.session_id,
+    {pick_sql("i.user_id", "MAX", by="use_no")} AS user_id
   FROM {sessions} AS s, UNNEST(s.distinct_ids) AS used_id WITH OFFSET AS use_no
   JOIN {identities} AS i ON i.anonymous_id = used_id
   WHERE s.user_id IS NULL
@@ -163,8 +169,8 @@ session_persons AS (
 )"""
 
 
-def _names(columns: Iterable[RolledUp]) -> str:
-    return ", ".join(dict.fromkeys(each.column.name for each in columns))
+def _names(columns: Iterable[RolledUp]) -> list[str]:
+    return list(dict.fromkeys(each.column.name for each in columns))
 
 
 def _roll_up_sql(each: RolledUp) -> str:

@@ -48,6 +48,7 @@ class Run:
     progress: Progress
     staged: dict[str, TableId] = field(default_factory=dict)
     steps: list[StepReport] = field(default_factory=list)
+    parts: dict[str, float] = field(default_factory=dict)  # of the step in progress
     counts: dict[str, int] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
     firebase: dict[str, int] = field(default_factory=dict)
@@ -109,11 +110,20 @@ class Run:
         self.check()
         self.progress.step(name)
         started, billed = time.monotonic(), self.warehouse.bytes_billed
+        self.parts.clear()
         yield
-        seconds = time.monotonic() - started
         self.steps.append(
-            StepReport(name=name, seconds=seconds, bytes=self.warehouse.bytes_billed - billed)
+            StepReport(
+                name=name,
+                seconds=time.monotonic() - started,
+                bytes=self.warehouse.bytes_billed - billed,
+                parts=dict(self.parts),
+            )
         )
+
+    def took(self, part: str, seconds: float) -> None:
+        """Note what a part of the step took, perhaps beside others."""
+        self.parts[part] = self.parts.get(part, 0.0) + seconds
 
 
 def begin(

@@ -43,6 +43,7 @@ class Supervisor:
         self._warehouse = warehouse
         self._deadline = time.monotonic() + warehouse.settings.timeout_seconds
         self._lease_seconds = warehouse.settings.lease_seconds
+        self._outcome = "nothing was published"
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
         self._renewing = threading.Lock()
@@ -53,15 +54,15 @@ class Supervisor:
     def check(self) -> None:
         """Raise what stops the run, if anything does."""
         if self._is_lost.is_set():
-            message = "Another run took the lease over: nothing was published, run again."
+            message = f"Another run took the lease over: {self._outcome}, run again."
             raise LeaseLostError(message)
         if STOP.is_set():
-            message = "The run was told to stop: nothing was published, run again."
+            message = f"The run was told to stop: {self._outcome}, run again."
             raise AbortedError(message)
         if time.monotonic() > self._deadline:
             message = (
-                f"The run took longer than {self._warehouse.settings.timeout_seconds} s: nothing "
-                "was published; raise ETL_TIMEOUT_SECONDS, or load fewer days at a time."
+                f"The run took longer than {self._warehouse.settings.timeout_seconds} s: "
+                f"{self._outcome}; raise ETL_TIMEOUT_SECONDS, or load fewer days at a time."
             )
             raise RunTimeoutError(message)
 
@@ -73,6 +74,7 @@ class Supervisor:
                 self._is_lost.set()
             self.check()  # once more, and from here to the commit only the fence decides
             yield
+            self._outcome = "sessions are published, and what follows from them is not"
 
     def __enter__(self) -> Self:
         self._thread.start()

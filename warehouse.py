@@ -400,13 +400,14 @@ def retry(*also: type[Exception]) -> Retry:
 
 def is_passing(error: Exception) -> bool:
     """Whether the same may succeed in a moment: a busy service, a broken connection, no answer."""
-    from google.api_core.exceptions import GoogleAPICallError
+    from google.api_core.exceptions import Aborted, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError, TransportError
     from requests import exceptions as http
 
     if isinstance(error, GoogleAPICallError):
         reason = _reason(error)
-        return reason in _PASSING or (error.code in _PASSING_CODES and reason not in _FINAL)
+        is_passing_code = error.code in _PASSING_CODES or isinstance(error, Aborted)
+        return reason in _PASSING or (is_passing_code and reason not in _FINAL)
     if isinstance(error, GoogleAuthError):
         return isinstance(error, TransportError) or error.retryable
     if isinstance(error, http.SSLError):  # a connection error, but one that stays

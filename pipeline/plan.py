@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.errors import RequestError
+from sessions.layout import wrapped
 from sessions.metrics import OLDEST_DAY, QUARANTINE_ROWS, QUARANTINE_SPAN_SECONDS
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def ranges_sql(source: Source, days: Iterable[dt.date]) -> str:
     if not ranges:  # a range all the same, for tables that require a filter
         oldest = f"{literal} '{OLDEST_DAY} 00:00:00{zone}'"
         ranges.append(f"({column} >= {oldest} AND {column} < {oldest})")
-    return f"({' OR '.join(ranges)})"
+    return "({})".format("\n    OR ".join(ranges))
 
 
 def _spans(days: Iterable[dt.date]) -> list[tuple[dt.date, dt.date]]:
@@ -216,7 +217,9 @@ def _spans(days: Iterable[dt.date]) -> list[tuple[dt.date, dt.date]]:
 
 def dates_sql(column: str, days: Iterable[dt.date]) -> str:
     """A condition for a DATE column to be one of these days, as literals so that it prunes."""
-    literals = ", ".join(f"DATE '{day}'" for day in sorted(days))
+    literals = wrapped([f"DATE '{day}'" for day in sorted(days)], indent=4)
+    if "\n" in literals:
+        return f"{column} IN (\n    {literals}\n  )"
     return f"{column} IN ({literals})" if literals else "FALSE"
 
 
@@ -232,9 +235,9 @@ def day_counts_sql(source: Source) -> str:
         return f"""SELECT partition_id, total_rows
 FROM {dataset}.INFORMATION_SCHEMA.PARTITIONS
 WHERE table_name = '{shape.table.name}'"""
+    day = f"FORMAT_TIMESTAMP('%Y%m%d', {source.column('event_at')})"
     return f"""SELECT
-  IFNULL(FORMAT_TIMESTAMP('%Y%m%d', {source.column("event_at")}), '{NULL_PARTITION}')
-    AS partition_id,
+  IFNULL({day}, '{NULL_PARTITION}') AS partition_id,
   COUNT(*) AS total_rows
 FROM {shape.table.sql}
 WHERE {_any_time_sql(source)}
@@ -365,8 +368,10 @@ spans AS (
 judged AS (
   SELECT
     session_id, first_at, last_at, row_count, _days,
-    CASE WHEN {span} THEN 'span' WHEN row_count > {QUARANTINE_ROWS} THEN 'rows' END
-      AS quarantine_reason,
+    CASE
+      WHEN {span} THEN 'span'
+      WHEN row_count > {QUARANTINE_ROWS} THEN 'rows'
+    END AS quarantine_reason,
     MOD({hashed}, {batches}) AS batch
   FROM spans
 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import AuditError
 from pipeline.lease import complete_sql, hold_lease_sql
 from pipeline.plan import Plan, dates_sql
+from sessions.layout import wrapped
 from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def publish_sql(
     alone: @metrics_version, @sessions_created_at, @days.
     """
     sessions = destination.sessions
-    names = ", ".join(column.name for column in SESSIONS.fields)
+    names = _names(SESSIONS)
     replaced = (
         "TRUE"
         if plan.is_full_load
@@ -174,7 +175,7 @@ def publish_sql(
         "BEGIN TRANSACTION",
         *hold_lease_sql(destination.lease),
         f"DELETE FROM {sessions}\nWHERE {replaced}",
-        f"INSERT INTO {sessions} ({names})\nSELECT {names}\nFROM {tables.staged}",
+        f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}",
         *_quarantine_sql(plan, tables, destination.quarantined),
         *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
@@ -189,17 +190,19 @@ def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]]) -> st
     """
     statements = ["BEGIN TRANSACTION", *complete_sql(lease)]
     for table, (schema, select) in tables.items():
-        names = ", ".join(column.name for column in schema.fields)
         statements += [
             f"DELETE FROM {table}\nWHERE TRUE",
-            f"INSERT INTO {table} ({names})\n{select}",
+            f"INSERT INTO {table} (\n  {_names(schema)}\n)\n{select}",
         ]
     return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
 
 
+def _names(schema: TableSchema) -> str:
+    return wrapped((column.name for column in schema.fields), indent=2)
+
+
 def _quarantine_sql(plan: Plan, tables: StagingTables, quarantined: str) -> list[str]:
-    names = ", ".join(column.name for column in QUARANTINED_SESSIONS.fields)
-    insert = f"""INSERT INTO {quarantined} ({names})
+    insert = f"""INSERT INTO {quarantined} ({_names(QUARANTINED_SESSIONS)})
 SELECT session_id, first_at, last_at, row_count, quarantine_reason, @run_id
 FROM {tables.planned}
 WHERE is_quarantined"""
@@ -207,9 +210,8 @@ WHERE is_quarantined"""
 
 
 def _state_sql(state: str) -> list[str]:
-    names = ", ".join(column.name for column in STATE.fields)
     return [
         f"DELETE FROM {state}\nWHERE TRUE",
-        f"""INSERT INTO {state} ({names})
+        f"""INSERT INTO {state} ({_names(STATE)})
 SELECT @run_id, @metrics_version, @sessions_created_at, @days""",
     ]

@@ -190,12 +190,15 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one step of a run took; rows and bytes are None where the step has none."""
+    """What one step of a run took.
+
+    `parts`: seconds of what was done side by side, so their sum may be more than the step's.
+    """
 
     name: str
     seconds: float
-    rows: int | None = None
-    bytes: int | None = None
+    bytes: int = 0
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

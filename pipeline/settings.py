@@ -116,7 +116,7 @@ _SECRET: Final = _text(
     r"(?:projects/[a-z0-9.:-]+/secrets/[A-Za-z0-9_-]{1,255}(?:/versions/[A-Za-z0-9_-]+)?"
     r"|[A-Za-z0-9_-]{1,255})",
 )
-_EMAILS: Final = _list("e-mail addresses of service accounts", r"[^@\s]+@[^@\s]+")
+_EMAILS: Final = _list("e-mail addresses", r"[^@\s]+@[^@\s]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,8 @@ class Setting:
     default: object
     required: bool
     help: str
+    is_private: bool = False
+    """Its value is a secret, or tells a project or a person: nothing shows it."""
 
     @property
     def takes(self) -> str:
@@ -136,8 +138,8 @@ class Setting:
         return self.kind.takes
 
 
-def _env(variable: str, kind: Kind, text: str) -> dict[str, object]:
-    return {"variable": variable, "kind": kind, "help": text}
+def _env(variable: str, kind: Kind, text: str, *, is_private: bool = False) -> dict[str, object]:
+    return {"variable": variable, "kind": kind, "help": text, "is_private": is_private}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +155,7 @@ class Settings:
             "GOOGLE_CLOUD_PROJECT_ID",
             _PROJECT,
             "Project of the datasets, where the queries run and are paid",
+            is_private=True,
         )
     )
     posthog_dataset_id: str = field(
@@ -179,6 +182,7 @@ class Settings:
             "BIGQUERY_SECRET_NAME",
             _or_none(_SECRET, when_blank=True),
             "Secret that holds the service-account key; empty: the attached service account",
+            is_private=True,  # it may name the project
         ),
     )
     credentials_path: Path | None = field(
@@ -198,7 +202,7 @@ class Settings:
         metadata=_env("ENGINE", _choice(ENGINES), "What aggregates where a request does not say"),
     )
     max_batch_events: int = field(
-        default=2_000_000,
+        default=1_000_000,
         metadata=_env(
             "MAX_BATCH_EVENTS",
             _whole_number(1, 100_000_000),
@@ -268,12 +272,16 @@ class Settings:
             "OIDC_AUDIENCE",
             _or_none(_text("the audience of the tokens, as a rule the service's URL", r"\S+")),
             "Audience that a token must be made for, with AUTH=oidc",
+            is_private=True,
         ),
     )
     oidc_allowed: tuple[str, ...] = field(
         default=(),
         metadata=_env(
-            "OIDC_ALLOWED", _EMAILS, "Service accounts that may call the service, with AUTH=oidc"
+            "OIDC_ALLOWED",
+            _EMAILS,
+            "Service accounts and people that may call the service, with AUTH=oidc",
+            is_private=True,
         ),
     )
     api_key: str | None = field(
@@ -283,6 +291,7 @@ class Settings:
             "ETL_API_KEY",
             _or_none(_text("at least 16 printable characters without spaces", r"[!-~]{16,}")),
             "Key that callers must send, with AUTH=api_key",
+            is_private=True,
         ),
     )
     exclude_distinct_ids: tuple[str, ...] = field(
@@ -291,6 +300,7 @@ class Settings:
             "EXCLUDE_DISTINCT_IDS",
             _list("distinct ids", r"(?s:.+)"),
             "Distinct ids whose events are set aside",
+            is_private=True,
         ),
     )
     exclude_libs: tuple[str, ...] = field(
@@ -325,6 +335,20 @@ class Settings:
     def __post_init__(self) -> None:
         """Refuse values out of bounds and contradictions, all of them in one SettingsError."""
         _check({setting.field: getattr(self, setting.field) for setting in SETTINGS})
+
+    @property
+    def exclusions(self) -> tuple[object, ...]:
+        """The settings that leave rows out: what the rows are made of depends on them."""
+        return (
+            self.exclude_distinct_ids,
+            self.exclude_libs,
+            self.exclude_emulators,
+            self.exclude_bots,
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Every setting by its variable, JSON-ready; of private ones only how many values."""
+        return {each.variable: _shown(each, getattr(self, each.field)) for each in SETTINGS}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, local: bool = False) -> Self:
@@ -378,6 +402,14 @@ def _read(setting: Setting, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 
         return setting.kind.parse(text)
     except ValueError:
         return _REFUSED
+
+
+def _shown(setting: Setting, value: object) -> object:
+    if isinstance(value, tuple):
+        return ["(not shown)" if setting.is_private else item for item in value]
+    if setting.is_private and value is not None:
+        return "(not shown)"
+    return str(value) if isinstance(value, Path) else value
 
 
 def _check(values: Mapping[str, object]) -> None:

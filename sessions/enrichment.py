@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sessions.layout import called, wrapped
 from sessions.metrics import (
     COLUMNS,
     CREATION_TOLERANCE_SECONDS,
@@ -34,10 +35,12 @@ def _digits_sql(text: str) -> str:
     return f"REGEXP_REPLACE({text}, r'[^0-9]', '')"
 
 
-def _phone_key_sql(text: str) -> str:
-    """The hash of a phone number's digits, null for fewer than PHONE_DIGITS."""
+def _phone_key_sql(text: str, *, given: str = "") -> str:
+    """The hash of a phone number's digits, null for fewer than PHONE_DIGITS: the `phone_key`."""
     digits = _digits_sql(text)
-    return f"IF(LENGTH({digits}) >= {PHONE_DIGITS}, TO_HEX(SHA256({digits})), NULL)"
+    condition = f"{given}LENGTH({digits}) >= {PHONE_DIGITS}"
+    arguments = [condition, f"TO_HEX(SHA256({digits}))", "NULL"]
+    return called("IF", arguments, indent=4, name="phone_key")
 
 
 def _email_key_sql(text: str) -> str:
@@ -67,7 +70,7 @@ def user_keys_sql(users: Source) -> str:
 copies AS (
   SELECT
     user_id, created_at AS signed_up_at,
-    {_phone_key_sql("phone")} AS phone_key,
+    {_phone_key_sql("phone")},
     {_email_key_sql("email")} AS email_key,
     ROW_NUMBER() OVER (
       PARTITION BY user_id
@@ -162,11 +165,11 @@ def is_junk_sql(distinct_id: str) -> str:
 
 def id_users_sql(user_keys: str) -> str:
     """CTEs from `session_ids` to `id_users`: one row per distinct id, with its user or null."""
+    is_phone = f"REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}')\n      AND "
     return f"""id_keys AS (
   SELECT DISTINCT
     distinct_id,
-    IF(REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}'), {_phone_key_sql("distinct_id")}, NULL)
-      AS phone_key,
+    {_phone_key_sql("distinct_id", given=is_phone)},
     {_email_key_sql("distinct_id")} AS email_key
   FROM session_ids
 ),
@@ -190,10 +193,10 @@ id_users AS (
 def enrich_sql(*, rows: str, user_keys: str, documents: str, channels: str) -> str:
     """CTEs that end in `enriched`: one row per session of `rows`, with the enriched columns.
 
-    `rows` is a table or a parenthesised query with session_id, distinct_ids, started_at, ended_at.
+    `rows` is a SELECT of session_id, distinct_ids, started_at, ended_at.
     """
     return f"""session_rows AS (
-  SELECT session_id, distinct_ids, started_at, ended_at FROM {rows}
+  {rows}
 ),
 session_ids AS (
   SELECT s.session_id, distinct_id, use_no
@@ -242,14 +245,15 @@ def concerned_sql(
 
     (`session_id`, `session_date`, the enriched columns as they are now.)
     """
-    rows = (
-        f"(SELECT session_id, distinct_ids, started_at, ended_at FROM {sessions}"
-        f" WHERE session_id NOT IN (SELECT session_id FROM {touched}))"
-    )
+    rows = f"""SELECT session_id, distinct_ids, started_at, ended_at
+  FROM {sessions}
+  WHERE session_id NOT IN (SELECT session_id FROM {touched})"""
+    names = ["s.session_id", "s.session_date", *(f"e.{name}" for name in _ENRICHED_NAMES)]
     changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in _ENRICHED_NAMES)
     ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
     return f"""WITH {ctes}
-SELECT s.session_id, s.session_date, {", ".join(f"e.{name}" for name in _ENRICHED_NAMES)}
+SELECT
+  {wrapped(names, indent=2)}
 FROM {sessions} AS s
 JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
@@ -257,22 +261,22 @@ WHERE {changed}"""
 
 def nobody_concerned_sql(*, sessions: str) -> str:
     """The same columns without a row, for runs that build all they are about anyway."""
-    names = ", ".join(_ENRICHED_NAMES)
-    return f"SELECT session_id, session_date, {names} FROM {sessions} WHERE FALSE"
+    names = wrapped(["session_id", "session_date", *_ENRICHED_NAMES], indent=2)
+    return f"SELECT\n  {names}\nFROM {sessions}\nWHERE FALSE"
 
 
 def new_rows_sql(
     *, aggregated: str, planned: str, user_keys: str, documents: str, channels: str
 ) -> str:
     """A SELECT of finished `sessions` rows from an engine's aggregated ones."""
-    ids = (
-        f"(SELECT p.session_id, a.distinct_ids, a.started_at, a.ended_at FROM {aggregated} AS a"
-        f" JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no)"
-    )
-    ctes = enrich_sql(rows=ids, user_keys=user_keys, documents=documents, channels=channels)
+    rows = f"""SELECT p.session_id, a.distinct_ids, a.started_at, a.ended_at
+  FROM {aggregated} AS a
+  JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no"""
+    ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
     return f"""WITH {ctes},
 complete AS (
-  SELECT {_complete_columns("a", keys="p")}
+  SELECT
+    {_complete_columns("a", keys="p")}
   FROM {aggregated} AS a
   JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no
   JOIN enriched AS e ON e.session_id = p.session_id
@@ -283,7 +287,8 @@ complete AS (
 def concerned_rows_sql(*, sessions: str, concerned: str, dates: str) -> str:
     """A SELECT of finished rows: those stored on `dates` (a condition), with their new values."""
     return f"""WITH complete AS (
-  SELECT {_complete_columns("s", keys="s")}
+  SELECT
+    {_complete_columns("s", keys="s")}
   FROM {sessions} AS s
   JOIN {concerned} AS e ON e.session_id = s.session_id
   WHERE {dates}
@@ -294,7 +299,7 @@ def concerned_rows_sql(*, sessions: str, concerned: str, dates: str) -> str:
 def _complete_columns(row: str, *, keys: str) -> str:
     names = [f"{row}.{column.name}" for column in COLUMNS if isinstance(column, Metric)]
     enriched = [f"e.{name}" for name in _ENRICHED_NAMES]
-    return ", ".join([f"{keys}.session_id", f"{keys}._days", *names, *enriched])
+    return wrapped([f"{keys}.session_id", f"{keys}._days", *names, *enriched], indent=4)
 
 
 def _finish_sql() -> str:

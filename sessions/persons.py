@@ -116,8 +116,8 @@ PERSONS = TableSchema(
             Field(
                 name=f"returned_day_{number}",
                 type="BOOL",
-                description=f"A session started on the UTC day {number} days after the first "
-                "one's; null where none has and that day was not over when the run started.",
+                description=f"A session started on UTC day {number} after that of the first one; "
+                "null where none has and that day was not over when the run started.",
             )
             for number in RETENTION_DAYS
         ),
@@ -133,9 +133,17 @@ PERSONS = TableSchema(
             type="RECORD",
             is_repeated=True,
             fields=(
-                Field(name="day", type="DATE"),
-                Field(name="events_created", type="INT64"),
-                Field(name="checkins_created", type="INT64"),
+                Field(name="day", type="DATE", description="UTC day of the creations."),
+                Field(
+                    name="events_created",
+                    type="INT64",
+                    description="Firebase events of that day, check-ins apart.",
+                ),
+                Field(
+                    name="checkins_created",
+                    type="INT64",
+                    description="Firebase check-ins of that day.",
+                ),
             ),
             description="The UTC days on which the user created anything, with how much.",
         ),

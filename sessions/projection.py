@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sessions.layout import called, wrapped
 from sessions.metrics import (
     COLUMNS,
     INGESTION_TOLERANCE_SECONDS,
@@ -64,10 +65,18 @@ def project_sql(
     """
     as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
     texts = _text_aliases()
-    excluded = " OR ".join(exclusions) or "FALSE"
+    excluded = "\n        OR ".join(exclusions)
+    excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
     wanted = f"\n  WHERE session_id IN (SELECT session_id FROM {sessions})" if sessions else ""
-    values = ",\n    ".join(f"{_value_sql(item)} AS {item.name}" for item in PROPERTIES)
-    read = ",\n    ".join(f"{_first_scalar_sql(names)} AS {name}" for names, name in texts.items())
+    numbers = _number_aliases()
+    computed = {item.name: _value_sql(item) for item in PROPERTIES if item.kind == "fraction"}
+    read_off = [name for name in _names(PROPERTIES) if name not in computed]
+    values = ",\n    ".join(computed.values())
+    read = ",\n    ".join(_first_scalar_sql(names, name) for names, name in texts.items())
+    carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
+    others = ("raw_properties", "is_emulator", "browser_type")
+    as_text = [name for name in texts.values() if name not in numbers]
+    as_numbers = ",\n    ".join(_number_sql(name) for name in numbers)
     is_json = source.shape.columns[source.physical["properties"]] == "JSON"
     raw = source.column("properties")
     return f"""WITH source_rows AS (
@@ -85,15 +94,21 @@ def project_sql(
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    {_first_scalar_sql(SESSION_ID_NAMES)} AS session_id,
-    {_first_scalar_sql(("$is_emulator",))} AS is_emulator,
-    {_first_scalar_sql(("$browser_type",))} AS browser_type,
+    {_first_scalar_sql(SESSION_ID_NAMES, "session_id")},
+    {_first_scalar_sql(("$is_emulator",), "is_emulator")},
+    {_first_scalar_sql(("$browser_type",), "browser_type")},
     {read}
   FROM source_rows
 ),
+number_values AS (
+  SELECT
+    {wrapped([*carried, *others, *as_text], indent=4)},
+    {as_numbers}
+  FROM text_values{wanted}
+),
 typed_values AS (
   SELECT
-    session_id, uuid, event, distinct_id, event_at, ingested_at,
+    {wrapped(carried, indent=4)},
     TO_HEX(MD5(CONCAT(
       IFNULL(session_id, ''), '|', event, '|', IFNULL(distinct_id, ''), '|',
       IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
@@ -102,15 +117,15 @@ typed_values AS (
       WHEN event_at IS NULL OR event_at < TIMESTAMP '{OLDEST_DAY} 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {_INGESTION_TOLERANCE}
         THEN 'bad_timestamp'
-      WHEN session_id IS NULL THEN 'no_session'
-      WHEN {excluded} THEN 'excluded'
+      WHEN session_id IS NULL THEN 'no_session'{excluded}
     END AS reason,
+    {wrapped(read_off, indent=4)},
     {values}
-  FROM text_values{wanted}
+  FROM number_values
 )
 SELECT
   session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
-  reason, {", ".join(item.name for item in PROPERTIES)}
+  {wrapped(["reason", *_names(PROPERTIES)], indent=2)}
 FROM typed_values"""
 
 
@@ -133,13 +148,12 @@ def batches_sql(*, projected: str, planned: str) -> str:
     then uuid. Of ids only `session_no`, unique within its batch, travels on; a value travels only
     where a metric needs it (see `_travelling_sql`).
     """
-    inner = ", ".join(f"p.{name}" for name in ("event", "distinct_id", *_names(PROPERTIES)))
-    values = ",\n  ".join(
-        f"{_travelling_sql(name)} AS {name}" for name in ("distinct_id", *_names(PROPERTIES))
-    )
+    columns = ("uuid", "event_at", "event", "distinct_id", *_names(PROPERTIES))
+    inner = wrapped(["s.batch", "s.session_no", *(f"p.{name}" for name in columns)], indent=4)
+    values = ",\n  ".join(_travelling_sql(name) for name in ("distinct_id", *_names(PROPERTIES)))
     return f"""WITH copies AS (
   SELECT
-    s.batch, s.session_no, p.uuid, p.event_at, {inner},
+    {inner},
     ROW_NUMBER() OVER (
       PARTITION BY p.session_id, p.uuid
       ORDER BY p.ingested_at DESC, p.event_at DESC, p.row_hash DESC
@@ -188,7 +202,12 @@ def filters_sql(where: tuple[Filter, ...]) -> str:
     alternatives = [filter_sql(condition) for condition in where] or ["TRUE"]
     if len(alternatives) == 1:
         return alternatives[0]
-    return f"({' OR '.join(f'({condition})' for condition in alternatives)})"
+    return f"({' OR '.join(map(_grouped, alternatives))})"
+
+
+def _grouped(condition: str) -> str:
+    """The condition, safe beside OR and NOT of a reader who doesn't know what binds stronger."""
+    return f"({condition})" if " AND " in condition else condition
 
 
 def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
@@ -198,7 +217,7 @@ def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
 
 
 def _travelling_sql(name: str) -> str:
-    """A property's value where some metric needs it, else null.
+    """A property's value where some metric needs it, else null, under its name.
 
     Metrics that count or sum need it on each of their events. For firsts, lasts, maxima and
     distinct values, one that repeats the session's previous event adds nothing, as long as
@@ -210,11 +229,12 @@ def _travelling_sql(name: str) -> str:
     if once:
         where = {filters_sql(metric.where) for metric in once if _filters_more_than(metric, name)}
         marks = where | {filters_sql(metric.prefer) for metric in once if metric.prefer}
-        needed += [
-            f"({compared}) IS DISTINCT FROM LAG({compared}) OVER in_order"
-            for compared in (name, *sorted(marks))
-        ]
-    return f"IF({' OR '.join(f'({each})' for each in needed)}, {name}, NULL)" if needed else name
+        needed = [_grouped(condition) for condition in needed]
+        needed.append(f"{name} IS DISTINCT FROM LAG({name}) OVER in_order")
+        needed += [f"({m}) IS DISTINCT FROM LAG({m}) OVER in_order" for m in sorted(marks)]
+    if not needed:
+        return name
+    return called("IF", ["\n    OR ".join(needed), name, "NULL"], indent=2, name=name)
 
 
 def _filters_more_than(metric: Metric, name: str) -> bool:
@@ -260,22 +280,28 @@ def _text_aliases() -> dict[tuple[str, ...], str]:
     return aliases
 
 
+def _number_aliases() -> list[str]:
+    """The names in `text_values` of the texts that are read as numbers."""
+    texts = _text_aliases()
+    numbers = (item for item in PROPERTIES if item.kind != "text")
+    lists = (names for item in numbers for names in (item.names, item.per) if names)
+    return list(dict.fromkeys(texts[names] for names in lists))
+
+
 def _value_sql(item: Property) -> str:
-    text = _text_aliases()[item.names]
-    if item.kind == "text":
-        return text
-    number = _number_sql(text)
+    """A fraction of what `number_values` has, under its name."""
+    value = _text_aliases()[item.names]
     if item.per:
-        divisor = _number_sql(_text_aliases()[item.per])
-        number = f"IEEE_DIVIDE({number}, IF({divisor} > 0, {divisor}, NULL))"
-    return f"GREATEST(0.0, LEAST(1.0, {number}))" if item.kind == "fraction" else number
+        divisor = _text_aliases()[item.per]
+        value = f"IEEE_DIVIDE({value}, IF({divisor} > 0, {divisor}, NULL))"
+    return called("GREATEST", ["0.0", f"LEAST(1.0, {value})"], indent=4, name=item.name)
 
 
 def _number_sql(text: str) -> str:
+    """The text as a finite number under its own name, null where it is none."""
     number = f"SAFE_CAST({text} AS FLOAT64)"
-    return (
-        f"IF(REGEXP_CONTAINS({text}, r'{NUMBER_PATTERN}') AND NOT IS_INF({number}), {number}, NULL)"
-    )
+    is_finite = f"REGEXP_CONTAINS({text}, r'{NUMBER_PATTERN}')\n      AND NOT IS_INF({number})"
+    return called("IF", [is_finite, number, "NULL"], indent=4, name=text)
 
 
 def _parsed_sql(text: str) -> str:
@@ -283,14 +309,18 @@ def _parsed_sql(text: str) -> str:
 
     SDKs cut texts in the middle of an emoji, and PARSE_JSON refuses the whole document for it.
     """
-    mended = f"REGEXP_REPLACE({text}, r'{_SURROGATES}', r'\\1')"
-    parsed = [f"SAFE.PARSE_JSON({each}, wide_number_mode => 'round')" for each in (text, mended)]
-    return f"COALESCE({', '.join(parsed)})"
+    mended = called("REGEXP_REPLACE", [text, f"r'{_SURROGATES}'", r"r'\1'"], indent=8)
+    mode = "wide_number_mode => 'round'"
+    parsed = [called("SAFE.PARSE_JSON", [each, mode], indent=6) for each in (text, mended)]
+    return called("COALESCE", parsed, indent=4)
 
 
-def _first_scalar_sql(names: tuple[str, ...]) -> str:
-    values = [f"""NULLIF(JSON_VALUE(properties, '$."{name}"'), '')""" for name in names]
-    return values[0] if len(values) == 1 else f"COALESCE({', '.join(values)})"
+def _first_scalar_sql(names: tuple[str, ...], name: str) -> str:
+    """The first of these properties that is a scalar and not empty, under a name."""
+    values = [f"""NULLIF(JSON_VALUE(properties, '$."{each}"'), '')""" for each in names]
+    if len(values) == 1:
+        return f"{values[0]} AS {name}"
+    return called("COALESCE", values, indent=4, name=name)
 
 
 def _literal(text: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, assert_never
 
+from sessions.layout import called, wrapped
 from sessions.metrics import (
     ENGAGED_GAP_CAP_SECONDS,
     METRICS,
@@ -44,7 +45,7 @@ def aggregate_sql(batches: str, metrics: Sequence[Metric] = METRICS) -> str:
         for metric in metrics
     )
     joins = "".join(
-        f"\nLEFT JOIN {name} ON {_same_session(name)}" for name in map(_list_cte, lists)
+        f"\nLEFT JOIN {name}\n  ON {_same_session(name)}" for name in map(_list_cte, lists)
     )
     ctes = "".join(f",\n{_list_sql(metric)}" for metric in lists)
     return f"""WITH events AS (
@@ -70,7 +71,7 @@ FROM session_values AS s{joins}"""
 
 def _event_columns(metrics: Iterable[Metric]) -> str:
     """What is read of each event, and what only its place among the others tells."""
-    lines = [", ".join(("batch", *travelling_columns()))]
+    lines = [wrapped(["batch", *travelling_columns()], indent=4)]
     lines += [
         f"COUNTIF({prefer}) OVER session_events = 0 OR {prefer} AS {name}"
         for prefer, name in _preferred_names(metrics).items()
@@ -158,8 +159,8 @@ def pick_sql(value: str, best: Literal["MIN", "MAX"], *, by: str, among: Sequenc
 def _seconds_between_sql(metric: Metric) -> str:
     """From the first start to the first stop that is not before it in the order of events."""
     stop = f"{filters_sql(metric.where)} AND event_no >= {_started_no(metric)}"
-    started = f"MIN(IF({filters_sql(metric.since)}, event_at, NULL))"
-    return f"TIMESTAMP_DIFF(MIN(IF({stop}, event_at, NULL)), {started}, MICROSECOND) / 1e6"
+    times = [f"MIN(IF({each}, event_at, NULL))" for each in (stop, filters_sql(metric.since))]
+    return f"{called('TIMESTAMP_DIFF', [*times, 'MICROSECOND'], indent=4)} / 1e6"
 
 
 def _list_cte(metric: Metric) -> str:
@@ -173,7 +174,7 @@ def _same_session(other: str) -> str:
 def _list_sql(metric: Metric) -> str:
     """Two CTEs: the distinct values of each session, and the list that they make."""
     sources = [metric.value] if metric.value else [source for *_, source in metric.record]
-    where = " AND ".join(
+    where = "\n    AND ".join(
         [f"{source} IS NOT NULL" for source in sources]
         + ([filters_sql(metric.where)] if metric.where else [])
     )
@@ -185,7 +186,9 @@ def _list_sql(metric: Metric) -> str:
   GROUP BY batch, session_no, {", ".join(map(str, sources))}
 ),
 {_list_cte(metric)} AS (
-  SELECT batch, session_no, ARRAY_AGG({element} ORDER BY {order}) AS {metric.name}
+  SELECT
+    batch, session_no,
+    ARRAY_AGG({element} ORDER BY {order}) AS {metric.name}
   FROM {_list_cte(metric)}_values
   GROUP BY batch, session_no
 )"""

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from pipeline.errors import SettingsError
-from sessions.metrics import COLUMNS, Column, is_repeated
+from sessions.metrics import COLUMNS, PROPERTIES, Aggregation, Column, Metric, is_repeated
 
 _DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]")
@@ -63,6 +63,14 @@ class TableSchema:
     clustered_by: tuple[str, ...] = ()
 
 
+# What is in a RECORD besides the values of events, by the source that the metric table names.
+_COUNTED = {
+    "": "How many events of the session have it.",
+    "day": "UTC day of the rows.",
+    "row_count": "Valid source rows of that day, repeats included.",
+}
+
+
 def field_of(column: Column) -> Field:
     """The BigQuery column of an entry of the metric table."""
     record = getattr(column, "record", ())
@@ -71,8 +79,21 @@ def field_of(column: Column) -> Field:
         type=column.type,
         description=column.description,
         is_repeated=is_repeated(column),
-        fields=tuple(Field(name=name, type=type_) for name, type_, _ in record),
+        fields=tuple(
+            Field(name=name, type=type_, description=_described(column, source))
+            for name, type_, source in record
+        ),
     )
+
+
+def _described(column: Column, source: str) -> str:
+    """What a field of a RECORD holds, by the source that it is read from."""
+    if source in _COUNTED:
+        return _COUNTED[source]
+    if isinstance(column, Metric) and column.aggregation is Aggregation.COUNTS_BY_VALUE:
+        return f"A value of `{source}` in the session."
+    names = next((item.names for item in PROPERTIES if item.name == source), (source,))
+    return f"{' or '.join(names)} of the event."
 
 
 SESSIONS = TableSchema(
@@ -110,8 +131,12 @@ STATE = TableSchema(
             type="RECORD",
             is_repeated=True,
             fields=(
-                Field(name="partition_id", type="STRING"),
-                Field(name="row_count", type="INT64"),
+                Field(
+                    name="partition_id",
+                    type="STRING",
+                    description="UTC day as YYYYMMDD; __NULL__ for rows without a time.",
+                ),
+                Field(name="row_count", type="INT64", description="Rows of that partition."),
             ),
             description="Rows of the events table by partition, as that run saw them.",
         ),
@@ -119,20 +144,54 @@ STATE = TableSchema(
     description="What the last successful run saw: one row, published with its sessions.",
 )
 
+# The table is made by `pipeline.lease`, together with its one row.
+LEASE = TableSchema(
+    fields=(
+        Field(name="job", type="STRING", description="The job whose lease it is."),
+        Field(name="fence", type="INT64", description="Grows with every run that takes the lease."),
+        Field(name="run_id", type="STRING", description="The run that holds it."),
+        Field(name="expires_at", type="TIMESTAMP", description="Until when it holds it (UTC)."),
+        Field(
+            name="published_run_id",
+            type="STRING",
+            description="The last run whose publication committed.",
+        ),
+        Field(
+            name="triggers",
+            type="RECORD",
+            is_repeated=True,
+            fields=(
+                Field(
+                    name="trigger",
+                    type="STRING",
+                    description="A scheduled delivery, or an execution of a job.",
+                ),
+                Field(name="run_id", type="STRING", description="The run that it led to."),
+            ),
+            description="The latest deliveries whose runs have succeeded.",
+        ),
+    ),
+    description="Who may publish now, and which scheduled deliveries have succeeded: one row.",
+)
+
 RUNS = TableSchema(
     fields=(
-        Field(name="run_id", type="STRING"),
-        Field(name="job", type="STRING"),
-        Field(name="status", type="STRING", description="running, succeeded, failed, …"),
+        Field(name="run_id", type="STRING", description="The run: the key; sorts by its start."),
+        Field(name="job", type="STRING", description="What was run: sessions."),
+        Field(
+            name="status",
+            type="STRING",
+            description="running, succeeded, failed, aborted, timed_out or lease_lost.",
+        ),
         Field(
             name="kind",
             type="STRING",
-            description="full_load, incremental, nothing_new, dates, limit",
+            description="full_load, incremental, nothing_new, dates or limit.",
         ),
-        Field(name="engine", type="STRING"),
-        Field(name="started_at", type="TIMESTAMP"),
-        Field(name="finished_at", type="TIMESTAMP"),
-        Field(name="error", type="STRING"),
+        Field(name="engine", type="STRING", description="What aggregated: pandas or bigquery."),
+        Field(name="started_at", type="TIMESTAMP", description="When it began (UTC)."),
+        Field(name="finished_at", type="TIMESTAMP", description="When it ended (UTC)."),
+        Field(name="error", type="STRING", description="What ended it, in one sentence."),
         Field(name="report", type="STRING", description="The whole report, as JSON."),
     ),
     description="The run ledger: a report that nothing depends on.",

@@ -1,7 +1,9 @@
-"""One emulator for each test module, through the real clients."""
+"""One emulator for each test module, through the real clients; and what the long tests add up."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +13,10 @@ from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+type Count = Callable[[str, int], None]
+
+_PREFIX = "figure: "
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +32,21 @@ def clients(endpoints: emulator.Endpoints) -> Iterator[Clients]:
     found = local_clients(endpoints)
     yield found
     found.close()
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Count:
+    """Add to a figure that stands at the end of the tests: kills survived, say."""
+    return lambda name, number: record_property(f"{_PREFIX}{name}", number)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """The sum of each figure, over all tests and processes."""
+    figures: Counter[str] = Counter()
+    for report in terminalreporter.stats.get("", []):
+        if getattr(report, "when", "") == "teardown":  # has those of setup and call, too
+            for name, number in report.user_properties:
+                if name.startswith(_PREFIX) and isinstance(number, int):
+                    figures[name.removeprefix(_PREFIX)] += number
+    for name, number in sorted(figures.items()):
+        terminalreporter.write_line(f"{name}: {number:,}")

@@ -1,7 +1,8 @@
 """Bad networks, on loopback: proxies between the real clients and the emulator, to order faults of.
 
-`HttpProxy` understands HTTP and stands before the REST endpoint; `TcpProxy` understands nothing
-and stands before the gRPC port. Neither knows what the requests are about.
+`HttpProxy` understands HTTP and stands before the REST endpoint; of what the requests are about it
+knows jobs, so that it can fail them. `GrpcProxy` knows the two methods of the Storage Read API that
+are used; `TcpProxy` understands nothing. Both stand before the gRPC port.
 """
 
 from __future__ import annotations
@@ -12,19 +13,25 @@ import re
 import socket
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 from urllib.parse import urlsplit
+
+import grpc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-type Kind = Literal["503", "429", "dropped", "answer lost", "answer cut", "hang"]
+type Kind = Literal[
+    "503", "429", "504", "408", "dropped", "answer lost", "answer cut", "hang", "job failed"
+]
 
-# Refusals as BigQuery words them; the reason is what its client looks at.
-_REASONS = {503: "backendError", 429: "rateLimitExceeded"}
+# Refusals as BigQuery words them; the reason is what its client looks at, where there is one.
+_REASONS = {503: "serviceUnavailable", 429: "rateLimitExceeded"}
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"}
 
 
@@ -32,9 +39,11 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 class Fault:
     """What goes wrong with the `first`-th request that matches and the `times` - 1 after it.
 
-    `503`, `429`: refused without being passed on. `dropped`: the connection ends instead of that.
+    `503`, `429` …: refused without being passed on. `dropped`: the connection ends instead of that.
     `answer lost`: it takes effect, and the connection ends instead of the answer; `answer cut`: in
-    the middle of it. `hang`: nothing happens for `seconds`, then all is well.
+    the middle of it. `hang`: nothing happens for `seconds`, then all is well. `job failed`: the job
+    is taken on, and whoever asks about it hears that it failed, for this `reason`. As in BigQuery
+    it has no effect then; with `has_effect` it has, as a script may whose commit went through.
     """
 
     kind: Kind
@@ -44,6 +53,8 @@ class Fault:
     first: int = 1
     times: int = 1
     seconds: float = 1.0
+    reason: str = "rateLimitExceeded"
+    has_effect: bool = False
     matched: int = 0
     hits: list[str] = field(default_factory=list)  # method and path of each request it befell
 
@@ -67,6 +78,8 @@ class HttpProxy:
         self.server = urlsplit(server)
         self.released = threading.Event()  # ends whatever hangs
         self._faults: list[Fault] = []
+        self.failed: dict[str, dict[str, Any]] = {}  # the jobs that failed by order, by id
+        self.injected = 0
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"proxy": self})
         self._httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -101,7 +114,9 @@ class HttpProxy:
     def fault_of(self, method: str, path: str, body: str) -> Fault | None:
         """What is to go wrong with a request: the first fault whose turn it is."""
         with self._lock:
-            return next((each for each in self._faults if each.befalls(method, path, body)), None)
+            found = next((each for each in self._faults if each.befalls(method, path, body)), None)
+            self.injected += found is not None
+            return found
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -118,8 +133,12 @@ class _Handler(BaseHTTPRequestHandler):
         kind = fault.kind if fault else None
         if fault and kind == "hang":
             self.proxy.released.wait(fault.seconds)
-        if kind in {"503", "429"}:
-            self._refuse(int(kind))
+        if self._is_about_failed(body):
+            return
+        if fault and kind == "job failed":
+            self._fail_job(body, fault)
+        elif kind and kind.isdigit():
+            self._refuse(int(kind), _REASONS.get(int(kind)))
         elif kind == "dropped":
             self._drop()
         else:
@@ -158,11 +177,40 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         self.wfile.flush()
 
-    def _refuse(self, status: int) -> None:
-        errors = [{"reason": _REASONS[status], "message": "by order"}]
-        error = {"code": status, "message": "by order", "errors": errors}
-        body = json.dumps({"error": error}).encode()
+    def _fail_job(self, body: bytes, fault: Fault) -> None:
+        """Say that the job runs; when asked again it will have failed."""
+        job = _job_of(body)
+        if fault.has_effect:
+            self._pass_on(body)
+        error = {"reason": fault.reason, "message": "by order"}
+        status = {"state": "DONE", "errorResult": error, "errors": [error]}
+        self.proxy.failed[job["jobReference"]["jobId"]] = {**job, "status": status}
+        self._answer_json({**job, "status": {"state": "RUNNING"}})
+
+    def _is_about_failed(self, body: bytes) -> bool:
+        """Answer what is asked about a job that failed by order; whether it was."""
+        asked = re.search(r"/(jobs|queries)/([^/?]+)", self.path)
+        if asked and asked[2] in self.proxy.failed:
+            job = self.proxy.failed[asked[2]]
+            if asked[1] == "jobs":
+                self._answer_json(job)
+            else:
+                self._refuse(HTTPStatus.BAD_REQUEST, job["status"]["errorResult"]["reason"])
+            return True
+        is_submission = self.command == "POST" and re.search(r"/jobs(\?|$)", self.path)
+        if is_submission and _job_of(body)["jobReference"]["jobId"] in self.proxy.failed:
+            self._refuse(HTTPStatus.CONFLICT, "duplicate")
+            return True
+        return False
+
+    def _answer_json(self, answer: object, status: int = HTTPStatus.OK) -> None:
+        body = json.dumps(answer).encode()
         self._answer(status, [("Content-Type", "application/json")], body, length=len(body))
+
+    def _refuse(self, status: int, reason: str | None) -> None:
+        errors = [{"reason": reason, "message": "by order"}] if reason else []
+        error = {"code": status, "message": "by order", "errors": errors}
+        self._answer_json({"error": error}, status)
 
     def _drop(self) -> None:
         self.close_connection = True
@@ -171,6 +219,64 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Nothing: the tests say what they saw."""
+
+
+def _job_of(body: bytes) -> dict[str, Any]:
+    """The job that a submission describes: all of it, or the first part of an upload."""
+    text = body.decode(errors="replace")
+    job: dict[str, Any] = json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
+    return job
+
+
+class GrpcProxy(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
+    """Passes calls of the Storage Read API on, and ends them where it was told to.
+
+    `failures`: for a method, the status of the next call and how many messages go before it.
+    """
+
+    def __init__(self, server: str) -> None:
+        options = [("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)]
+        self._channel = grpc.insecure_channel(server, options=options)
+        self._server = grpc.server(ThreadPoolExecutor(8), handlers=(self,), options=options)
+        port = self._server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{port}"
+        self.failures: dict[str, tuple[grpc.StatusCode, int]] = {}
+        self.failed = 0
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait()
+        self._channel.close()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Both methods as bytes: one answer, or a stream of them."""
+        method = handler_call_details.method
+        name = method.rpartition("/")[2]
+
+        def one(request: bytes, context: grpc.ServicerContext) -> bytes:
+            status, _ = self.failures.pop(name, (None, 0))
+            if status:
+                self.failed += 1
+                context.abort(status, "by order")
+            answer: bytes = self._channel.unary_unary(method)(request)
+            return answer
+
+        def many(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+            status, messages = self.failures.pop(name, (None, 0))
+            for number, message in enumerate(self._channel.unary_stream(method)(request)):
+                if status and number == messages:
+                    break
+                yield message
+            if status:
+                self.failed += 1
+                context.abort(status, "by order")
+
+        if name == "ReadRows":
+            return grpc.unary_stream_rpc_method_handler(many)
+        return grpc.unary_unary_rpc_method_handler(one)
 
 
 class TcpProxy:
@@ -190,6 +296,7 @@ class TcpProxy:
         self._thread = threading.Thread(target=self._accept)
         self.received = 0
         self.broken = 0
+        self.broken_ever = 0
         self.break_after: int | None = None
         self.times = 1
         self.is_silent = threading.Event()  # while set, what the server says does not arrive
@@ -249,6 +356,7 @@ class TcpProxy:
             if room is None or len(chunk) <= room or self.broken >= self.times:
                 return chunk, False
             self.broken += 1
+            self.broken_ever += 1
             self.received = 0
             return chunk[: max(room, 0)], True
 

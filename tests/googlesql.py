@@ -1,33 +1,45 @@
-"""Google's own analyzer of GoogleSQL, told what BigQuery knows, and a client that it can follow.
+"""Google's own GoogleSQL, told what BigQuery knows: an analyzer, an evaluator, a listening client.
 
-The analyzer is ZetaSQL as WebAssembly: it knows the grammar, types and functions and resolves every
-name. What BigQuery checks only when a statement runs (quotas, time travel, transactions) it doesn't
-know. A staging table's columns are those of its own CREATE TABLE AS SELECT, as analyzed.
+It is ZetaSQL as WebAssembly. The analyzer knows the grammar, types and functions and resolves every
+name; what BigQuery checks only when a statement runs (quotas, time travel, transactions) it doesn't
+know. A staging table's columns are those of its own CREATE TABLE AS SELECT, as analyzed. The
+evaluator is Google's reference implementation, over tables in memory.
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
+from wasmtime import Config
+from zetasql.core import wasm_client
 from zetasql.core.exceptions import ServerError
-from zetasql.core.wasm_client import WasmClient
 from zetasql.wasi import get_wasm_path
 from zetasql.wasi._pb2.zetasql.local_service.local_service_pb2 import (
     AnalyzeRequest,
     AnalyzeResponse,
+    EvaluateQueryRequest,
+    EvaluateQueryResponse,
 )
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sandbox.emulator import Endpoints
 
 type Type = Any  # ZetaSQL's TypeProto, or a dict of its fields
 type Columns = Mapping[str, Type]
+type Value = Any  # ZetaSQL's ValueProto, or a dict of its fields
+type Row = dict[str, Any]
 
 # What BigQuery documents and a statement of ours may use; the analyzer refuses whatever needs
 # another feature. Google's list for BigQuery is in GoogleCloudPlatform/zetasql-toolkit.
@@ -93,18 +105,65 @@ class ListeningClient(bigquery.Client):
         return super().query(query, *args, **options)
 
     def create_table(self, table: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - likewise
-        """Make a table."""
-        columns = {column.name: _column_type(column) for column in table.schema}
-        self.sent.append(Sent(table=str(table.reference), columns=columns))
+        """Make a table or view."""
+        self.sent.append(_declared(table))
         return super().create_table(table, *args, **options)
+
+    def update_table(self, table: Any, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - likewise
+        """Change a table or view."""
+        self.sent.append(_declared(table))
+        return super().update_table(table, *args, **options)
+
+
+def _declared(table: bigquery.Table) -> Sent:
+    """A view as the statement that makes it, a table with its columns."""
+    name = str(table.reference)
+    if table.view_query:
+        return Sent(sql=f"CREATE OR REPLACE VIEW `{name}` AS\n{table.view_query}")
+    return Sent(table=name, columns={each.name: _column_type(each) for each in table.schema})
+
+
+class _Config(Config):
+    """What ZetaSQL is compiled to, which takes half a minute, is kept beside the packages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        folder = Path(sys.prefix).resolve() / "wasmtime"
+        folder.mkdir(exist_ok=True)
+        settings, written = folder / "cache.toml", folder / f"{os.getpid()}.toml"
+        written.write_text(f"[cache]\ndirectory = '{folder}'\n", "utf-8")
+        written.replace(settings)  # another process may be reading it
+        self.cache = str(settings)
+
+
+class _Wasm(wasm_client.WasmClient):  # type: ignore[misc]  # it has no types
+    """ZetaSQL, whose memory is copied whole and not byte by byte."""
+
+    def write_bytes(self, ptr: int, data: bytes) -> None:
+        """Write into its memory."""
+        ctypes.memmove(self._start + ptr, data, len(data))
+
+    def read_bytes(self, ptr: int, size: int) -> bytes:
+        """Read from its memory."""
+        return ctypes.string_at(self._start + ptr, size)
+
+    @property
+    def _start(self) -> int:
+        return ctypes.addressof(self.memory.data_ptr().contents)
+
+
+@cache
+def _load() -> _Wasm:
+    wasm_client.Config = _Config
+    return _Wasm(get_wasm_path())
 
 
 class Analyzer:
     """Follows what was sent, in order: statements are analyzed, and `tables` grows with them."""
 
     def __init__(self) -> None:
-        """Load ZetaSQL, which compiles for a quarter of a minute."""
-        self._wasm = WasmClient(get_wasm_path())
+        """Load ZetaSQL, once a process."""
+        self._wasm = _load()
         self.tables: dict[str, Columns] = {}
 
     def follow(self, sent: Sent) -> str | None:
@@ -132,6 +191,101 @@ class Analyzer:
             )
             yield response.resolved_statement
             position = response.resume_byte_position
+
+
+class Evaluator:
+    """A database of Google's reference implementation: tables with their rows, and SELECTs."""
+
+    def __init__(self) -> None:
+        """Load ZetaSQL, once a process."""
+        self._wasm = _load()
+        self._columns: dict[str, Columns] = {}
+        self._contents: dict[str, Any] = {}
+
+    def put(self, table: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Make a table of rows: columns by name with their types, text or null in the rows too."""
+        self._columns[table] = {name: _type(type_) for name, type_ in columns.items()}
+        cells = [[_value(row.get(name), type_) for name, type_ in columns.items()] for row in rows]
+        self._contents[table] = {"table_data": {"row": [{"cell": row} for row in cells]}}
+
+    def make(self, table: str, sql: str, **parameters: tuple[str, object]) -> None:
+        """Make a table of a SELECT over the others; a parameter is its type and value."""
+        found = self._evaluate(sql, parameters)
+        self._columns[table] = {each.name: each.type for each in found.prepared.columns}
+        self._contents[table] = found.content
+
+    def select(self, sql: str, **parameters: tuple[str, object]) -> list[Row]:
+        """The rows of a SELECT, in Python's types."""
+        found = self._evaluate(sql, parameters)
+        columns = found.prepared.columns
+        return [
+            {c.name: _python(cell, c.type) for c, cell in zip(columns, row.cell, strict=True)}
+            for row in found.content.table_data.row
+        ]
+
+    def _evaluate(self, sql: str, parameters: Mapping[str, tuple[str, object]]) -> Any:  # noqa: ANN401 - a protobuf message
+        sql = sql.replace("`.`", ".")  # the evaluator's tables have one name alone
+        types = {name: _type(type_) for name, (type_, _) in parameters.items()}
+        options = _options(types)
+        del options["system_variables"]  # a SELECT has none, and they would need values
+        named = {name: columns for name, columns in self._columns.items() if name in sql}
+        request = EvaluateQueryRequest(
+            sql=sql,
+            options=options,
+            simple_catalog={
+                "builtin_function_options": {"language_options": _language()},
+                "table": [_table(name, columns) for name, columns in named.items()],
+            },
+            table_content={name: self._contents[name] for name in named},
+            params=[
+                {"name": name, "value": _value(value, type_)}
+                for name, (type_, value) in parameters.items()
+            ],
+        )
+        return self._wasm.call_grpc_func(
+            "ZetaSqlLocalService_EvaluateQuery", request, EvaluateQueryResponse
+        )
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIELDS = {
+    "BOOL": "bool_value",
+    "FLOAT64": "double_value",
+    "INT64": "int64_value",
+    "JSON": "json_value",
+    "STRING": "string_value",
+}
+
+
+def _value(value: Any, type_: str) -> Value:  # noqa: ANN401 - of any type
+    """A value for ZetaSQL; a time may be ISO text, and is UTC where it doesn't say."""
+    if value is None:
+        return {}
+    if type_ == "DATE":
+        return {"date_value": (value - _EPOCH.date()).days}
+    if type_ == "TIMESTAMP":
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+        at = at if at.tzinfo else at.replace(tzinfo=UTC)
+        seconds, rest = divmod(at - _EPOCH, timedelta(seconds=1))
+        return {"timestamp_value": {"seconds": seconds, "nanos": rest.microseconds * 1000}}
+    return {_FIELDS[type_]: value}
+
+
+def _python(value: Value, type_: Type) -> object:
+    """ZetaSQL's value as BigQuery's client would give it."""
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        of = type_.array_type.element_type
+        return [_python(each, of) for each in value.array_value.element]
+    if kind == "struct_value":
+        parts = zip(type_.struct_type.field, value.struct_value.field, strict=True)
+        return {of.field_name: _python(each, of.field_type) for of, each in parts}
+    if kind == "timestamp_value":
+        at = value.timestamp_value
+        return _EPOCH + timedelta(seconds=at.seconds, microseconds=at.nanos // 1000)
+    if kind == "date_value":
+        return date(1970, 1, 1) + timedelta(days=value.date_value)
+    return getattr(value, kind) if kind else None
 
 
 def type_name(type_: Any) -> str:  # noqa: ANN401 - a protobuf message

@@ -100,6 +100,15 @@ def events(draw: st.DrawFn, *, days: int = 6) -> Row:
 
 
 @st.composite
+def identifications(draw: st.DrawFn) -> Row:
+    """One row of the events table that ties an id to another: rare among `events`."""
+    anonymous_id = draw(st.sampled_from(["anon-1", "anon-2", "naïve 🙂", "Guest", "u2"]))
+    session_id = draw(st.sampled_from(["s-0", "s-1", "t-2", "sé-4", "S-5"]))
+    values = {"$session_id": session_id, "$anon_distinct_id": anonymous_id}
+    return draw(events()) | {"event": "$identify", "properties": json.dumps(values)}
+
+
+@st.composite
 def users(draw: st.DrawFn) -> Row:
     """One row of the users table."""
     created = draw(st.sampled_from([None, -400, -1, 3]))

@@ -110,7 +110,7 @@ def expected_sessions(
     creation time (`documents`): they count nowhere.
     """
     people = Users(users)
-    created = _documents(documents)
+    created = read_documents(documents)
     channels = _channels(posthog_sessions)
     if bad is not None:
         bad["users"] = people.bad
@@ -476,6 +476,11 @@ class Users:
             "days_since_signup": days,
         }
 
+    def signed_up_at(self, user_id: str) -> datetime | None:
+        """Return when the user was created; None where that, or the user, is not known."""
+        created_at = _micros(self.by_id.get(user_id, {}).get("createdAt"))
+        return None if created_at is None else _time(created_at)
+
     def _newest(self, is_meant: Callable[[Row], bool]) -> str | None:
         found = [
             (_nulls_first(_micros(user.get("createdAt"))), user_id)
@@ -505,7 +510,8 @@ class Documents:
         }
 
 
-def _documents(rows: Iterable[Row]) -> Documents:
+def read_documents(rows: Iterable[Row]) -> Documents:
+    """Return the documents that count, and how many do not."""
     rows = list(rows)
     named = [row for row in rows if row.get("document_id")]
     bad = len(rows) - len(named)

@@ -25,6 +25,7 @@ from pipeline.settings import SETTINGS, Setting
 from process_sessions import process_sessions
 from sandbox import cli
 from sessions import metrics, sources
+from sessions.persons import PERSONS
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -36,11 +37,13 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py"), *ROOT.glob("sessions/*.py")]
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
+DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
 
 # What the pages name and the code does not: the example metric, and files of the reader's own.
 EXAMPLES = {"quiz_answers", "key.json"}
 
-MADE = {etl.STATE_TABLE, etl.LEASE_TABLE}  # names that the code puts together
+# Names that the code puts together.
+MADE = {etl.STATE_TABLE, etl.LEASE_TABLE, *(each.name for each in PERSONS.fields)}
 
 type Table = list[list[str]]
 
@@ -267,7 +270,7 @@ def test_every_sandbox_command_is_in_the_table(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("name", PAGES)
 def test_every_name_exists(name: str) -> None:
     """Whatever looks like a name of the code, in backticks, is a word of the code."""
-    words = set(re.findall(r"\$?\w+", text_of(SHIPPED))) | EXAMPLES | MADE
+    words = set(re.findall(r"\$?\w+", text_of([*SHIPPED, *DEPLOYED]))) | EXAMPLES | MADE
     looks_like_code = re.compile(r"\$?\w*(?:_|[a-z][A-Z]|\$)\w*")
     named = {text.removesuffix("()") for text in code(page(name))}
     found = {part for text in named if re.fullmatch(r"[\w.$]+", text) for part in text.split(".")}
@@ -349,7 +352,9 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
     """No absolute path of a person's machine, no address that files were downloaded from."""
     text = page(name)
     assert re.findall(r"(?<![\w.])/(?:root|home|Users|work|tmp|private|opt)\b\S*", text) == []
-    assert re.findall(r"https?://\S+|\S*(?:pypi|pythonhosted|index-url|find-links)\S*", text) == []
+    addresses = re.sub(r"https://(?:run|www)\.googleapis\.com/", "", text)  # Google's own names
+    found = re.findall(r"https?://\S+|\S*(?:pypi|pythonhosted|index-url|find-links)\S*", addresses)
+    assert found == []
     assert f"{ROOT}/" not in text
 
 
@@ -401,8 +406,14 @@ def test_every_sql_example_runs(clients: Clients) -> None:
         warned = world.run().warnings
         examples = [sql for name in PAGES for sql in fenced(page(name), "sql")]
         assert examples
+        datasets = {
+            "posthog_aggregated": world.destination,
+            "posthog_etl": world.datasets.posthog,
+            "firebase_etl_prod": world.datasets.firebase,
+        }
+        named = re.compile(rf"\b({'|'.join(datasets)})\.")
         answers = [
-            world.query(sql.replace("posthog_aggregated", world.destination)) for sql in examples
+            world.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql)) for sql in examples
         ]
     told = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
     assert told == [list(warned)]

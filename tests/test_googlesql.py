@@ -5,25 +5,49 @@ from __future__ import annotations
 import importlib
 import inspect
 import itertools
+import json
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import pyarrow as pa
 import pytest
 
-from sessions import projection, sources
+import inspection
+import readiness
+from main import AGGREGATED
+from pipeline import plan, publish
+from pipeline.ledger import RunsRequest
+from process_persons import daily_activity_sql, identities_sql, persons_sql
+from process_sessions import process_sessions
+from sessions import enrichment, projection, sources
+from sessions.dictionary import NEVER, null_rules
+from sessions.metrics import METRICS, PROPERTIES, Aggregation, Metric
+from sessions.persons import DAILY_ACTIVITY
+from sessions.projection import travelling_columns
+from sessions.pushdown import aggregate_sql, pick_sql
 from sessions.tables import SESSIONS
-from tests.case_files import load_cases
-from tests.googlesql import Analyzer, ListeningClient, Sent, type_name
+from tests import snapshots
+from tests.case_files import Cases, load_cases
+from tests.googlesql import Analyzer, Evaluator, ListeningClient, Sent, type_name
+from tests.oracle import expected_sessions
+from tests.persons_oracle import Derived, daily_key, expected_derived, person_key
+from tests.test_process_sessions import event as event_of
+from tests.test_process_sessions import frame
+from tests.test_queries import QUESTIONS
 from tests.test_requests_on_data import MIDNIGHT, event
 from tests.test_source_shapes import OTHER_SHAPES
-from tests.world import World
+from tests.world import BOOKKEEPING, Row, World, derived_differences, differences
+from warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from types import FunctionType
+
+    import pandas as pd
 
     from sandbox.emulator import Endpoints
     from sandbox.tables import TableName
@@ -45,6 +69,7 @@ class Heard:
 
     sent: list[Sent]
     called: set[str]
+    destination: str
 
 
 def sql_functions() -> dict[str, FunctionType]:
@@ -79,58 +104,99 @@ def listening_to(functions: dict[str, FunctionType]) -> Iterator[set[str]]:
         sys.monitoring.free_tool_id(_TOOL)
 
 
+# A user who signs in, a visitor who becomes one, also over midnight, and somebody two days later.
+EVENTS = [
+    event("signs in", MIDNIGHT, distinct_id="device"),
+    event(
+        "signs in",
+        MIDNIGHT + timedelta(seconds=9),
+        event="$identify",
+        distinct_id="user",
+        properties=json.dumps({"$session_id": "signs in", "$anon_distinct_id": "device"}),
+    ),
+    event("visits", MIDNIGHT + timedelta(hours=1), distinct_id="visitor"),
+    event("comes again", MIDNIGHT + timedelta(hours=23, minutes=59), distinct_id="visitor"),
+    event("comes again", MIDNIGHT + timedelta(hours=24, minutes=1), distinct_id="visitor"),
+    event("is alone", MIDNIGHT + timedelta(days=2), distinct_id="somebody"),
+]
+
+# `properties` as STRING, partitioned as PostHog's export is.
+AS_TEXT = """CREATE TABLE {n} PARTITION BY DATE(`timestamp`) AS SELECT * EXCEPT (properties),
+TO_JSON_STRING(properties) AS properties FROM {t}"""
+
+
 @pytest.fixture(scope="module")
-def heard(endpoints: Endpoints, clients: Clients) -> Heard:
-    """Runs of every kind, on both types of properties and on every other shape of the sources."""
+def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
+    """Runs of every kind, on both types of properties and on every other shape of the sources.
+
+    Those that only read in another way are dry.
+    """
     client = ListeningClient(endpoints)
     listening = replace(clients, bigquery=client)
-    with listening_to(sql_functions()) as called:
-        with filled(World(clients=listening)) as world:
-            run_in_every_way(world)
-        with filled(World(clients=listening, properties="json", settings=EXCLUSIONS)) as world:
-            world.run(dry_run=True)
+    world = World(clients=listening, properties="json", settings=EXCLUSIONS)
+    with world, listening_to(sql_functions()) as called:
+        world.arrive("posthog_events", EVENTS)
+        world.arrive("firebase_users", [{"user_id": "user", "createdAt": MIDNIGHT.isoformat()}])
+        document = {"document_id": "d", "user_id": "user", "createdAt": MIDNIGHT.isoformat()}
+        world.arrive("firebase_events", [document])
+        world.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
+        world.run(limit=3, dry_run=True)
+        reshape(world, "posthog_events", AS_TEXT)
+        world.settings = {}
+        run_in_every_way(world)
         for shapes in shapes_at_once():
-            with filled(World(clients=listening)) as world:
-                for table, statement in shapes:
-                    world.replace(table, statement)
-                world.run(dry_run=True)
-    listening.bigquery.close()
-    return Heard(client.sent, called)
-
-
-@contextmanager
-def filled(world: World) -> Iterator[World]:
-    """The world with all cases in it."""
-    cases = load_cases(ROOT / "tests" / "cases")
-    with world:
-        world.arrive("posthog_events", cases.events)
-        world.arrive("firebase_users", cases.users)
-        world.arrive("firebase_events", cases.documents)
-        world.arrive("posthog_sessions", cases.posthog_sessions)
-        yield world
+            for table, statement in shapes:
+                reshape(world, table, statement)
+            world.run(full_load=True, dry_run=True)
+    yield Heard(client.sent, called, world.destination)
+    client.close()  # type: ignore[no-untyped-call]
 
 
 def run_in_every_way(world: World) -> None:
-    """A limit, dates, a full load, and an incremental one with changed users."""
-    world.run(limit=3)
-    world.run(start_date=MIDNIGHT.date())
-    assert world.run().kind == "full_load"
-    late = event("late", MIDNIGHT)
-    ids = sorted({row["distinct_id"] for row in world.arrived["posthog_events"]} - {None})
-    world.arrive("posthog_events", [late])
-    world.arrive("firebase_users", [{"user_id": each} for each in ids])
+    """Dates, a full load, and an incremental one with changed users; by both engines."""
+    world.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), engine="bigquery")
+    assert world.run(engine="bigquery").kind == "full_load"
+    world.arrive("posthog_events", [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))])
+    world.arrive("firebase_users", [{"user_id": "visitor"}])
     report = world.run()
     assert report.kind == "incremental"
-    assert report.sessions["concerned"] > 0
+    assert report.sessions["concerned"] == 2
+    assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
+    ask_without_a_run(world, report.run_id)
+
+
+def ask_without_a_run(world: World, run_id: str) -> None:
+    """All that can be told without a run."""
+    settings, now = world.make_settings(), datetime.now(UTC)
+    warehouse = Warehouse(clients=world.clients, settings=settings, run_id="no_run")
+    assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 3
+    assert inspection.read_run(warehouse, run_id) is not None
+    assert inspection.read_jobs(warehouse, now)
+    assert inspection.check_load(warehouse, now)
+    probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
+    assert [probe.problem for probe in probes if probe.problem] == []
 
 
 def shapes_at_once() -> Iterable[list[tuple[TableName, str]]]:
-    """The other shapes, in as few worlds as hold them: one for each table at a time."""
+    """The other shapes, in as few runs as hold them: one for each table at a time."""
     by_table: dict[TableName, list[tuple[TableName, str]]] = {}
     for table, statement in OTHER_SHAPES.values():
         by_table.setdefault(table, []).append((table, statement))
     for shapes in itertools.zip_longest(*by_table.values()):
         yield [shape for shape in shapes if shape]
+
+
+def reshape(world: World, table: TableName, statement: str) -> None:
+    """Put a table of another shape in a source's place, made of the first that stood there."""
+    client = world.clients.bigquery
+    name = world.datasets.table_id(client, table)
+    dataset, _, short = name.rpartition(".")
+    kept = f"{dataset}.kept_{short}"
+    if kept in {str(each.reference) for each in client.list_tables(dataset)}:
+        client.delete_table(name)
+        world.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
+    else:
+        world.replace(table, statement)
 
 
 @pytest.fixture(scope="module")
@@ -158,21 +224,32 @@ def test_every_function_that_writes_sql_was_heard(heard: Heard) -> None:
 
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize(
-    ("staging", "declared"),
+    ("table", "declared"),
     [
-        ("projected", dict(projection.PROJECTED_COLUMNS)),
-        ("staged", {column.name: column.type for column in SESSIONS.fields}),
+        ("_projected", dict(projection.PROJECTED_COLUMNS)),
+        ("_aggregated", {each.name: each.type for each in AGGREGATED.fields}),
+        ("_staged", {each.name: each.type for each in SESSIONS.fields}),
+        (".daily_activity", {each.name: each.type for each in DAILY_ACTIVITY.fields}),
     ],
-    ids=["projected", "staged"],
+    ids=["projected", "aggregated", "staged", "daily_activity"],
 )
-def test_staging_tables_have_the_declared_columns(
-    analyzer: Analyzer, staging: str, declared: dict[str, str]
+def test_tables_made_by_a_select_have_the_declared_columns(
+    analyzer: Analyzer, table: str, declared: dict[str, str]
 ) -> None:
     """In BigQuery's eyes, too, so that rows go from table to table without a silent coercion."""
-    tables = [columns for name, columns in analyzer.tables.items() if name.endswith(f"_{staging}")]
+    tables = [columns for name, columns in analyzer.tables.items() if name.endswith(table)]
     assert tables
     for columns in tables:
         assert {name: type_name(type_) for name, type_ in columns.items()} == declared
+
+
+@pytest.mark.usefixtures("refused")
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_bigquery_would_take_the_question(heard: Heard, analyzer: Analyzer, question: str) -> None:
+    """Each statement of docs/queries.md, on the tables and the view that a run has made."""
+    tables = f"local.{heard.destination}."
+    sql = QUESTIONS[question].replace("posthog_aggregated.", tables)
+    assert analyzer.follow(Sent(sql=sql)) is None
 
 
 # The type of a column as BigQuery's metadata name it, and as it is declared.
@@ -247,3 +324,199 @@ def test_the_analyzer_refuses_what_bigquery_refuses(
     number = {"n": {"type_kind": "TYPE_INT64"}}
     refused = analyzer.follow(Sent(sql=statement.format(t="`p`.`d`.`t`"), parameters=number))
     assert error in (refused or "nothing is refused")
+
+
+# The same statements, executed by Google's reference implementation: no emulator, no DuckDB.
+
+NOW = datetime(2026, 9, 25, 12, tzinfo=UTC)  # while some are new, and some are ahead
+RUN: dict[str, tuple[str, object]] = {
+    "now": ("TIMESTAMP", NOW),
+    "today": ("DATE", NOW.date()),
+    "run_id": ("STRING", "run"),
+    "metrics_version": ("STRING", "version"),
+}
+FULL_LOAD = plan.Plan(kind="full_load", reason=None, days=(), counts={})
+
+
+@pytest.fixture(scope="module")
+def cases() -> Cases:
+    """Every case folder, and a day on which a user only creates."""
+    found = load_cases(ROOT / "tests" / "cases")
+    alone = {"document_id": "alone", "user_id": "chk-u", "createdAt": "2026-10-20T12:00:00Z"}
+    return replace(found, documents=[*found.documents, alone])
+
+
+@pytest.fixture(scope="module")
+def google(cases: Cases) -> Evaluator:
+    """Every step of a full load of all cases, as a run takes them, executed by ZetaSQL."""
+    found = Evaluator()
+    arrived = {
+        "posthog_etl.events": cases.events,
+        "posthog_etl.sessions": cases.posthog_sessions,
+        "firebase_etl_prod.users": cases.users,
+        "firebase_etl_prod.events": cases.documents,
+    }
+    for table, each in arrived.items():
+        found.put(f"my-project.{table}", snapshots.COLUMNS[table], each)
+    tables = snapshots.source_tables(is_table=False)  # the evaluator has no past to travel to
+    s = snapshots.STAGING
+    found.make(s.user_keys, enrichment.user_keys_sql(tables.users))
+    found.make(s.documents, enrichment.documents_sql(tables.documents))
+    found.make(s.channels, enrichment.channels_sql(tables.posthog_sessions))
+    found.make(s.projected, projection.project_sql(tables.events, "TRUE"))
+    stored = {"sessions": "sessions", "quarantined": "quarantined_sessions"}
+    found.make(s.touched, plan.touched_sql(FULL_LOAD, projected=s.projected, **stored))
+    planned = plan.planned_sql(projected=s.projected, touched=s.touched, batches=1)
+    found.make(s.planned, planned)
+    found.make(s.batches, projection.batches_sql(projected=s.projected, planned=s.planned))
+    found.make(s.aggregated, aggregate_sql(s.batches))
+    rows = {"aggregated": s.aggregated, "planned": s.planned}
+    found.make(s.staged, enrichment.new_rows_sql(**rows, **snapshots.SMALL), **RUN)
+    found.make("sessions", f"SELECT * FROM {s.staged}")
+    found.make(s.concerned, enrichment.nobody_concerned_sql(sessions="sessions"))
+    keys = {"sessions": "sessions", "user_keys": s.user_keys}
+    found.make("identities", identities_sql(**keys), **RUN)
+    persons = persons_sql(**keys, identities="identities", documents=s.documents, churn_days=14)
+    found.make("persons", persons, **RUN)
+    found.make("daily_activity", daily_activity_sql(**snapshots.DERIVED))
+    return found
+
+
+def by_id(rows: list[Row]) -> dict[str, Row]:
+    """Rows of `sessions`, by id, bookkeeping left out."""
+    return {
+        row["session_id"]: {name: row[name] for name in row if name not in BOOKKEEPING}
+        for row in rows
+    }
+
+
+def test_google_evaluates_a_full_load_to_the_oracles_sessions(
+    google: Evaluator, cases: Cases
+) -> None:
+    """From raw rows with malformed JSON to the last derived column, cell by cell, in all cases."""
+    rows = google.select("SELECT * FROM sessions")
+    expected = expected_sessions(cases.events, cases.users, cases.documents, cases.posthog_sessions)
+    assert len(rows) == len(expected) > 150
+    assert differences(by_id(rows), expected) == []
+
+
+def as_rows(frame: pd.DataFrame) -> dict[str, Row]:
+    """A frame's rows by the session's number, as the client would give them."""
+    rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
+    return {str(row["session_no"]): row for row in rows}
+
+
+def compared(google: Evaluator, batches: str, metrics: Sequence[Metric]) -> tuple[int, list[str]]:
+    """How many sessions Google makes of the batches, and each cell that pandas makes another."""
+    sql = aggregate_sql(batches, metrics).replace("s.batch, s.session_no", "s.session_no")
+    rows = {str(row["session_no"]): row for row in google.select(sql)}
+    columns = ", ".join(travelling_columns())
+    events = google.select(f"SELECT {columns} FROM {batches}")
+    return len(rows), differences(rows, as_rows(process_sessions(frame(events), metrics)))
+
+
+def test_google_and_pandas_aggregate_all_cases_alike(google: Evaluator) -> None:
+    """The statement of the BigQuery engine, over the very rows that the other engine downloads."""
+    count, found = compared(google, snapshots.STAGING.batches, METRICS)
+    assert count > 150
+    assert found == []
+
+
+# What no case has: values that are empty, at the ends of their type, or of another script; a list
+# whose order by bytes is not the one by letters; views without any value; starts after finishes.
+ODD = [
+    event_of(0, 1, "", distinct_id="", screen_name=""),
+    event_of(0, 2, "\u00e9", distinct_id="b", touch_y=-0.0, touch_reach=0.0),
+    event_of(0, 3, "Z", distinct_id="\U0001f600", touch_y=1e308),
+    event_of(0, 4, "a", distinct_id="b", screen_name="\u0130"),
+    event_of(1, 1, "finish_quiz", screen_name="only here"),
+    event_of(1, 2, "start_quiz"),
+    event_of(1, 3, "$pageview"),
+    event_of(2, 1, "Enable\u017fContact\u212a"),
+    event_of(2, 2, "ENABLE CONTACTS", lib="'quoted\\'"),
+    event_of(3, 1, "start_quiz"),
+    event_of(3, 2, "start_quiz"),
+    event_of(3, 3, "finish_quiz"),
+    event_of(3, 4, "$identify", anonymous_id="b", distinct_id="a"),
+    event_of(3, 5, "$identify", anonymous_id="a", distinct_id="b"),
+    event_of(3, 6, "$identify", anonymous_id="b", distinct_id="a"),
+    event_of(3, 7, "$identify", anonymous_id="c"),
+]
+UNUSED = [
+    Metric(name=name, aggregation=kind, type="FLOAT64", value="touch_y", description="")
+    for name, kind in (("total", Aggregation.SUM), ("least", Aggregation.MIN))
+]
+
+
+def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None:
+    """Also by the aggregations that no declared metric uses."""
+    types = dict.fromkeys(travelling_columns(), "STRING") | {
+        **dict.fromkeys(("batch", "session_no", "event_no"), "INT64"),
+        **{item.name: "FLOAT64" for item in PROPERTIES if item.kind != "text"},
+        "event_at": "TIMESTAMP",
+    }
+    rows = [
+        row | {"batch": 0, "event_at": datetime.fromtimestamp(row["event_at"] / 1e6, UTC)}
+        for row in ODD
+    ]
+    google.put("odd", types, rows)
+    assert compared(google, "odd", [*METRICS, *UNUSED]) == (4, [])
+
+
+@pytest.mark.parametrize("best", ["MIN", "MAX"])
+@pytest.mark.parametrize("known", ["b", None])
+def test_a_value_is_picked_of_known_rows_alone(
+    google: Evaluator, best: Literal["MIN", "MAX"], known: str | None
+) -> None:
+    """Neither of those that don't count nor of those without a value; null where there is none."""
+    google.put(
+        "uses",
+        {"value": "STRING", "place": "INT64", "counts": "BOOL"},
+        [
+            {"value": value, "place": place, "counts": counts}
+            for place, (value, counts) in enumerate(
+                [("a", False), (None, True), (known, True), (None, True), ("c", False)]
+            )
+        ],
+    )
+    picked = pick_sql("value", best, by="place", among=["counts"])
+    assert google.select(f"SELECT {picked} AS picked FROM uses") == [{"picked": known}]
+
+
+def test_the_audit_of_what_google_made_holds(google: Evaluator) -> None:
+    """Everything counted once more, by Google: no rule is broken."""
+    (row,) = google.select(publish.audit_sql(snapshots.STAGING))
+    figures = publish.AuditFigures(**row)
+    assert figures.quarantined > 0
+    assert figures.duplicate_rows > 0
+    publish.check_audit(figures, FULL_LOAD, {}, [])
+
+
+def test_google_derives_the_oracles_persons(google: Evaluator, cases: Cases) -> None:
+    """Identities, persons and daily activity, from the sessions that Google has made."""
+    found = Derived(
+        identities={
+            row["anonymous_id"]: row["user_id"] for row in google.select("SELECT * FROM identities")
+        },
+        persons={
+            person_key(row): row
+            for row in google.select("SELECT * EXCEPT (_loaded_at, _run_id) FROM persons")
+        },
+        daily_activity={
+            daily_key(row): row for row in google.select("SELECT * FROM daily_activity")
+        },
+    )
+    sessions = by_id(google.select("SELECT * FROM sessions"))
+    expected = expected_derived(sessions, cases.users, cases.documents, today=NOW.date())
+    assert expected.identities
+    assert derived_differences(found, expected) == []
+
+
+def test_columns_are_null_where_the_dictionary_says(google: Evaluator) -> None:
+    """In all cases: never where it says never, and somewhere where it says when."""
+    for table in ("sessions", "persons", "daily_activity", "identities"):
+        rows = google.select(f"SELECT * FROM {table}")
+        found = {name for row in rows for name, value in row.items() if value is None}
+        told = null_rules(table)
+        assert {name for name in found if told[name].startswith(NEVER)} == set(), table
+        assert {name for name, rule in told.items() if not rule.startswith(NEVER)} == found, table

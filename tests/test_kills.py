@@ -1,6 +1,6 @@
 """Promise 3: a run killed anywhere leaves the old table or the new one, and the next makes it good.
 
-SOAK_KILLS: how many kills at random moments, instead of three. SOAK_SEED: other moments.
+SOAK_KILLS: how many kills at random moments, instead of one. SOAK_SEED: other moments.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ from warehouse import local_clients
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.conftest import Count
+
 ROOT = Path(__file__).parent.parent
 IS_SOAK = "SOAK_KILLS" in os.environ
-KILLS = int(os.environ.get("SOAK_KILLS", "3"))
+KILLS = int(os.environ.get("SOAK_KILLS", "1"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 # Only killed runs have a lease this short; those that make them good wait for it to expire.
 KILLED_LEASE_SECONDS = 2
@@ -148,6 +150,13 @@ def wait_for_step(log: IO[str], step: str) -> None:
     pytest.fail(f"the run ended before {step}: {''.join(lines)}")
 
 
+def kill(process: subprocess.Popen[str]) -> int:
+    """SIGKILL; 1 if there was somebody to kill."""
+    is_alive = process.poll() is None
+    process.kill()
+    return int(is_alive)
+
+
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """A day of sessions in a sandbox of its own, run once."""
@@ -161,22 +170,24 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(victim: Victim, step: str) -> None:
+def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
+    victim: Victim, step: str, count: Count
+) -> None:
     """Readers see the old table or the new one, its state with it, and the next run mends all.
 
-    In CI every other killed run is followed by another one that is killed a step later.
+    In CI most killed runs are followed by another one that is killed a step later.
     """
     victim.arrive()
     before = victim.published()
     with victim.running() as (process, log):
         wait_for_step(log, step)
-        process.kill()
+        count("kills survived", kill(process))
     victim.check_old_or_new(before)
-    if IS_SOAK or step in STEPS[::2]:
+    if IS_SOAK or step in STEPS[::4]:  # lease, plan and publish
         victim.check_made_good()
 
 
-def test_a_run_killed_right_after_its_commit_has_published(victim: Victim) -> None:
+def test_a_run_killed_right_after_its_commit_has_published(victim: Victim, count: Count) -> None:
     """Killed before it could even log that it committed, it leaves the whole new table."""
     victim.arrive()
     before = victim.published()
@@ -185,7 +196,7 @@ def test_a_run_killed_right_after_its_commit_has_published(victim: Victim) -> No
         end = time.monotonic() + 60
         while victim.state_run_id() == before.state_run_id:
             assert time.monotonic() < end, "nothing was published"
-        process.kill()
+        count("kills survived", kill(process))
     assert differences(victim.world.sessions(), victim.world.expected()) == []
     victim.check_old_or_new(before)
     victim.check_made_good()
@@ -193,7 +204,7 @@ def test_a_run_killed_right_after_its_commit_has_published(victim: Victim) -> No
 
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
-    victim: Victim, number: int
+    victim: Victim, number: int, count: Count
 ) -> None:
     """The same at any moment, also within a step, and also when the next run is killed as well."""
     chance = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
@@ -204,6 +215,6 @@ def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
             wait_for_step(log, STEPS[0])
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=chance.uniform(0, victim.seconds))
-            process.kill()
+            count("kills survived", kill(process))
         victim.check_old_or_new(before)
     victim.check_made_good()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import http.client
 import json
 import os
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +20,22 @@ import pytest
 
 import etl_functions as etl
 import main
+import warehouse as warehouse_module
 from pipeline.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
 from pipeline.runs import RunRequest
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from supervision import take_lease
+from tests.fault_proxy import Fault, HttpProxy
 from tests.test_app import serving
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World, differences
-from warehouse import Clients, Warehouse
+from warehouse import Clients, Warehouse, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from sandbox.emulator import Endpoints
 
 ROOT = Path(__file__).parent.parent
 
@@ -130,21 +137,53 @@ def test_a_zombie_publishes_nothing(world: World) -> None:
     """A run whose lease was taken over while it slept stops before it publishes."""
     before = world.sessions()
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
-    with pytest.raises(LeaseLostError, match="nothing was published"):
+    with pytest.raises(LeaseLostError, match="took the lease over"):
         run_watched(world, At("publish", lambda: world.query(steal)))
     assert world.sessions() == before
     rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert [row["status"] for row in rows] == ["lease_lost"]
 
 
-def test_the_fence_alone_holds_back_a_zombie(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even one that believes to the end that the lease is its own commits nothing."""
-    before = world.sessions()
-    steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
-    monkeypatch.setattr(etl, "renew_lease", lambda *_: True)
-    with pytest.raises(LeaseLostError, match="nothing was published"):
-        run_watched(world, At("publish", lambda: world.query(steal)))
-    assert world.sessions() == before
+@pytest.mark.parametrize("full_load", [False, True], ids=["incremental", "full load"])
+def test_the_fence_alone_holds_back_a_zombie(
+    world: World,
+    endpoints: Endpoints,
+    full_load: bool,  # noqa: FBT001 - a parameter of the test
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two transactions race, one of a run that believes its lease its own: only the other commits.
+
+    The first run has renewed its lease and sends its transaction, which hangs on its way until the
+    second run has taken the lease over, and both arrive together.
+    """
+    monkeypatch.setattr(warehouse_module, "HTTP_SECONDS", 300.0)  # it is not sent again meanwhile
+    transaction = Fault(
+        kind="hang", method="POST", path=r"/jobs(\?|$)", body="BEGIN TRANSACTION", seconds=300.0
+    )
+    with ExitStack() as stack:
+        proxy = stack.enter_context(HttpProxy(endpoints.rest))
+        stack.enter_context(proxy.faulty(transaction))
+        clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
+        stack.callback(clients.close)
+        world.settings |= {"lease_seconds": 2, "lease_wait_seconds": 60}
+        request = RunRequest(full_load=full_load)
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        zombie = pool.submit(main.main, request, world.make_settings(), clients)
+        while not transaction.hits and not zombie.done():
+            time.sleep(0.05)
+        world.arrive("posthog_events", day_of_sessions(1, 4))  # what the zombie has not seen
+        report = main.main(
+            request,
+            world.make_settings(),
+            world.clients,
+            progress=At("publish", proxy.released.set),
+        )
+        with pytest.raises(LeaseLostError, match="took the lease over"):
+            zombie.result()
+    assert report.status == "succeeded"
+    assert differences(world.sessions(), world.expected()) == []
+    rows = world.query("SELECT run_id FROM {d}.etl_state_sessions")
+    assert [row["run_id"] for row in rows] == [report.run_id]
 
 
 def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:

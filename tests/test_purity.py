@@ -20,19 +20,36 @@ ROOT = Path(__file__).parent.parent
 
 # What each module or package may import of ours.
 MAY_IMPORT = {
-    "app": {"main", "reporting", "pipeline"},
+    "app": {
+        "main",
+        "callers",
+        "readiness",
+        "inspection",
+        "connection",
+        "reporting",
+        "pipeline",
+    },
+    "callers": {"pipeline"},
+    "readiness": {"etl_functions", "warehouse", "pipeline", "sessions"},
+    "inspection": {"etl_functions", "warehouse", "pipeline", "sessions"},
+    "connection": {
+        "warehouse",
+        "credentials",
+        "pipeline",
+        "sandbox",  # for --local, and there alone
+    },
     "main": {
         "extraction",
         "running",
         "supervision",
         "etl_functions",
+        "inspection",
+        "connection",
         "warehouse",
-        "credentials",
         "process_sessions",
         "reporting",
         "pipeline",
         "sessions",
-        "sandbox",  # for --local, and there alone
     },
     "extraction": {"running", "etl_functions", "warehouse", "pipeline", "sessions"},
     "running": {"supervision", "etl_functions", "warehouse", "reporting", "pipeline", "sessions"},

@@ -179,7 +179,7 @@ def test_a_report_as_json() -> None:
         read_days=3,
         counts={"total": 10, "aggregated": 10},
         sessions={"staged": 2},
-        steps=(StepReport(name="extract", seconds=1.5, rows=10, bytes=2048),),
+        steps=(StepReport(name="aggregate", seconds=1.5, bytes=2048, parts={"download": 1.0}),),
         newest_event_at=datetime(2026, 1, 1, 1, tzinfo=UTC),
         warnings=("old",),
         metrics_version="abc",

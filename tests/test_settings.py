@@ -30,7 +30,7 @@ def test_defaults() -> None:
         credentials_path=None,
         location="US",
         engine="pandas",
-        max_batch_events=2_000_000,
+        max_batch_events=1_000_000,
         churn_days=14,
         max_bytes_billed=None,
         usd_per_tib=6.25,

@@ -11,7 +11,7 @@ import main
 from pipeline.runs import RunRequest
 from pipeline.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
-from tests import oracle
+from tests import oracle, persons_oracle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,6 +116,32 @@ class World:
             del row[name]
         return by_id
 
+    def derived(self) -> persons_oracle.Derived:
+        """What follows from the sessions, as it is published, bookkeeping left out."""
+        identities = self.query("SELECT anonymous_id, user_id FROM {d}.identities")
+        persons = self.query("SELECT * EXCEPT (_loaded_at, _run_id) FROM {d}.persons")
+        days = self.query("SELECT * FROM {d}.daily_activity")
+        found = persons_oracle.Derived(
+            identities={row["anonymous_id"]: row["user_id"] for row in identities},
+            persons={persons_oracle.person_key(row): row for row in persons},
+            daily_activity={persons_oracle.daily_key(row): row for row in days},
+        )
+        rows = len(found.identities) + len(found.persons) + len(found.daily_activity)
+        assert rows == len(identities) + len(persons) + len(days), "a row stands twice"
+        return found
+
+    def expected_derived(
+        self, report: RunReport, sessions: dict[str, Row]
+    ) -> persons_oracle.Derived:
+        """What the oracle says follows from these sessions, as of this run."""
+        return persons_oracle.expected_derived(
+            sessions,
+            self.arrived.get("firebase_users", []),
+            self.arrived.get("firebase_events", []),
+            today=report.started_at.date(),
+            churn_days=self.make_settings().churn_days,
+        )
+
     def expected(self) -> dict[str, Row]:
         """What the oracle makes of everything that has arrived."""
         return oracle.expected_sessions(
@@ -134,6 +160,24 @@ def differences(actual: dict[str, Row], expected: dict[str, Row]) -> list[str]:
         for name, value in expected[key].items():
             if not same(actual[key][name], value):
                 found.append(f"{key}.{name}: {actual[key][name]!r} instead of {value!r}")
+    return found
+
+
+def derived_differences(
+    actual: persons_oracle.Derived, expected: persons_oracle.Derived
+) -> list[str]:
+    """Every cell of the three tables that differs, columns that only one has among them."""
+    found = []
+    if actual.identities != expected.identities:
+        found.append(f"identities: {actual.identities} instead of {expected.identities}")
+    for table in ("persons", "daily_activity"):
+        rows, wanted = getattr(actual, table), getattr(expected, table)
+        names = {name for row in rows.values() for name in row}
+        wanted_names = {name for row in wanted.values() for name in row}
+        if rows and wanted and names != wanted_names:
+            found.append(f"{table}: columns {sorted(names ^ wanted_names)}")
+        else:
+            found += [f"{table} {each}" for each in differences(rows, wanted)]
     return found
 
 

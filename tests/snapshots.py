@@ -1,0 +1,235 @@
+"""Every statement that the product sends, as files that a reviewer reads: `make snapshots`.
+
+The tables of a run stand under their short names, since full ones carry the run's id.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import etl_functions as etl
+from extraction import SourceTables
+from pipeline import checks, lease, ledger, plan, publish
+from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
+from sessions import enrichment, projection, pushdown, sources
+from sessions.dictionary import dictionary_text
+from sessions.persons import IDENTITIES, PERSONS
+from sessions.tables import TableId
+
+ROOT = Path(__file__).parent.parent
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+DICTIONARY = ROOT / "docs" / "data-dictionary.md"
+
+DAYS = (dt.date(2026, 10, 4), dt.date(2026, 10, 5), dt.date(2026, 10, 9))
+STAGING = publish.StagingTables(
+    **{name: f"staging_{name}" for name in publish.StagingTables.__dataclass_fields__}
+)
+SMALL = {name: getattr(STAGING, name) for name in ("user_keys", "documents", "channels")}
+DERIVED = {"sessions": "sessions", "identities": "identities", "persons": "persons"}
+DESTINATION = publish.DestinationTables(
+    sessions="sessions",
+    quarantined="quarantined_sessions",
+    state=etl.STATE_TABLE,
+    lease=etl.LEASE_TABLE,
+)
+
+# The source tables as PostHog and Firebase export them.
+COLUMNS = {
+    "posthog_etl.events": {
+        "uuid": "STRING",
+        "event": "STRING",
+        "properties": "STRING",
+        "distinct_id": "STRING",
+        "timestamp": "TIMESTAMP",
+        "bq_ingested_timestamp": "TIMESTAMP",
+    },
+    "posthog_etl.sessions": {
+        "session_id": "STRING",
+        "end_timestamp": "TIMESTAMP",
+        "channel_type": "STRING",
+    },
+    "firebase_etl_prod.users": {
+        "user_id": "STRING",
+        "phoneNumber": "STRING",
+        "email": "STRING",
+        "createdAt": "TIMESTAMP",
+        "etl_loaded_at": "TIMESTAMP",
+    },
+    "firebase_etl_prod.events": {
+        "document_id": "STRING",
+        "user_id": "STRING",
+        "createdAt": "TIMESTAMP",
+        "type": "STRING",
+        "etl_loaded_at": "TIMESTAMP",
+    },
+}
+
+
+def source(
+    name: str,
+    logical: tuple[sources.LogicalColumn, ...],
+    **shape: Any,  # noqa: ANN401 - of TableShape
+) -> sources.Source:
+    """A source table as we read it."""
+    dataset, _, table = name.partition(".")
+    return sources.resolve(
+        sources.TableShape(
+            table=TableId(project="my-project", dataset=dataset, name=table),
+            **{"columns": COLUMNS[name], **shape},
+        ),
+        logical,
+    )
+
+
+def events(properties: str = "STRING", **shape: Any) -> sources.Source:  # noqa: ANN401 - likewise
+    """The events, with `properties` of that type."""
+    columns = COLUMNS["posthog_etl.events"] | {"properties": properties}
+    name = "posthog_etl.events"
+    return source(name, sources.EVENTS, columns=columns, day_partitioned_by="timestamp", **shape)
+
+
+def source_tables(**shape: Any) -> SourceTables:  # noqa: ANN401 - likewise
+    """All of them."""
+    return SourceTables(
+        events=events(**shape),
+        posthog_sessions=source("posthog_etl.sessions", sources.POSTHOG_SESSIONS, **shape),
+        users=source("firebase_etl_prod.users", sources.USERS, **shape),
+        documents=source("firebase_etl_prod.events", sources.DOCUMENTS, **shape),
+    )
+
+
+def a_plan(kind: plan.Kind) -> plan.Plan:
+    """A plan of that kind over DAYS."""
+    return plan.Plan(kind=kind, reason=None, days=DAYS, counts={}, limit=100)
+
+
+def statements() -> dict[str, str]:
+    """Each statement by the name of its file, in the order of a run."""
+    return {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
+
+
+def _lease() -> dict[str, str]:
+    table = etl.LEASE_TABLE
+    return {
+        "lease_create": lease.create_lease_sql(table, etl.JOB),
+        "lease_take": lease.take_lease_sql(table),
+        "lease_renew": lease.renew_lease_sql(table),
+        "lease_release": lease.release_lease_sql(table),
+        "lease_read": lease.read_lease_sql(table),
+    }
+
+
+def _extract() -> dict[str, str]:
+    days = plan.ranges_sql(events(), DAYS)
+    exclusions = projection.exclusion_sql(distinct_ids=True, libs=True, emulators=True, bots=True)
+    tables = source_tables()
+    view = source("posthog_etl.events", sources.EVENTS, is_table=False)
+    return {
+        "day_counts": plan.day_counts_sql(tables.events),
+        "day_counts_of_a_view": plan.day_counts_sql(view),
+        "project_string": projection.project_sql(tables.events, days),
+        "project_json": projection.project_sql(
+            events("JSON"), days, exclusions=exclusions, sessions=STAGING.touched
+        ),
+        "user_keys": enrichment.user_keys_sql(tables.users),
+        "documents": enrichment.documents_sql(tables.documents),
+        "channels": enrichment.channels_sql(tables.posthog_sessions),
+    }
+
+
+def _planned() -> dict[str, str]:
+    projected, touched = STAGING.projected, STAGING.touched
+    kinds: tuple[plan.Kind, ...] = ("full_load", "incremental", "dates")
+    known = "quarantined_sessions"
+    return {
+        **{
+            f"touched_{kind}": plan.touched_sql(
+                a_plan(kind), projected=projected, sessions="sessions", quarantined=known
+            )
+            for kind in kinds
+        },
+        "found": plan.found_sql(projected=projected, quarantined=known),
+        "latest": plan.latest_sql(projected=projected, found="staging_found", limit=100),
+        "other_days": plan.other_days_sql(touched=touched, sessions="sessions"),
+        "accounts": plan.accounts_sql(
+            projected=projected, touched=touched, quarantined=known, rest="unchanged"
+        ),
+        "planned": plan.planned_sql(projected=projected, touched=touched, batches=8),
+        "batches": projection.batches_sql(projected=projected, planned=STAGING.planned),
+    }
+
+
+def _aggregated() -> dict[str, str]:
+    return {
+        "aggregate": pushdown.aggregate_sql(STAGING.batches),
+        "new_rows": enrichment.new_rows_sql(
+            aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
+        ),
+        "concerned": enrichment.concerned_sql(
+            sessions="sessions", touched=STAGING.touched, **SMALL
+        ),
+        "nobody_concerned": enrichment.nobody_concerned_sql(sessions="sessions"),
+        "concerned_rows": enrichment.concerned_rows_sql(
+            sessions="sessions",
+            concerned=STAGING.concerned,
+            dates=plan.dates_sql("s.session_date", DAYS),
+        ),
+        "audit": publish.audit_sql(STAGING),
+    }
+
+
+def _published() -> dict[str, str]:
+    keys = {"user_keys": STAGING.user_keys, "sessions": "sessions"}
+    identities = identities_sql(**keys)
+    persons = persons_sql(
+        **keys, identities="identities", documents=STAGING.documents, churn_days=14
+    )
+    kinds: tuple[plan.Kind, ...] = ("full_load", "incremental")
+    return {
+        **{
+            f"publish_{kind}": publish.publish_sql(
+                a_plan(kind), STAGING, destination=DESTINATION, session_dates=DAYS
+            )
+            for kind in kinds
+        },
+        "persons": publish.replace_sql(
+            etl.LEASE_TABLE,
+            {"identities": (IDENTITIES, identities), "persons": (PERSONS, persons)},
+        ),
+        "daily_activity": daily_activity_sql(**DERIVED),
+        "derived_counts": derived_counts_sql(**DERIVED),
+    }
+
+
+def _read() -> dict[str, str]:
+    runs = "etl_runs"
+    return {
+        "ledger_runs": ledger.runs_sql(runs, etl.LEASE_TABLE, limit=20),
+        "ledger_run": ledger.run_sql(runs, etl.LEASE_TABLE),
+        "ledger_last_successes": ledger.last_successes_sql(runs),
+        "check_figures": checks.figures_sql("sessions"),
+        "check_days": checks.loaded_days_sql("sessions"),
+        "ready_query": checks.nothing_sql(),
+        "ready_creation": checks.creation_sql("ready"),
+    }
+
+
+def files() -> dict[Path, str]:
+    """What `make snapshots` writes: each file with its text."""
+    written = {SNAPSHOTS / f"{name}.sql": f"{sql}\n" for name, sql in statements().items()}
+    return {**written, DICTIONARY: dictionary_text()}
+
+
+def write() -> None:
+    """Bring every file up to date, and delete those of statements that are no more."""
+    SNAPSHOTS.mkdir(exist_ok=True)
+    for path in set(SNAPSHOTS.glob("*.sql")) - files().keys():
+        path.unlink()
+    for path, text in files().items():
+        path.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    write()

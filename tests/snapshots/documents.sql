@@ -1,0 +1,27 @@
+WITH source_rows AS (
+  SELECT
+    NULLIF(`document_id`, '') AS document_id,
+    `user_id` AS creator,
+    `createdAt` AS created_at,
+    `type` AS type,
+    `etl_loaded_at` AS loaded_at
+  FROM `my-project`.`firebase_etl_prod`.`events` FOR SYSTEM_TIME AS OF @snapshot_at
+),
+copies AS (
+  SELECT
+    document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    NULLIF(REGEXP_REPLACE(creator, r'^users/', ''), '') AS user_id,
+    ROW_NUMBER() OVER (
+      PARTITION BY document_id
+      ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
+        IFNULL(document_id, ''), '|', IFNULL(creator, ''), '|',
+        IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), ''), '|', IFNULL(type, '')
+      ))) DESC
+    ) AS copy_no
+  FROM source_rows
+)
+SELECT
+  IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
+  user_id, created_at, is_checkin
+FROM copies
+WHERE copy_no = 1 OR document_id IS NULL

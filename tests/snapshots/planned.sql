@@ -1,0 +1,31 @@
+WITH session_days AS (
+  SELECT
+    session_id, DATE(event_at) AS day,
+    MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count
+  FROM staging_projected
+  WHERE reason IS NULL AND session_id IN (SELECT session_id FROM staging_touched)
+  GROUP BY session_id, day
+),
+spans AS (
+  SELECT
+    session_id, MIN(first_at) AS first_at, MAX(last_at) AS last_at, SUM(row_count) AS row_count,
+    ARRAY_AGG(STRUCT(day AS day, row_count AS row_count) ORDER BY day) AS _days
+  FROM session_days
+  GROUP BY session_id
+),
+judged AS (
+  SELECT
+    session_id, first_at, last_at, row_count, _days,
+    CASE
+      WHEN TIMESTAMP_DIFF(last_at, first_at, MICROSECOND) > 259200000000 THEN 'span'
+      WHEN row_count > 100000 THEN 'rows'
+    END AS quarantine_reason,
+    MOD(CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(session_id)), 1, 8)) AS INT64), 8) AS batch
+  FROM spans
+)
+SELECT
+  session_id, batch,
+  ROW_NUMBER() OVER (PARTITION BY batch ORDER BY session_id) - 1 AS session_no,
+  _days, first_at, last_at, row_count, quarantine_reason,
+  quarantine_reason IS NOT NULL AS is_quarantined
+FROM judged

@@ -1,0 +1,130 @@
+WITH source_rows AS (
+  SELECT
+    NULLIF(`uuid`, '') AS uuid,
+    IFNULL(`event`, '') AS event,
+    NULLIF(`distinct_id`, '') AS distinct_id,
+    `timestamp` AS event_at,
+    `bq_ingested_timestamp` AS ingested_at,
+    `properties` AS raw_properties,
+    COALESCE(
+      SAFE.PARSE_JSON(`properties`, wide_number_mode => 'round'),
+      SAFE.PARSE_JSON(
+        REGEXP_REPLACE(
+          `properties`,
+          r'(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}',
+          r'\1'
+        ),
+        wide_number_mode => 'round'
+      )
+    ) AS properties
+  FROM `my-project`.`posthog_etl`.`events`
+    FOR SYSTEM_TIME AS OF @snapshot_at
+  WHERE ((`timestamp` >= TIMESTAMP '2026-10-04 00:00:00+00' AND `timestamp` < TIMESTAMP '2026-10-06 00:00:00+00')
+    OR (`timestamp` >= TIMESTAMP '2026-10-09 00:00:00+00' AND `timestamp` < TIMESTAMP '2026-10-10 00:00:00+00'))
+),
+text_values AS (
+  SELECT
+    uuid, event, distinct_id, event_at, ingested_at, raw_properties,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$session_id"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."session_id"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."sessionId"'), '')
+    ) AS session_id,
+    NULLIF(JSON_VALUE(properties, '$."$is_emulator"'), '') AS is_emulator,
+    NULLIF(JSON_VALUE(properties, '$."$browser_type"'), '') AS browser_type,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$screen_name"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."screen_name"'), '')
+    ) AS screen_name,
+    NULLIF(JSON_VALUE(properties, '$."$current_url"'), '') AS current_url,
+    NULLIF(JSON_VALUE(properties, '$."$pathname"'), '') AS pathname,
+    NULLIF(JSON_VALUE(properties, '$."$referring_domain"'), '') AS referring_domain,
+    NULLIF(JSON_VALUE(properties, '$."utm_source"'), '') AS utm_source,
+    NULLIF(JSON_VALUE(properties, '$."utm_medium"'), '') AS utm_medium,
+    NULLIF(JSON_VALUE(properties, '$."utm_campaign"'), '') AS utm_campaign,
+    NULLIF(JSON_VALUE(properties, '$."$lib"'), '') AS lib,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$os"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."$os_name"'), '')
+    ) AS os,
+    NULLIF(JSON_VALUE(properties, '$."$device_type"'), '') AS device_type,
+    NULLIF(JSON_VALUE(properties, '$."$app_version"'), '') AS app_version,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$geoip_country_name"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."$geoip_country_code"'), '')
+    ) AS country,
+    NULLIF(JSON_VALUE(properties, '$."$geoip_city_name"'), '') AS city,
+    NULLIF(JSON_VALUE(properties, '$."$event_type"'), '') AS event_type,
+    NULLIF(JSON_VALUE(properties, '$."$prev_pageview_max_scroll_percentage"'), '') AS scroll_depth,
+    NULLIF(JSON_VALUE(properties, '$."$prev_pageview_max_content_percentage"'), '') AS content_depth,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$touch_y"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."touch_y"'), '')
+    ) AS touch_y,
+    COALESCE(
+      NULLIF(JSON_VALUE(properties, '$."$screen_height"'), ''),
+      NULLIF(JSON_VALUE(properties, '$."$viewport_height"'), '')
+    ) AS touch_reach_per,
+    NULLIF(JSON_VALUE(properties, '$."$anon_distinct_id"'), '') AS anonymous_id
+  FROM source_rows
+),
+number_values AS (
+  SELECT
+    session_id, uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_emulator,
+    browser_type, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
+    utm_campaign, lib, os, device_type, app_version, country, city, event_type, anonymous_id,
+    IF(
+      REGEXP_CONTAINS(scroll_depth, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
+      AND NOT IS_INF(SAFE_CAST(scroll_depth AS FLOAT64)),
+      SAFE_CAST(scroll_depth AS FLOAT64),
+      NULL
+    ) AS scroll_depth,
+    IF(
+      REGEXP_CONTAINS(content_depth, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
+      AND NOT IS_INF(SAFE_CAST(content_depth AS FLOAT64)),
+      SAFE_CAST(content_depth AS FLOAT64),
+      NULL
+    ) AS content_depth,
+    IF(
+      REGEXP_CONTAINS(touch_y, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
+      AND NOT IS_INF(SAFE_CAST(touch_y AS FLOAT64)),
+      SAFE_CAST(touch_y AS FLOAT64),
+      NULL
+    ) AS touch_y,
+    IF(
+      REGEXP_CONTAINS(touch_reach_per, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
+      AND NOT IS_INF(SAFE_CAST(touch_reach_per AS FLOAT64)),
+      SAFE_CAST(touch_reach_per AS FLOAT64),
+      NULL
+    ) AS touch_reach_per
+  FROM text_values
+),
+typed_values AS (
+  SELECT
+    session_id, uuid, event, distinct_id, event_at, ingested_at,
+    TO_HEX(MD5(CONCAT(
+      IFNULL(session_id, ''), '|', event, '|', IFNULL(distinct_id, ''), '|',
+      IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
+    ))) AS row_hash,
+    CASE
+      WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
+        OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
+        THEN 'bad_timestamp'
+      WHEN session_id IS NULL THEN 'no_session'
+    END AS reason,
+    screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
+    os, device_type, app_version, country, city, event_type, touch_y, anonymous_id,
+    GREATEST(0.0, LEAST(1.0, scroll_depth)) AS scroll_depth,
+    GREATEST(0.0, LEAST(1.0, content_depth)) AS content_depth,
+    GREATEST(
+      0.0,
+      LEAST(1.0, IEEE_DIVIDE(touch_y, IF(touch_reach_per > 0, touch_reach_per, NULL)))
+    ) AS touch_reach
+  FROM number_values
+)
+SELECT
+  session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  reason, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
+  utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
+  content_depth, touch_y, touch_reach, anonymous_id
+FROM typed_values

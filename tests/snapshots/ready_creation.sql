@@ -1,0 +1,1 @@
+CREATE TABLE ready (one INT64)

@@ -1,0 +1,46 @@
+WITH source_rows AS (
+  SELECT
+    NULLIF(`user_id`, '') AS user_id,
+    IFNULL(`phoneNumber`, '') AS phone,
+    IFNULL(`email`, '') AS email,
+    `createdAt` AS created_at,
+    `etl_loaded_at` AS loaded_at
+  FROM `my-project`.`firebase_etl_prod`.`users` FOR SYSTEM_TIME AS OF @snapshot_at
+),
+copies AS (
+  SELECT
+    user_id, created_at AS signed_up_at,
+    IF(
+      LENGTH(REGEXP_REPLACE(phone, r'[^0-9]', '')) >= 7,
+      TO_HEX(SHA256(REGEXP_REPLACE(phone, r'[^0-9]', ''))),
+      NULL
+    ) AS phone_key,
+    TO_HEX(SHA256(LOWER(NULLIF(email, '')))) AS email_key,
+    ROW_NUMBER() OVER (
+      PARTITION BY user_id
+      ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
+        user_id, '|', phone, '|', email, '|', IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), '')
+      ))) DESC
+    ) AS copy_no
+  FROM source_rows
+  WHERE user_id IS NOT NULL
+),
+users AS (
+  SELECT user_id, signed_up_at, phone_key, email_key FROM copies WHERE copy_no = 1
+),
+user_keys AS (
+  SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at FROM users
+  UNION ALL
+  SELECT 'phone', phone_key, user_id, signed_up_at FROM users WHERE phone_key IS NOT NULL
+  UNION ALL
+  SELECT 'email', email_key, user_id, signed_up_at FROM users WHERE email_key IS NOT NULL
+),
+ranked AS (
+  SELECT
+    user_match, key, user_id, signed_up_at,
+    ROW_NUMBER() OVER (
+      PARTITION BY user_match, key ORDER BY signed_up_at DESC, user_id DESC
+    ) AS choice_no
+  FROM user_keys
+)
+SELECT user_match, key, user_id, signed_up_at FROM ranked WHERE choice_no = 1

@@ -1,0 +1,179 @@
+"""Promise 2 on hostile data: 100,000 rows of everything that must not be there."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import oracle
+from tests.test_requests_on_data import MIDNIGHT, event
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from warehouse import Clients
+
+HOSTILE_ROWS = 100_000
+GOOD_SESSIONS = 150
+ENGINES = ["pandas", "bigquery"] if os.environ.get("SOAK") == "1" else ["pandas"]
+
+TEXTS = (
+    "", " ", "null", "NULL", "NaN", "-Infinity", "1e999", "12abc", "true", "FALSE", "0.5",
+    "'; DROP TABLE sessions; --", "`sessions`", "a\\b", "{}", "[", "\u202eenoemos",
+    "شخص", "🙂👩‍👩‍👧",
+    "e\u0301", "é", "\x7f", "line\nbreak", "tab\t", "x" * 5_000, "+1 (555) 010-0000",
+)  # fmt: skip
+ANY: tuple[Any, ...] = (
+    *TEXTS,
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1e308,
+    -1e308,
+    2**63,
+    0.1,
+    [],
+    {},
+    ["a"],
+    {"a": {"b": 1}},
+)
+SESSIONS = (
+    "Case", "case", "CASE", "cAsE", "é", "e\u0301", "🙂", "'; DROP TABLE sessions; --", "null",
+    "\u202eabc", "hard-coded", "", None, 7, True, ["list"], {"an": "object"}, "x" * 2_000,
+)  # fmt: skip
+NAMES = (
+    "$session_id", "session_id", "$screen_name", "$touch_y", "$screen_height", "$event_type",
+    "$prev_pageview_max_scroll_percentage", "$lib", "$os", "$current_url", "$pathname",
+    "utm_source", "$app_version", "$geoip_city_name", "$anon_distinct_id", "$is_emulator",
+)  # fmt: skip
+MALFORMED = (  # no NUL in ids: the emulator's storage can't filter by those
+    None, "", " ", "{", "}", '{"$session_id": "cut', "[1]", '"text"', "null", "1", "NaN", "\u0085",
+    '{"$session_id": NaN}', '{"$session_id": "s", "$touch_y": Infinity}', "{'single': 'quotes'}",
+    '{"$session_id": "\\ud800 half an emoji"}',
+    '{"$session_id": "nul", "$screen_name": "\\u0000"}',
+    '{"a":1,"a":2}',
+    '{"$session_id": "deep", "x": ' + "[" * 400 + "]" * 400 + "}",
+    '{"$session_id": "deep", "x": ' + '{"x":' * 400 + "1" + "}" * 401,
+)  # fmt: skip
+TIMES = (
+    None, "0001-01-01T00:00:00+00:00", "1970-01-01T00:00:00+00:00", "2017-12-31T23:59:59.999999Z",
+    "9999-12-31T23:59:59.999999+00:00",
+)  # fmt: skip
+EVENTS = (*TEXTS[:12], "$pageview", "$screen", "$autocapture", "$identify", "view_event", None)
+PEOPLE = ("u1", "U1", "guest", "null", "", None, "+15550100000", "a@example.com", "🙂", "x" * 300)
+
+
+def hostile_events(chance: random.Random, count: int) -> Iterator[Row]:
+    """Rows that break every habit; some of 1 MB; times that tie to the microsecond."""
+    for number in range(count):
+        at = MIDNIGHT + timedelta(seconds=chance.randrange(3 * 86_400) // 7 * 7)
+        is_odd = chance.random() < 0.05
+        yield {
+            "uuid": chance.choice([f"e{chance.randrange(15)}", "", None]),
+            "event": chance.choice(EVENTS),
+            "properties": hostile_properties(chance, number),
+            "distinct_id": chance.choice([*PEOPLE, f"v{number % 500}"]),
+            "timestamp": chance.choice(TIMES) if is_odd else at.isoformat(),
+            "bq_ingested_timestamp": chance.choice([*TIMES, at.isoformat(), at.isoformat()]),
+        }
+
+
+def hostile_properties(chance: random.Random, number: int) -> str | None:
+    """Text that may be JSON."""
+    if chance.random() < 0.2:
+        return chance.choice(MALFORMED)
+    chosen = chance.sample(NAMES, chance.randrange(5))
+    values: Row = {name: chance.choice(ANY) for name in chosen}
+    if chance.random() < 0.9:
+        values["$session_id"] = chance.choice([*SESSIONS, f"s{number % 4000}", f"S{number % 4000}"])
+    if number % 25_000 == 7:
+        values["$current_url"] = "y" * 1_000_000
+    return json.dumps(values, ensure_ascii=chance.random() < 0.5)
+
+
+def hostile_firebase(chance: random.Random, count: int) -> dict[str, list[Row]]:
+    """Users and documents that repeat, contradict each other, and lack everything."""
+    users = [
+        {
+            "user_id": chance.choice(PEOPLE),
+            "phoneNumber": chance.choice([*TEXTS[:6], "+15550100000", None]),
+            "email": chance.choice([*TEXTS[:6], "a@example.com", "A@EXAMPLE.COM", None]),
+            "createdAt": chance.choice([*TIMES, MIDNIGHT.isoformat()]),
+            "etl_loaded_at": chance.choice(TIMES),
+        }
+        for _ in range(count)
+    ]
+    documents = [
+        {
+            "document_id": chance.choice([*TEXTS, None, f"d{chance.randrange(count)}"]),
+            "user_id": chance.choice([*PEOPLE, "users/u1", "users/"]),
+            "createdAt": chance.choice([*TIMES, MIDNIGHT.isoformat()]),
+            "type": chance.choice([*TEXTS[:6], "checkin", None]),
+            "etl_loaded_at": chance.choice(TIMES),
+        }
+        for _ in range(count)
+    ]
+    return {"firebase_users": users, "firebase_events": documents}
+
+
+def good_sessions() -> dict[str, list[Row]]:
+    """Sessions as they should be, of users who created something meanwhile."""
+    rows: dict[str, list[Row]] = {"posthog_events": [], "firebase_users": [], "firebase_events": []}
+    for number, step in itertools.product(range(GOOD_SESSIONS), range(3)):
+        at = MIDNIGHT + timedelta(hours=number % 48, minutes=number % 60, seconds=20 * step)
+        columns = {
+            "event": "$screen" if step else "$pageview",
+            "distinct_id": f"good-user-{number}",
+        }
+        rows["posthog_events"].append(event(f"good-{number}", at, **columns))
+        if step == 0 and number % 3 == 0:
+            user = {"user_id": f"good-user-{number}", "createdAt": MIDNIGHT.isoformat()}
+            made = {"document_id": f"good-{number}", "user_id": user["user_id"], "type": "checkin"}
+            rows["firebase_users"].append(user)
+            rows["firebase_events"].append({**made, "createdAt": at.isoformat()})
+    return rows
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_hostile_rows_harm_no_good_session(
+    clients: Clients,
+    engine: Any,  # noqa: ANN401 - the name of an engine
+) -> None:
+    """The run succeeds, each row counts under one reason, good sessions are as by themselves."""
+    chance = random.Random(7)  # noqa: S311 - rows, not secrets
+    good = good_sessions()
+    with World(clients=clients) as world:
+        rows = [*hostile_events(chance, HOSTILE_ROWS), *good["posthog_events"]]
+        chance.shuffle(rows)
+        world.arrive("posthog_events", rows)
+        for table, bad in hostile_firebase(chance, 2_000).items():
+            world.arrive(table, [*bad, *good[table]])  # type: ignore[arg-type]
+        report = world.run(engine=engine)
+        assert report.status == "succeeded"
+        assert sum(report.counts.values()) == len(rows)
+        assert report.counts["bad_timestamp"] > 1_000
+        assert report.counts["no_session"] > 1_000
+        assert report.counts["duplicate"] > 1_000
+        assert report.sessions["quarantined"] > 0
+        alone = oracle.expected_sessions(
+            good["posthog_events"], good["firebase_users"], good["firebase_events"], []
+        )
+        assert len(alone) == GOOD_SESSIONS
+        found = world.sessions()
+        assert differences({key: found[key] for key in alone if key in found}, alone) == []
+        assert {"Case", "case", "CASE", "cAsE"} <= found.keys() | quarantined(world)
+
+
+def quarantined(world: World) -> set[str]:
+    """The ids of the sessions that are kept out."""
+    rows = world.query("SELECT session_id FROM {d}.quarantined_sessions")
+    return {row["session_id"] for row in rows}

@@ -1,0 +1,293 @@
+"""Promises 1 and 3 at once: any sequence of arrivals, changes and runs of every kind.
+
+SOAK_HISTORIES: how many histories, of twenty steps each and others every time, instead of a few.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from google.api_core.exceptions import NotFound
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import main
+from main import STEPS
+from pipeline.errors import AbortedError, LeaseLostError
+from pipeline.runs import RunRequest
+from supervision import STOP
+from tests import histories
+from tests.test_lease import At
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Count
+    from warehouse import Clients
+
+HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
+DAYS = 6
+DAY = timedelta(days=1)
+LEFT_BEHIND = """UPDATE {d}.etl_lease_sessions
+SET run_id = 'dead', fence = fence + 1, expires_at = TIMESTAMP '2026-01-01 00:00:00+00'
+WHERE TRUE"""
+STOLEN = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
+FREE = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
+
+LONG = settings(
+    max_examples=HISTORIES or 2,
+    stateful_step_count=20 if HISTORIES else 6,
+    derandomize=not HISTORIES,
+    deadline=None,
+    database=None,
+    phases=[Phase.generate],  # a run takes seconds: a failing history is read as it is
+    suppress_health_check=list(HealthCheck),
+    print_blob=True,
+)
+
+days = st.integers(0, DAYS - 1)
+engines = st.sampled_from(["pandas", "bigquery"])
+
+
+class SimulatedKill(BaseException):
+    """Ends a run where it stands: nothing of ours expects it. SIGKILL itself is in test_kills."""
+
+
+def kill() -> None:
+    """End whoever calls."""
+    raise SimulatedKill
+
+
+class Histories(RuleBasedStateMachine):
+    """What may happen, and what must stand in the table after it."""
+
+    def __init__(self, clients: Clients, seen: Counter[str]) -> None:
+        super().__init__()
+        self.world = World(clients=clients)
+        self.seen = seen
+        self.table: dict[str, Row] = {}  # what readers have to see
+        self.state: dict[str, int] | None = None  # the rows by day that it belongs to
+
+    def teardown(self) -> None:
+        """Many datasets slow the emulator down."""
+        self.seen["histories"] += 1
+        self.world.__exit__()
+
+    # What arrives.
+
+    @initialize(
+        rows=st.lists(histories.events(days=DAYS), min_size=25, max_size=40),
+        people=st.lists(histories.users(), max_size=6),
+    )
+    def begin(self, rows: list[Row], people: list[Row]) -> None:
+        """Some history before the first run."""
+        self.world.arrive("posthog_events", rows)
+        self.world.arrive("firebase_users", people)
+
+    @rule(
+        rows=st.lists(histories.events(days=DAYS), min_size=1, max_size=12),
+        people=st.lists(histories.users(), max_size=2),
+        documents=st.lists(histories.documents(), max_size=3),
+        channels=st.lists(histories.posthog_sessions(), max_size=2),
+    )
+    def arrive(
+        self, rows: list[Row], people: list[Row], documents: list[Row], channels: list[Row]
+    ) -> None:
+        """Late rows of any day, and what Firebase and PostHog say by now."""
+        self.world.arrive("posthog_events", rows)
+        self.world.arrive("firebase_users", people)
+        self.world.arrive("firebase_events", documents)
+        self.world.arrive("posthog_sessions", channels)
+
+    @rule(
+        chance=st.randoms(use_true_random=False),
+        moved=st.sampled_from(["as it was", "another time", "another session"]),
+    )
+    def arrive_again(self, chance: Any, moved: str) -> None:  # noqa: ANN401 - a Random
+        """Copies of rows that have arrived, some of them changed on the way."""
+        rows = self.world.arrived["posthog_events"]
+        again = [dict(row) for row in chance.sample(rows, min(5, len(rows)))]
+        for row in again:
+            if moved == "another time" and row["timestamp"]:
+                at = datetime.fromisoformat(row["timestamp"]) + chance.choice([-1, 1]) * DAY
+                row["timestamp"] = at.isoformat()
+            if moved == "another session":
+                row["properties"] = json.dumps({"$session_id": f"s-{chance.randrange(DAYS)}"})
+        self.world.arrive("posthog_events", again)
+
+    @rule(
+        table=st.sampled_from(["firebase_users", "firebase_events", "posthog_sessions"]),
+        chance=st.randoms(use_true_random=False),
+    )
+    def vanish(self, table: Any, chance: Any) -> None:  # noqa: ANN401 - a literal, a Random
+        """A user, a document or a session of PostHog's is gone."""
+        column = {"firebase_users": "user_id", "firebase_events": "document_id"}.get(
+            table, "session_id"
+        )
+        if rows := self.world.arrived.get(table):
+            self.world.vanish(table, column, chance.choice(rows)[column])
+
+    # What is run, and succeeds.
+
+    @rule(engine=engines, force=st.booleans())
+    def run(self, engine: Any, force: bool) -> None:  # noqa: ANN401, FBT001 - drawn
+        """An ordinary run leaves exactly the oracle's table, however little it redoes."""
+        report = self.world.run(engine=engine, force=force)
+        assert (report.kind == "full_load") == (self.state is None)
+        self.expect(self.world.expected(), is_ordinary=True)
+
+    @rule(engine=engines)
+    def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn
+        """A full load leaves the same table, and counts every row that has arrived."""
+        report = self.world.run(full_load=True, engine=engine)
+        assert sum(report.counts.values()) == len(self.world.arrived["posthog_events"])
+        self.expect(self.world.expected(), is_ordinary=True)
+
+    @rule(first=days, count=st.integers(1, 3))
+    def run_dates(self, first: int, count: int) -> None:
+        """Sessions with rows on those days are right and whole, the others as they were."""
+        start = (histories.FIRST_DAY + first * DAY).date()
+        end = start + (count - 1) * DAY
+        self.world.run(start_date=start, end_date=end)
+        expected = self.world.expected()
+        named = {
+            key
+            for key, row in expected.items()
+            if any(start <= each["day"] <= end for each in row["_days"])
+        }
+        others = {
+            key: row for key, row in self.table.items() if key in expected and key not in named
+        }
+        now = self.world.sessions()
+        gone = self.table.keys() - expected.keys()  # by now too long a session
+        kept = {key: row for key, row in now.items() if key not in gone}
+        assert differences(kept, {**others, **{key: expected[key] for key in named}}) == []
+        self.expect(now, is_ordinary=False)
+
+    @rule(limit=st.integers(1, 8))
+    def run_limit(self, limit: int) -> None:
+        """At most so many sessions change, and those that do are right and whole."""
+        report = self.world.run(limit=limit)
+        assert report.sessions["staged"] <= limit
+        now, expected = self.world.sessions(), self.world.expected()
+        changed = {key: row for key, row in now.items() if self.table.get(key) != row}
+        assert differences(changed, {key: expected[key] for key in changed}) == []
+        assert self.table.keys() - now.keys() <= self.table.keys() - expected.keys()
+        self.expect(now, is_ordinary=False)
+
+    # What is run, and changes nothing.
+
+    @rule(engine=engines)
+    def run_dry(self, engine: Any) -> None:  # noqa: ANN401 - drawn
+        """A dry run publishes nothing."""
+        assert self.world.run(dry_run=True, engine=engine).dry_run
+        self.expect_nothing_new()
+
+    @rule(step=st.sampled_from(STEPS), full_load=st.booleans())
+    def run_killed(self, step: str, full_load: bool) -> None:  # noqa: FBT001 - drawn
+        """A run that dies as a step begins leaves a lease that expires, and the table of before.
+
+        After its commit it leaves the whole new table.
+        """
+        with pytest.raises(SimulatedKill):
+            self.run_until(step, kill, full_load=full_load)
+        if step != STEPS[0]:
+            self.world.query(LEFT_BEHIND)
+        self.expect_after(step)
+
+    @rule(step=st.sampled_from(STEPS[1:]))
+    def run_told_to_stop(self, step: str) -> None:
+        """So does a run that SIGTERM stops."""
+        try:
+            with pytest.raises(AbortedError):
+                self.run_until(step, STOP.set)
+        finally:
+            STOP.clear()
+        self.expect_after(step)
+
+    @rule(full_load=st.booleans())
+    def run_fenced(self, full_load: bool) -> None:  # noqa: FBT001 - drawn
+        """So does a run whose lease is taken over as it is about to publish."""
+        with pytest.raises(LeaseLostError):
+            self.run_until("publish", lambda: self.world.query(STOLEN), full_load=full_load)
+        self.world.query(FREE)
+        self.expect_nothing_new()
+
+    @precondition(lambda self: self.state is not None)
+    @rule()
+    def run_twice(self) -> None:
+        """Once more at once: nothing is new."""
+        self.world.run()
+        report = self.world.run()
+        assert (report.kind, report.sessions["staged"]) == ("nothing_new", 0)
+        self.expect(self.world.expected(), is_ordinary=True)
+
+    # What must hold.
+
+    def run_until(self, step: str, act: Callable[[], object], **request: Any) -> None:  # noqa: ANN401 - the fields of a request
+        """A run to which something happens as a step begins."""
+        world = self.world
+        main.main(
+            RunRequest(**request), world.make_settings(), world.clients, progress=At(step, act)
+        )
+
+    def expect(self, table: dict[str, Row], *, is_ordinary: bool) -> None:
+        """Readers see this table, and the state moves with ordinary runs alone."""
+        self.seen["runs"] += 1
+        self.table = table
+        if is_ordinary:
+            self.state = self.arrived_days()
+        self.check()
+
+    def expect_after(self, step: str) -> None:
+        """Only a run that had published when this step began has changed anything."""
+        if STEPS.index(step) > STEPS.index("publish"):
+            self.expect(self.world.expected(), is_ordinary=True)
+        else:
+            self.expect_nothing_new()
+
+    def expect_nothing_new(self) -> None:
+        """Readers see the table of before, or none where there never was one."""
+        self.seen["runs"] += 1
+        try:
+            tables = list(self.world.clients.bigquery.list_tables(self.world.destination))
+        except NotFound:  # it ended before it made the dataset
+            tables = []
+        if {"sessions", "etl_state_sessions"} <= {each.table_id for each in tables}:
+            self.check()
+        else:
+            assert self.table == {}
+
+    def check(self) -> None:
+        """The table and the state that belongs to it are those of the model."""
+        assert differences(self.world.sessions(), self.table) == []
+        rows = self.world.query("SELECT days FROM {d}.etl_state_sessions")
+        state = [{each["partition_id"]: each["row_count"] for each in row["days"]} for row in rows]
+        assert state == ([] if self.state is None else [self.state])
+
+    def arrived_days(self) -> dict[str, int]:
+        """How many rows of each day have arrived, as BigQuery names its partitions."""
+        times = [row["timestamp"] for row in self.world.arrived["posthog_events"]]
+        moments = [at and datetime.fromisoformat(at).astimezone(UTC) for at in times]
+        return dict(Counter(f"{at:%Y%m%d}" if at else "__NULL__" for at in moments))
+
+
+def test_any_history_of_arrivals_and_runs_is_exact(clients: Clients, count: Count) -> None:
+    """Whatever arrives, changes, is run, killed, fenced or limited: the table is the oracle's."""
+    seen: Counter[str] = Counter()
+    run_state_machine_as_test(lambda: Histories(clients, seen), settings=LONG)  # type: ignore[arg-type]
+    count("histories tried", seen["histories"])
+    count("runs within them", seen["runs"])
