@@ -49,7 +49,7 @@ from warehouse import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import pandas as pd
     import pyarrow as pa
@@ -182,12 +182,16 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
             found = ask(warehouse, partial(client.get_table, str(view)))
         except NotFound:
             found = ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
-        if found.view_query != sql or found.schema != columns:
+        if found.view_query != sql or _described(found.schema) != _described(columns):
             wanted.schema = columns
             ask(
                 warehouse,
                 partial(client.update_table, wanted, ["view_query", "schema", "description"]),
             )
+
+
+def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
+    return [(each.name, _standard(each.field_type), each.description) for each in columns]
 
 
 def sessions_created_at(warehouse: Warehouse) -> datetime:
@@ -382,18 +386,32 @@ class Download:
 
 
 def start_download(
-    warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
+    warehouse: Warehouse,
+    table: TableId,
+    *,
+    batch: int,
+    columns: Sequence[str],
+    empty: Mapping[str, str],
 ) -> Callable[[], Download]:
-    """Start downloading one batch of a staging table; call to wait for it."""
-    outcome = start(lambda: _download(warehouse, table, batch=batch, columns=columns))
+    """Start downloading one batch of a staging table; call to wait for it.
+
+    `empty`: columns that are null throughout, by type, which are added and not downloaded.
+    """
+    outcome = start(lambda: _download(warehouse, table, batch=batch, columns=columns, empty=empty))
     return lambda: watch(warehouse, outcome)
 
 
 def _download(
-    warehouse: Warehouse, table: TableId, *, batch: int, columns: Sequence[str]
+    warehouse: Warehouse,
+    table: TableId,
+    *,
+    batch: int,
+    columns: Sequence[str],
+    empty: Mapping[str, str],
 ) -> Download:
     """By the Storage Read API; where that is not allowed by REST."""
     import pandas as pd
+    import pyarrow as pa
     from google.api_core.exceptions import PermissionDenied
 
     warning, started = None, time.monotonic()
@@ -410,6 +428,10 @@ def _download(
                 "batches were read by REST, which is slower."
             )
             rows = _read_rest(warehouse, table, f"batch = {batch}", columns)
+    types = {"STRING": pa.string(), "FLOAT64": pa.float64()}
+    nulls = {name: pa.nulls(len(rows), type_) for name, type_ in types.items()}  # once for all
+    for name, type_ in empty.items():
+        rows = rows.append_column(name, nulls[type_])
     frame = rows.to_pandas(types_mapper=pd.ArrowDtype, split_blocks=True)
     return Download(rows=frame, seconds=time.monotonic() - started, warning=warning)
 

@@ -167,13 +167,16 @@ def _aggregate(run: Run, batches: int) -> None:
 def _aggregate_in_pandas(run: Run, batches: int) -> None:
     """Batch by batch; the next one downloads, and the last one loads, meanwhile."""
     table = run.staged["batches"]
-    columns = projection.travelling_columns()
+    filled = run_query(run.warehouse, "filled", projection.filled_sql(table.sql))[0]
+    properties = projection.travelling_properties()
+    empty = {name: type_ for name, type_ in properties.items() if not filled[name]}
+    columns = [name for name in projection.travelling_columns() if name not in empty]
     aggregated = run.staged["aggregated"] = etl.create_staging_table(
         run.warehouse, "aggregated", AGGREGATED
     )
 
     def download(batch: int) -> Callable[[], etl.Download]:
-        return etl.start_download(run.warehouse, table, batch=batch, columns=columns)
+        return etl.start_download(run.warehouse, table, batch=batch, columns=columns, empty=empty)
 
     def finish_load() -> None:
         if load is not None:

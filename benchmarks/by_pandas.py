@@ -18,50 +18,40 @@ from sessions.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
 
-    type Row = tuple[Any, ...]
+    type Flags = dict[tuple[Filter, ...], pd.Series[bool]]
 
 _KEY = "session_no"
 _PICKS = {Aggregation.FIRST: "first", Aggregation.LAST: "last"}
+_HOW = _PICKS | {
+    Aggregation.COUNT: "sum",  # of a flag
+    Aggregation.ANY: "any",
+    Aggregation.SUM: "sum",
+    Aggregation.MIN: "min",
+    Aggregation.MAX: "max",
+    Aggregation.DISTINCT_COUNT: "nunique",
+    Aggregation.CAPPED_GAP_SUM: "sum",
+}
 
 
 def aggregate(events: pa.Table) -> pd.DataFrame:
     """One row per session, in the order of `session_no`."""
     frame = events.to_pandas().sort_values([_KEY, "event_no"], ignore_index=True)
     flags = _flags(frame)
-    sessions = _simple(frame, flags)
+    sessions = pd.concat([_simple(frame, flags), *_preferred(frame, flags)], axis="columns")
     for metric in METRICS:
-        match metric.aggregation:
-            case Aggregation.FIRST | Aggregation.LAST if metric.prefer:
-                sessions[metric.name] = _preferred(frame, metric, flags[metric.prefer])
-            case Aggregation.COUNTS_BY_VALUE:
-                counts = frame.groupby([_KEY, metric.value]).size().rename("count").reset_index()
-                sessions[metric.name] = _records(counts, [metric.value or "", "count"], metric)
-            case Aggregation.DISTINCT_RECORDS:
-                sources = [source for _, _, source in metric.record]
-                known = frame[flags[metric.where]].dropna(subset=sources)
-                distinct = known.drop_duplicates([_KEY, *sources]).sort_values([_KEY, *sources])
-                sessions[metric.name] = _records(distinct, sources, metric)
-            case Aggregation.DISTINCT_LIST:
-                last_uses = frame.dropna(subset=[metric.value]).drop_duplicates(
-                    [_KEY, metric.value], keep="last"
-                )
-                sessions[metric.name] = last_uses.groupby(_KEY)[metric.value].agg(list)
-            case Aggregation.SECONDS_BETWEEN:
-                sessions[metric.name] = _seconds_between(frame, metric, flags)
-            case _:
-                pass
-    for metric in METRICS:
-        if metric.aggregation in REPEATED_AGGREGATIONS:
-            lists = sessions[metric.name]
-            sessions[metric.name] = lists.where(lists.notna(), pd.Series([[]] * len(lists), lists.index))
+        if metric.aggregation is Aggregation.SECONDS_BETWEEN:
+            sessions[metric.name] = _seconds_between(frame, metric, flags)
+        elif metric.aggregation in REPEATED_AGGREGATIONS:
+            rows, values = _listed(frame, metric, flags)
+            sessions[metric.name] = _lists(rows[_KEY], values, sessions.index)
     return sessions.reset_index()[[_KEY, *(metric.name for metric in METRICS)]]
 
 
-def _flags(frame: pd.DataFrame) -> dict[tuple[Filter, ...], pd.Series[bool]]:
+def _flags(frame: pd.DataFrame) -> Flags:
     """Which events each of the metrics' filters takes."""
     wanted = {part for metric in METRICS for part in (metric.where, metric.prefer, metric.since)}
     return {filters: _condition(frame, filters) for filters in wanted if filters}
@@ -82,35 +72,34 @@ def _parts(frame: pd.DataFrame, condition: Filter) -> Iterator[pd.Series[bool]]:
         yield frame[condition.value].notna()
 
 
-def _simple(frame: pd.DataFrame, flags: dict[tuple[Filter, ...], pd.Series[bool]]) -> pd.DataFrame:
+def _simple(frame: pd.DataFrame, flags: Flags) -> pd.DataFrame:
     """All that one `agg` of columns and flags computes."""
     columns, how = {_KEY: frame[_KEY]}, {}
     for metric in METRICS:
-        source = frame.get(metric.value or "")
-        match metric.aggregation:
-            case Aggregation.COUNT if not metric.where:
-                source, aggregation = frame["event"], "size"
-            case Aggregation.COUNT:
-                source, aggregation = flags[metric.where], "sum"
-            case Aggregation.ANY:
-                source, aggregation = flags[metric.where], "any"
-            case Aggregation.DISTINCT_COUNT:
-                source = source.where(flags[metric.where]) if metric.where else source
-                aggregation = "nunique"
-            case Aggregation.FIRST | Aggregation.LAST if not metric.prefer:
-                aggregation = _PICKS[metric.aggregation]
-            case Aggregation.SUM | Aggregation.MIN | Aggregation.MAX:
-                aggregation = metric.aggregation.value
-            case Aggregation.CAPPED_GAP_SUM:
-                source, aggregation = _gaps(frame), "sum"
-            case _:
-                continue
-        columns[metric.name], how[metric.name] = source, aggregation
+        if aggregation := _how(metric):
+            columns[metric.name] = _source(frame, metric, flags)
+            how[metric.name] = aggregation
     sessions = pd.DataFrame(columns).groupby(_KEY).agg(how)
     for metric in METRICS:
         if metric.aggregation is Aggregation.CAPPED_GAP_SUM:
             sessions[metric.name] /= 1_000_000
     return sessions
+
+
+def _how(metric: Metric) -> str | None:
+    """What `agg` calls it, where it is one of its own."""
+    if metric.aggregation is Aggregation.COUNT and not metric.where:
+        return "size"
+    return None if metric.prefer else _HOW.get(metric.aggregation)
+
+
+def _source(frame: pd.DataFrame, metric: Metric, flags: Flags) -> pd.Series[Any]:
+    if metric.aggregation is Aggregation.CAPPED_GAP_SUM:
+        return _gaps(frame)
+    if metric.value is None:
+        return flags[metric.where] if metric.where else frame[_KEY]
+    column = frame[metric.value]
+    return column.where(flags[metric.where]) if metric.where else column
 
 
 def _gaps(frame: pd.DataFrame) -> pd.Series[int]:
@@ -119,25 +108,49 @@ def _gaps(frame: pd.DataFrame) -> pd.Series[int]:
     return gaps.clip(upper=ENGAGED_GAP_CAP_SECONDS * 1_000_000).astype("int64")
 
 
-def _preferred(frame: pd.DataFrame, metric: Metric, is_preferred: pd.Series[bool]) -> pd.Series[str]:
-    """The value of the preferred events where the session has any, else of all."""
-    pick = _PICKS[metric.aggregation]
-    preferred = frame[is_preferred].groupby(_KEY)[metric.value].agg(pick)
-    of_all = frame.groupby(_KEY)[metric.value].agg(pick)
-    return preferred.reindex(of_all.index).where(of_all.index.isin(preferred.index), of_all)
+def _preferred(frame: pd.DataFrame, flags: Flags) -> Iterator[pd.DataFrame]:
+    """The values of the preferred events where the session has any of those, else of all."""
+    metrics = [metric for metric in METRICS if metric.prefer]
+    for prefer, pick in dict.fromkeys((each.prefer, each.aggregation) for each in metrics):
+        chosen = [each for each in metrics if (each.prefer, each.aggregation) == (prefer, pick)]
+        columns = [each.value or "" for each in chosen]
+        preferred = frame[flags[prefer]].groupby(_KEY)[columns].agg(_PICKS[pick])
+        of_all = frame.groupby(_KEY)[columns].agg(_PICKS[pick])
+        rest = of_all[~of_all.index.isin(preferred.index)]
+        both = pd.concat([preferred, rest]).sort_index()
+        yield both.set_axis([each.name for each in chosen], axis="columns")
 
 
-def _records(rows: pd.DataFrame, sources: list[str], metric: Metric) -> pd.Series[Any]:
-    """The rows as a list of records for each session."""
+def _listed(
+    frame: pd.DataFrame, metric: Metric, flags: Flags
+) -> tuple[pd.DataFrame, Iterable[object]]:
+    """The rows that make up the lists, in order, and the value that each of them adds."""
+    value = metric.value or ""
+    if metric.aggregation is Aggregation.DISTINCT_LIST:
+        known = frame.dropna(subset=[value])
+        rows = known.drop_duplicates([_KEY, value], keep="last")
+        return rows, rows[value]
+    if metric.aggregation is Aggregation.COUNTS_BY_VALUE:
+        rows = frame.groupby([_KEY, value]).size().rename("").reset_index()
+        sources = [value, ""]
+    else:
+        sources = [source for _, _, source in metric.record]
+        known = frame[flags[metric.where]].dropna(subset=sources)
+        rows = known.drop_duplicates([_KEY, *sources]).sort_values([_KEY, *sources])
     fields = [field for field, _, _ in metric.record]
     values = zip(*(rows[source] for source in sources), strict=True)
-    records = [dict(zip(fields, row, strict=True)) for row in values]
-    return pd.Series(records, index=rows[_KEY], dtype=object).groupby(level=0).agg(list)
+    return rows, [dict(zip(fields, row, strict=True)) for row in values]
 
 
-def _seconds_between(
-    frame: pd.DataFrame, metric: Metric, flags: dict[tuple[Filter, ...], pd.Series[bool]]
-) -> pd.Series[float]:
+def _lists(keys: pd.Series[int], values: Iterable[object], index: pd.Index[Any]) -> pd.Series[Any]:
+    """The values of each session as a list: a loop, since `agg(list)` takes four times as long."""
+    lists: dict[int, list[object]] = {key: [] for key in index}
+    for key, value in zip(keys, values, strict=True):
+        lists[key].append(value)
+    return pd.Series(list(lists.values()), index=index)
+
+
+def _seconds_between(frame: pd.DataFrame, metric: Metric, flags: Flags) -> pd.Series[float]:
     columns = [_KEY, "event_no", "event_at"]
     begun = frame.loc[flags[metric.since], columns].groupby(_KEY).first()
     stops = frame.loc[flags[metric.where], columns].join(begun, on=_KEY, rsuffix="_begun")

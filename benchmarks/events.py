@@ -35,6 +35,8 @@ _DAY: Final = 24 * 3600 * _SECOND
 _START: Final = 1_790_000_000 * _SECOND
 _LONGEST_SESSION: Final = 4_000  # events
 _WEB_SHARE: Final = 0.4
+_PAUSE_SHARE: Final = 0.05  # of gaps, in which the user put the app away
+_SAME_MOMENT_SHARE: Final = 0.03
 _NAMES: Final = (
     "$autocapture", "$screen", "$pageview", "$pageleave", "$identify", "$rageclick", "$set",
     "Application Opened", "Application Became Active", "Application Backgrounded", "view_event",
@@ -118,8 +120,8 @@ def _visits(rng: np.random.Generator, count: int) -> _Visits:
     place = np.arange(count) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     is_web = rng.random(len(sizes)) < _WEB_SHARE
     gaps = rng.exponential(8, count)
-    gaps[rng.random(count) < 0.05] *= 20  # the user put it away
-    gaps[(place == 0) | (rng.random(count) < 0.03)] = 0  # some events are of one moment
+    gaps[rng.random(count) < _PAUSE_SHARE] *= 20
+    gaps[(place == 0) | (rng.random(count) < _SAME_MOMENT_SHARE)] = 0
     elapsed = np.cumsum((gaps * 1_000).astype(np.int64) * 1_000)
     starts = _START + (rng.random(len(sizes)) * 30 * _DAY).astype(np.int64)
     return _Visits(

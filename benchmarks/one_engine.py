@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import re
 import sys
 import time
 from importlib import import_module
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
 from sessions.metrics import METRICS, is_repeated
 
 if TYPE_CHECKING:
@@ -60,20 +60,15 @@ def _measured(
 ) -> tuple[object, dict[str, float]]:
     gc.collect()
     pa.default_memory_pool().release_unused()
-    before = _memory_mib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is counted anew from here
+    before = resident_mib()
+    count_peak_anew()
     started, worked = time.perf_counter(), time.process_time()
     sessions = aggregate(events)
     return sessions, {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - worked,
-        "extra_mib": _memory_mib("VmHWM") - before,
+        "extra_mib": peak_mib() - before,
     }
-
-
-def _memory_mib(name: str) -> float:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) / 1024 if found else 0
 
 
 def read(path: Path) -> pa.Table:

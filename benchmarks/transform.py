@@ -100,17 +100,15 @@ def _are_equal(ours: pa.Array, theirs: pa.Array) -> bool:
         return True
     if not pa.types.is_floating(ours.type) or not ours.is_null().equals(theirs.is_null()):
         return False
-    floats = (column.drop_null().to_numpy(zero_copy_only=False) for column in (ours, theirs))
-    return bool(np.allclose(*floats, rtol=_NEARLY, atol=0))
+    our, their = (column.drop_null().to_numpy() for column in (ours, theirs))
+    return np.allclose(our, their, rtol=_NEARLY, atol=0)
 
 
 def _figures(measured: Measurements) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for engine in ENGINES:
         runs = measured[engine]
-        figures[engine] = {
-            key: rounded(median(run[key] for run in runs)) for key in runs[0]
-        } | {
+        figures[engine] = {key: rounded(median(run[key] for run in runs)) for key in runs[0]} | {
             "ratio": rounded(_ratio(measured, engine, "seconds")),
             "cpu_ratio": rounded(_ratio(measured, engine, "cpu_seconds")),
         }

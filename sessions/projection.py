@@ -38,6 +38,8 @@ _SURROGATES = (
 # The events table's own columns, by which metrics may name them.
 EVENT_COLUMNS = ("event", "event_at", "distinct_id")
 
+_ALWAYS = ("session_no", "event_no", "event_at", "event")
+
 _INGESTION_TOLERANCE = INGESTION_TOLERANCE_SECONDS * 1_000_000  # µs
 
 _BIGQUERY_TYPES = {"text": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
@@ -175,13 +177,25 @@ WINDOW in_order AS (PARTITION BY batch, session_no ORDER BY event_at, uuid)"""
 def travelling_columns() -> tuple[str, ...]:
     """The columns of `batches_sql` that an engine downloads."""
     return (
-        "session_no",
-        "event_no",
-        "event_at",
-        "event",
+        *_ALWAYS,
         "distinct_id",
         *_names(item for item in PROPERTIES if _uses(item.name)),
     )
+
+
+def filled_sql(batches: str) -> str:
+    """A SELECT of one row: for each property that travels, whether any event has it.
+
+    A column costs its offsets even where all of it is null, so those stay behind.
+    """
+    filled = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in travelling_properties())
+    return f"SELECT\n  {filled}\nFROM {batches}"
+
+
+def travelling_properties() -> dict[str, str]:
+    """The properties among `travelling_columns`, and the distinct id, with their types."""
+    types = dict(PROJECTED_COLUMNS)
+    return {name: types[name] for name in travelling_columns()[len(_ALWAYS) :]}
 
 
 def filter_sql(condition: Filter) -> str:

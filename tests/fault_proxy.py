@@ -155,12 +155,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - as http.server calls
 
-    def _pass_on(self, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _pass_on(
+        self, body: bytes, *, method: str = "", path: str = ""
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
         server = self.proxy.server
         onward = http.client.HTTPConnection(str(server.hostname), server.port, timeout=120)
         with closing(onward):
             headers = {k: v for k, v in self.headers.items() if k.lower() not in _HOP_BY_HOP}
-            onward.request(self.command, self.path, body=body, headers=headers)
+            onward.request(method or self.command, path or self.path, body=body, headers=headers)
             answer = onward.getresponse()
             kept = [(k, v) for k, v in answer.getheaders() if k.lower() not in _HOP_BY_HOP]
             return answer.status, kept, answer.read()
@@ -182,6 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
         job = _job_of(body)
         if fault.has_effect:
             self._pass_on(body)
+            asked = self.path.partition("?")[0].replace("/jobs", "/queries")
+            done = f"{asked}/{job['jobReference']['jobId']}?timeoutMs=60000"
+            self._pass_on(b"", method="GET", path=done)  # answered when it is done
         error = {"reason": fault.reason, "message": "by order"}
         status = {"state": "DONE", "errorResult": error, "errors": [error]}
         self.proxy.failed[job["jobReference"]["jobId"]] = {**job, "status": status}

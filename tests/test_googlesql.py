@@ -237,7 +237,11 @@ def test_tables_made_by_a_select_have_the_declared_columns(
     analyzer: Analyzer, table: str, declared: dict[str, str]
 ) -> None:
     """In BigQuery's eyes, too, so that rows go from table to table without a silent coercion."""
-    tables = [columns for name, columns in analyzer.tables.items() if name.endswith(table)]
+    found = [columns for name, columns in analyzer.tables.items() if name.endswith(table)]
+    # Those that a load job fills are made by the declaration itself, and stand here as it does.
+    tables = [
+        columns for columns in found if not any(isinstance(t, dict) for t in columns.values())
+    ]
     assert tables
     for columns in tables:
         assert {name: type_name(type_) for name, type_ in columns.items()} == declared

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,41 +144,64 @@ def test_a_zombie_publishes_nothing(world: World) -> None:
     assert [row["status"] for row in rows] == ["lease_lost"]
 
 
-@pytest.mark.parametrize("full_load", [False, True], ids=["incremental", "full load"])
+RACES = [
+    pytest.param(False, "before", id="incremental, before the other"),
+    pytest.param(True, "after", id="full load, after the other"),
+    *[
+        pytest.param(full_load, order, id=f"{order}, full load: {full_load}")
+        for full_load, order in (
+            (True, "before"),
+            (False, "after"),
+            (False, "with"),
+            (True, "with"),
+        )
+        if os.environ.get("SOAK") == "1"
+    ],
+]
+
+
+@pytest.mark.parametrize(("full_load", "order"), RACES)
 def test_the_fence_alone_holds_back_a_zombie(
     world: World,
     endpoints: Endpoints,
     full_load: bool,  # noqa: FBT001 - a parameter of the test
+    order: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two transactions race, one of a run that believes its lease its own: only the other commits.
+    """A run that believes its lease its own commits nothing, before, after or with the new holder.
 
-    The first run has renewed its lease and sends its transaction, which hangs on its way until the
-    second run has taken the lease over, and both arrive together.
+    It has renewed its lease and sends its transaction, which hangs on its way until another run has
+    taken the lease over, and arrives right before that one's transaction, or after it.
     """
     monkeypatch.setattr(warehouse_module, "HTTP_SECONDS", 300.0)  # it is not sent again meanwhile
     transaction = Fault(
         kind="hang", method="POST", path=r"/jobs(\?|$)", body="BEGIN TRANSACTION", seconds=300.0
     )
+    request = RunRequest(full_load=full_load)
     with ExitStack() as stack:
         proxy = stack.enter_context(HttpProxy(endpoints.rest))
         stack.enter_context(proxy.faulty(transaction))
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
         stack.callback(clients.close)
         world.settings |= {"lease_seconds": 2, "lease_wait_seconds": 60}
-        request = RunRequest(full_load=full_load)
         pool = stack.enter_context(ThreadPoolExecutor(1))
         zombie = pool.submit(main.main, request, world.make_settings(), clients)
         while not transaction.hits and not zombie.done():
             time.sleep(0.05)
+        world.settings["lease_seconds"] = 60
         world.arrive("posthog_events", day_of_sessions(1, 4))  # what the zombie has not seen
+
+        def meet() -> None:
+            if order != "after":
+                proxy.released.set()
+            if order == "before":
+                wait([zombie])
+
         report = main.main(
-            request,
-            world.make_settings(),
-            world.clients,
-            progress=At("publish", proxy.released.set),
+            request, world.make_settings(), world.clients, progress=At("publish", meet)
         )
-        with pytest.raises(LeaseLostError, match="took the lease over"):
+        proxy.released.set()
+        with pytest.raises(LeaseLostError, match="at the step publish"):
             zombie.result()
     assert report.status == "succeeded"
     assert differences(world.sessions(), world.expected()) == []

@@ -96,11 +96,92 @@ def test_sums_and_minima_skip_nulls() -> None:
     assert sessions["least"].tolist() == [pd.NA, 1.5, pd.NA]
 
 
-def test_many_names_are_counted_like_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a table of every (session, name) would be too large, the counts are the same."""
-    expected = process_sessions(frame(ROWS))
-    monkeypatch.setattr(engine, "_MOST_CELLS", 0)
-    pd.testing.assert_frame_equal(process_sessions(frame(ROWS)), expected)
+def many_rows() -> list[Row]:
+    """Forty sessions of up to thirty events, with values of every kind and many nulls."""
+    rng = random.Random(7)  # noqa: S311 - no secret
+    names = [*(f"name {number}" for number in range(20)), "$pageview", "$screen", "$identify"]
+    rows = []
+    for session_no in rng.sample(range(100), 40):
+        for event_no in range(1, rng.randint(1, 30) + 1):
+            known = [name for name in ("distinct_id", *KINDS) if rng.random() < 0.3]
+            values: Row = {
+                name: rng.choice("abc") if KINDS.get(name, "text") == "text" else rng.random()
+                for name in known
+            }
+            rows.append(event(session_no, event_no, rng.choice(names), **values))
+    return rows
+
+
+def swapped(rows: list[Row]) -> list[Row]:
+    """The same rows, their second and third quarter the other way round."""
+    quarter = len(rows) // 4
+    return [
+        *rows[:quarter],
+        *rows[2 * quarter : 3 * quarter],
+        *rows[quarter : 2 * quarter],
+        *rows[3 * quarter :],
+    ]
+
+
+@pytest.mark.parametrize("block_rows", [1, 3, 50, 10_000])
+@pytest.mark.parametrize("most_torn", [0.0, 1.0])
+def test_blocks_do_not_matter(
+    monkeypatch: pytest.MonkeyPatch, block_rows: int, most_torn: float
+) -> None:
+    """Sessions come out the same in one block and in several, torn by blocks and pages or not."""
+    expected = process_sessions(frame(many_rows()))
+    monkeypatch.setattr(engine, "_BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(engine, "_MOST_TORN", most_torn)
+    pd.testing.assert_frame_equal(process_sessions(frame(many_rows())), expected)
+    rows = swapped(many_rows())
+    pages = pd.concat([frame(rows[:100]), frame(rows[100:])])
+    pd.testing.assert_frame_equal(process_sessions(pages), expected)
+
+
+def test_many_values_are_counted_like_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a table of every (session, value) would be too large, the counts are the same."""
+    expected = process_sessions(frame(many_rows()))
+    monkeypatch.setattr(engine, "_CELLS_PER_ROW", 0)
+    pd.testing.assert_frame_equal(process_sessions(frame(many_rows())), expected)
+
+
+def test_a_session_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of its parts looks whole, in one block and in two: together they are an error."""
+    rows = [event(1, 1), event(1, 2), event(2, 1), event(2, 2), event(1, 1), event(1, 2)]
+    for block_rows in (10, 4):
+        monkeypatch.setattr(engine, "_BLOCK_ROWS", block_rows)
+        monkeypatch.setattr(engine, "_MOST_TORN", 1.0)
+        with pytest.raises(ValueError, match="event_no must count"):
+            process_sessions(frame(rows))
+
+
+def test_the_pages_of_a_download_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Besides the rows as they came there is never a second copy of them all."""
+    rows = [event(session, number, "n" * 100) for session in range(200) for number in range(1, 11)]
+    pages = pd.concat([frame(rows[at : at + 100]) for at in range(0, len(rows), 100)])
+    size = pa.Table.from_pandas(pages, preserve_index=False).nbytes
+    monkeypatch.setattr(engine, "_BLOCK_ROWS", 100)
+    usual = pa.default_memory_pool()
+    counting = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(counting)
+    try:
+        process_sessions(pages, METRICS[:1])
+    finally:
+        pa.set_memory_pool(usual)
+    assert 0 < counting.max_memory() < size / 2
+
+
+def test_dictionaries_are_values_like_any_other() -> None:
+    """A page may come dictionary-encoded: what counts is the text."""
+    pages = []
+    for page in (ROWS[:2], ROWS[2:]):
+        table = pa.Table.from_pandas(frame(page), preserve_index=False)
+        for name in ("event", "distinct_id", "lib"):
+            at = table.schema.get_field_index(name)
+            table = table.set_column(at, name, table.column(name).dictionary_encode())
+        pages.append(table)
+    encoded = pa.concat_tables(pages).to_pandas(types_mapper=pd.ArrowDtype)
+    pd.testing.assert_frame_equal(process_sessions(encoded), process_sessions(frame(ROWS)))
 
 
 def test_a_metric_without_its_value_is_refused() -> None:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import main
+from pipeline.runs import RunRequest
+from sessions import projection
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
@@ -47,11 +50,59 @@ def test_every_cell_equals_the_oracle(world: World, sessions: dict[str, Row]) ->
     assert differences(sessions, world.expected()) == []
 
 
-def test_bigquery_aggregates_them_alike(world: World, sessions: dict[str, Row]) -> None:
-    """The other engine leaves the same table, cell by cell."""
+class Scales:
+    """Whoever watches a run, and weighs the events that an engine would download."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.shipped_bytes = 0
+
+    def step(self, name: str) -> None:
+        """Weigh them while they are there, as uncompressed Arrow."""
+        if name == "enrich":
+            client = self._world.clients.bigquery
+            (batches,) = (
+                table
+                for table in client.list_tables(self._world.destination)
+                if table.table_id.endswith("_batches")
+            )
+            name = f"{batches.dataset_id}.{batches.table_id}"
+            (filled,) = self._world.query(projection.filled_sql(name))
+            names = [
+                column for column in projection.travelling_columns() if filled.get(column, True)
+            ]
+            rows = client.query(f"SELECT {', '.join(names)} FROM {name}").result()
+            self.shipped_bytes = rows.to_arrow(create_bqstorage_client=False).nbytes
+
+    def batch(self, done: int, total: int, events: int) -> None:
+        """Batches do not matter."""
+
+    def close(self) -> None:
+        """Nothing to put away."""
+
+
+@pytest.fixture(scope="module")
+def twin(world: World) -> tuple[World, Scales]:
+    """The same sources aggregated by BigQuery, with somebody watching."""
     twin = world.twin()
-    assert twin.run(engine="bigquery").engine == "bigquery"
-    assert differences(twin.sessions(), sessions) == []
+    scales = Scales(twin)
+    main.main(RunRequest(engine="bigquery"), twin.make_settings(), twin.clients, progress=scales)
+    return twin, scales
+
+
+def test_bigquery_aggregates_them_alike(
+    twin: tuple[World, Scales], sessions: dict[str, Row]
+) -> None:
+    """The other engine leaves the same table, cell by cell."""
+    assert differences(twin[0].sessions(), sessions) == []
+
+
+def test_a_twentieth_of_the_bytes_travels(world: World, twin: tuple[World, Scales]) -> None:
+    """Rows of kilobytes of JSON leave BigQuery as the few values that metrics need."""
+    client = world.clients.bigquery
+    rows = client.list_rows(world.datasets.table_id(client, "posthog_events"))
+    raw = rows.to_arrow(create_bqstorage_client=False)
+    assert 0 < twin[1].shipped_bytes * 20 < raw.nbytes
 
 
 @pytest.mark.parametrize("robot", TRUTH, ids=lambda robot: robot["session_id"][-4:])
