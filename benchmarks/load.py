@@ -1,6 +1,6 @@
 """What loading a batch of sessions takes by codec, dictionaries and row groups of its Parquet file.
 
-`python -m benchmarks.load [--sessions N] [--rounds N]`: bytes, seconds and memory of writing each
+`python -m benchmarks.load [--events N] [--rounds N]`: bytes, seconds and memory of writing each
 kind of file, and for one file of each codec the seconds of a load job in the emulator. The last
 line is JSON; bytes and seconds in it are those of a million sessions.
 """
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from google.cloud import bigquery
 
-from benchmarks.events import EVENTS_PER_SESSION, events
+from benchmarks.events import events
 from benchmarks.figures import print_json, rounded
 from benchmarks.history import sandbox
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
@@ -65,9 +65,9 @@ KINDS: Final = (
 )
 
 
-def compare(sessions: int, rounds: int) -> dict[str, Any]:
+def compare(count: int, rounds: int) -> dict[str, Any]:
     """The figures of each kind of file, as of a million sessions."""
-    table = _aggregated(sessions)
+    table = _aggregated(count)
     _write(table, KINDS[0])  # the first one pays for what is loaded once
     written: Measured = {kind: [] for kind in KINDS}
     for _ in range(rounds):
@@ -79,10 +79,9 @@ def compare(sessions: int, rounds: int) -> dict[str, Any]:
     return {"sessions": len(table), "per_million_sessions": figures}
 
 
-def _aggregated(sessions: int) -> pa.Table:
-    """The rows of one batch, as `start_load` is given them."""
-    frame = events(sessions * EVENTS_PER_SESSION).to_pandas(types_mapper=pd.ArrowDtype)
-    rows = process_sessions(frame)
+def _aggregated(count: int) -> pa.Table:
+    """The sessions of a batch of that many events, as they are loaded."""
+    rows = process_sessions(events(count).to_pandas(types_mapper=pd.ArrowDtype))
     rows.insert(0, "batch", 0)
     return pa.Table.from_pandas(rows, preserve_index=False)
 
@@ -155,10 +154,10 @@ def _say(line: str) -> None:
 def main(arguments: Sequence[str]) -> None:
     """Measure at the size that is asked for, and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=50_000)
+    parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     asked = parser.parse_args(arguments)
-    figures = compare(asked.sessions, asked.rounds)
+    figures = compare(asked.events, asked.rounds)
     _print(figures)
     print_json(figures)
 

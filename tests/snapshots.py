@@ -158,6 +158,7 @@ def _planned() -> dict[str, str]:
         ),
         "planned": plan.planned_sql(projected=projected, touched=touched, batches=8),
         "batches": projection.batches_sql(projected=projected, planned=STAGING.planned),
+        "filled": projection.filled_sql(STAGING.batches),
     }
 
 

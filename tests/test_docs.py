@@ -189,12 +189,12 @@ def test_every_column_of_sessions_is_in_the_table() -> None:
 
 
 def test_every_other_table_is_in_the_table() -> None:
-    """The tables besides `sessions` are those that a run makes, with their columns."""
+    """The tables besides those for readers are those that a run makes, with their columns."""
     _, others = tables(section("README.md", "What it writes"))
     made = {
         name: [field.name for field in schema.fields]
         for name, schema in etl.DESTINATION_TABLES.items()
-        if name != "sessions"
+        if name not in {"sessions", "persons", "identities"}
     }
     made[etl.LEASE_TABLE] = re.findall(
         r" AS (\w+)(?:,|$)", create_lease_sql("lease", "job"), re.MULTILINE

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import grpc
 import pytest
 
+import main
 import warehouse
 from pipeline.errors import (
     AbortedError,
@@ -27,8 +28,10 @@ from pipeline.errors import (
     SourceError,
     UnavailableError,
 )
+from pipeline.runs import RunRequest
 from supervision import STOP
 from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
+from tests.test_lease import At
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import World, differences
 from warehouse import StatementError, local_clients
@@ -194,6 +197,33 @@ def test_a_publication_nobody_hears_of_is_whole(wire: Wire) -> None:
     wire.check_exact()
     assert wire.world.run().kind == "nothing_new"
     wire.check_exact()
+
+
+@pytest.mark.parametrize("table", ["planned", "etl_state_sessions"])
+def test_a_publication_that_fails_halfway_changes_nothing(wire: Wire, table: str) -> None:
+    """A statement in the middle of it, or its last one, finds no table: the others are undone."""
+    world = wire.world
+    before = world.sessions()
+    moved: list[str] = []
+
+    def move_away() -> None:
+        tables = world.clients.bigquery.list_tables(world.destination)
+        moved.extend(each.table_id for each in tables if each.table_id.endswith(table))
+        for name in moved:
+            world.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
+
+    try:
+        with pytest.raises(DestinationError):
+            main.main(
+                RunRequest(),
+                world.make_settings(),
+                world.clients,
+                progress=At("publish", move_away),
+            )
+    finally:
+        world.query(f"ALTER TABLE {{d}}.moved_away RENAME TO {moved[0]}")
+    assert world.sessions() == before
+    wire.check_made_good()
 
 
 OUTAGES = [

@@ -177,3 +177,21 @@ def quarantined(world: World) -> set[str]:
     """The ids of the sessions that are kept out."""
     rows = world.query("SELECT session_id FROM {d}.quarantined_sessions")
     return {row["session_id"] for row in rows}
+
+
+def test_a_session_of_over_100_000_rows_is_kept_out(clients: Clients) -> None:
+    """A bot's session is set aside with its count; one of just so many rows is a session."""
+    with World(clients=clients) as world:
+        table = world.datasets.table_id(clients.bigquery, "posthog_events")
+        world.query(f"""INSERT INTO `{table}` (uuid, event, properties, timestamp)
+SELECT
+  CONCAT(session, CAST(number AS STRING)), '$pageview',
+  CONCAT('{{"$session_id": "', session, '"}}'),
+  TIMESTAMP_ADD(TIMESTAMP '2026-10-05 00:00:00+00', INTERVAL MOD(number, 3600) SECOND)
+FROM UNNEST(['busy', 'robot']) AS session, UNNEST(GENERATE_ARRAY(1, 100001)) AS number
+WHERE session = 'robot' OR number <= 100000""")
+        report = world.run()
+        assert (report.counts["aggregated"], report.counts["quarantined"]) == (100_000, 100_001)
+        assert world.sessions().keys() == {"busy"}
+        rows = world.query("SELECT session_id, row_count, reason FROM {d}.quarantined_sessions")
+        assert rows == [{"session_id": "robot", "row_count": 100_001, "reason": "rows"}]

@@ -1,0 +1,22 @@
+SELECT
+  COUNT(distinct_id) > 0 AS distinct_id,
+  COUNT(screen_name) > 0 AS screen_name,
+  COUNT(current_url) > 0 AS current_url,
+  COUNT(pathname) > 0 AS pathname,
+  COUNT(referring_domain) > 0 AS referring_domain,
+  COUNT(utm_source) > 0 AS utm_source,
+  COUNT(utm_medium) > 0 AS utm_medium,
+  COUNT(utm_campaign) > 0 AS utm_campaign,
+  COUNT(lib) > 0 AS lib,
+  COUNT(os) > 0 AS os,
+  COUNT(device_type) > 0 AS device_type,
+  COUNT(app_version) > 0 AS app_version,
+  COUNT(country) > 0 AS country,
+  COUNT(city) > 0 AS city,
+  COUNT(event_type) > 0 AS event_type,
+  COUNT(scroll_depth) > 0 AS scroll_depth,
+  COUNT(content_depth) > 0 AS content_depth,
+  COUNT(touch_y) > 0 AS touch_y,
+  COUNT(touch_reach) > 0 AS touch_reach,
+  COUNT(anonymous_id) > 0 AS anonymous_id
+FROM staging_batches
