@@ -93,7 +93,8 @@ test: setup ## Run the tests
 
 soak: setup ## Run the long forms of the tests that break things (about an hour)
 	@SOAK=1 SOAK_KILLS=$${SOAK_KILLS:-50} SOAK_HISTORIES=$${SOAK_HISTORIES:-25} $(BIN)/python -m pytest \
-		tests/test_faults.py tests/test_kills.py tests/test_machine.py tests/test_hostile.py
+		tests/test_faults.py tests/test_kills.py tests/test_machine.py tests/test_hostile.py \
+		tests/test_exactness.py
 
 lint: setup ## Check style, types, and what deploys
 	@$(BIN)/ruff check .

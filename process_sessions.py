@@ -65,14 +65,12 @@ def process_sessions(events: pd.DataFrame, metrics: Iterable[Metric] = METRICS) 
         blocks = _blocks(pa.Table.from_pandas(events, preserve_index=False))
         # NumPy and Arrow let go of the interpreter, so that threads are enough.
         parts = pa.concat_tables(pool.map(lambda block: _sessions_of(block, metrics), blocks))
-    ordered = _taken(parts, pc.sort_indices(parts.column("session_no")))
+    names, columns = parts.column_names, parts.columns[::-1]
+    order = pc.sort_indices(parts.column("session_no"))
+    del parts  # so that each column goes as soon as it stands in order
+    ordered = pa.table([columns.pop().take(order) for _ in names], names=names)
     sessions: pd.DataFrame = ordered.to_pandas(types_mapper=pd.ArrowDtype)
     return sessions
-
-
-def _taken(table: pa.Table, rows: pa.Array) -> pa.Table:
-    """These rows. Column by column, since `Table.take` joins the pages of all of them at once."""
-    return pa.table([column.take(rows) for column in table.columns], names=table.column_names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +99,14 @@ def _blocks(table: pa.Table) -> list[_Block]:
     if not parts or sum(map(len, torn)) > len(table) * _MOST_TORN:
         return [_Block(table=table)]
     blocks = [_Block(table=part, runs=runs) for part, runs in zip(parts, found, strict=True)]
-    rest = [
-        _taken(part, pa.array(rows)) for part, rows in zip(parts, torn, strict=True) if len(rows)
-    ]
+    rest = [_taken(part, rows) for part, rows in zip(parts, torn, strict=True) if len(rows)]
     return [*blocks, _Block(table=pa.concat_tables(rest))] if rest else blocks
+
+
+def _taken(table: pa.Table, rows: Ints) -> pa.Table:
+    """These rows. Column by column, since `Table.take` joins the pages of all of them at once."""
+    chosen = pa.array(rows)
+    return pa.table([column.take(chosen) for column in table.columns], names=table.column_names)
 
 
 def _runs(table: pa.Table) -> _Runs:

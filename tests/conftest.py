@@ -18,6 +18,19 @@ type Count = Callable[[str, int], None]
 
 _PREFIX = "figure: "
 
+# Modules that take longest, so that none of them is left for one process alone at the end.
+_LONGEST = (
+    "test_kills", "test_googlesql", "test_exactness", "test_requests_on_data", "test_faults",
+    "test_machine", "test_operations_sql", "test_lease", "test_source_shapes", "test_persons",
+    "test_load_benchmarks", "test_hostile", "test_canaries", "test_image", "test_service",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest modules first; the order of the others stays."""
+    places = {name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
 
 @pytest.fixture(scope="module")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Endpoints]:

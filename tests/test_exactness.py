@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,11 @@ if TYPE_CHECKING:
 
 type Row = dict[str, Any]
 
+HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
 EXACTLY = settings(
-    max_examples=4,
+    max_examples=HISTORIES or 2,
     deadline=None,
-    derandomize=True,
+    derandomize=not HISTORIES,
     database=None,
     # A run takes seconds: a failing history is read as it is, not shrunk.
     phases=[Phase.explicit, Phase.generate],
