@@ -110,7 +110,9 @@ def identifications(draw: st.DrawFn) -> Row:
     anonymous_id = draw(st.sampled_from(["anon-1", "anon-2", "naïve 🙂", "Guest", "u2"]))
     session_id = draw(st.sampled_from(["s-0", "s-1", "t-2", "sé-4", "S-5"]))
     values = {"$session_id": session_id, "$anon_distinct_id": anonymous_id}
-    return draw(events()) | {"event": "$identify", "properties": text(values)}
+    distinct_id = draw(st.sampled_from(["u1", "u1", "u2", "15550100001", "a@example.com", "NULL"]))
+    row = {"event": "$identify", "distinct_id": distinct_id, "properties": text(values)}
+    return draw(events()) | row
 
 
 @st.composite
