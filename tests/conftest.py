@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -26,8 +27,28 @@ _LONGEST = (
 )  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest modules first; the order of the others stays."""
+# Runs that say again, of another kind of input, what a quicker test says: `make soak` has them.
+_LONG = (
+    "::test_missing_days_are", "::test_a_day_without_sessions", "::test_what_must_never_be",
+    "::test_a_missing_run_fails", "::test_a_person_is_deleted", "[state missing]",
+    "[sessions replaced]", "[request_1]", "[request_2]", "::test_a_limit_above_all",
+    "::test_a_start_date_alone", "::test_half_an_emoji", "[events with epoch microseconds]",
+    "[sessions with other names]", "[users with other names", "[events with DATETIME",
+    "::test_users_without_phone", "fails_a_run[429]", "fails_a_run[answer cut]",
+    "[503-jobs.insert", "[429-jobs.insert", "taken_up_again[0.0]", "[stopped-", "[accessDenied-",
+    "[bytesBilledLimitExceeded-", "halfway_changes_nothing[etl_state",
+    "[full load, after the other]", "no_canary[timeout]", "no_canary[aborted]",
+    "no_canary[source misshapen]", "::test_a_full_load_tells", "::test_growth_counts",
+    "::test_every_kind_of_run_but",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests to SOAK=1, and put the longest modules first."""
+    if os.environ.get("SOAK") != "1":
+        long = [item for item in items if any(each in item.nodeid for each in _LONG)]
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
     places = {name: place for place, name in enumerate(_LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 

@@ -48,7 +48,7 @@ STOLEN = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' 
 FREE = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
 
 LONG = settings(
-    max_examples=HISTORIES or 2,
+    max_examples=HISTORIES or 1,
     stateful_step_count=20 if HISTORIES else 6,
     derandomize=not HISTORIES,
     deadline=None,
