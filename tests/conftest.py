@@ -39,7 +39,8 @@ _LONG = (
     "[bytesBilledLimitExceeded-", "halfway_changes_nothing[etl_state",
     "[full load, after the other]", "no_canary[timeout]", "no_canary[aborted]",
     "no_canary[source misshapen]", "::test_a_full_load_tells", "::test_growth_counts",
-    "::test_every_kind_of_run_but",
+    "::test_every_kind_of_run_but", "fails_a_run[hang]", "fails_a_run[dropped]",
+    "[dropped-jobs.getQueryResults", "tried_again[quota", "[metrics changed]",
 )  # fmt: skip
 
 
