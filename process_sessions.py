@@ -68,7 +68,7 @@ def process_sessions(events: pd.DataFrame, metrics: Iterable[Metric] = METRICS) 
     names, columns = parts.column_names, parts.columns[::-1]
     order = pc.sort_indices(parts.column("session_no"))
     del parts  # so that each column goes as soon as it stands in order
-    ordered = pa.table([columns.pop().take(order) for _ in names], names=names)
+    ordered = pa.table([columns.pop().combine_chunks().take(order) for _ in names], names=names)
     sessions: pd.DataFrame = ordered.to_pandas(types_mapper=pd.ArrowDtype)
     return sessions
 
@@ -138,8 +138,7 @@ def _only_whole(parts: list[_Runs]) -> list[_Runs]:
 def _sessions_of(block: _Block, metrics: tuple[Metric, ...]) -> pa.Table:
     """A row for each session that the block has whole."""
     layout = _layout_of_runs(block.runs) if block.runs else _layout_of_any_order(block.table)
-    # One copy of a small block spares one at every look; of a large one it would double the memory.
-    events = _Events(block.table.combine_chunks() if block.runs else block.table, layout)
+    events = _Events(block.table, layout)
     columns = {"session_no": pa.array(layout.session_nos)}
     columns |= {metric.name: _aggregate(events, metric) for metric in metrics}
     sessions = pa.table(columns)

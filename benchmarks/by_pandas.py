@@ -153,7 +153,9 @@ def _lists(keys: pd.Series[int], values: Iterable[object], index: pd.Index[Any])
 def _seconds_between(frame: pd.DataFrame, metric: Metric, flags: Flags) -> pd.Series[float]:
     columns = [_KEY, "event_no", "event_at"]
     begun = frame.loc[flags[metric.since], columns].groupby(_KEY).first()
-    stops = frame.loc[flags[metric.where], columns].join(begun, on=_KEY, rsuffix="_begun")
+    stops = frame.loc[flags[metric.where], columns].merge(
+        begun, left_on=_KEY, right_index=True, suffixes=("", "_begun")
+    )
     ended = stops[stops["event_no"] >= stops["event_no_begun"]].groupby(_KEY).first()
     microseconds = ended["event_at"].astype("int64") - ended["event_at_begun"].astype("int64")
     return microseconds / 1_000_000

@@ -72,13 +72,20 @@ def _run(folder: Path, engine: str, result: str = "-") -> dict[str, float]:
 def _check_agreement(folder: Path) -> None:
     for engine in ENGINES:
         _run(folder, engine, f"by_{engine}")
-    ours = read(folder / f"by_{_US}")
-    for engine in ENGINES[1:]:
-        different = differences(ours, read(folder / f"by_{engine}"))
+    results = {engine: read(folder / f"by_{engine}") for engine in ENGINES}
+    check_agreement(results)
+    ours = results[_US]
+    _say(f"{len(results)} engines agree on {len(ours):,} rows of {ours.num_columns} columns.")
+
+
+def check_agreement(results: Mapping[str, pa.Table]) -> None:
+    """AssertionError where an engine's result is not that of the first."""
+    (us, ours), *rivals = results.items()
+    for engine, theirs in rivals:
+        different = differences(ours, theirs)
         if different:
-            message = f"{_US} and {engine} differ: {'; '.join(different)}."
+            message = f"{us} and {engine} differ: {'; '.join(different)}."
             raise AssertionError(message)
-    _say(f"{len(ENGINES)} engines agree on {len(ours):,} rows of {ours.num_columns} columns.")
 
 
 def differences(ours: pa.Table, theirs: pa.Table) -> list[str]:

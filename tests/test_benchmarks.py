@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from benchmarks import load, startup, transform
 from benchmarks.events import ORDERS, events
 from benchmarks.figures import ratio
-from benchmarks.one_engine import ENGINES, schema
+from benchmarks.one_engine import ENGINES, as_arrow, schema
 from sessions.metrics import METRICS
 from sessions.projection import travelling_columns
 
@@ -34,19 +35,36 @@ def last_line(
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_engine_computes_every_cell_alike(
-    order: Order, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Four engines agree before any time counts, and each has its figures in the last line."""
-    arguments = ["--events=3000", "--rounds=1", f"--order={order}"]
-    figures = last_line(transform.main, arguments, capsys)
+def test_every_engine_computes_every_cell_alike(order: Order) -> None:
+    """Four engines make the same sessions of the same events, however these are ordered."""
     assert {*ENGINES} == {"process_sessions", *RIVALS}
+    table = events(8000, order=order)
+    ours, *rivals = (
+        as_arrow(import_module(f"benchmarks.by_{engine}").aggregate(table)) for engine in ENGINES
+    )
+    assert len(ours) == 200
+    assert [transform.differences(ours, theirs) for theirs in rivals] == [[], [], []]
+
+
+def test_the_engines_are_timed_in_processes_of_their_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each has its figures in the last line, and the floor is there."""
+    figures = last_line(transform.main, ["--events=3000", "--rounds=1"], capsys)
     for engine in ENGINES:
         assert figures[engine].keys() >= {"seconds", "ratio", "extra_mib"}
         assert figures[engine]["seconds"] > 0
     assert figures["process_sessions"]["ratio"] == 1
     assert figures["floor_seconds"] > 0
     assert (figures["events"], figures["sessions"]) == (3000, 75)
+
+
+def test_no_time_counts_where_engines_differ() -> None:
+    """A rival that computes something else ends the comparison, by its name and the column's."""
+    ours, theirs = (pa.table({"session_no": [1], "n": [n]}) for n in (1, 2))
+    transform.check_agreement({"process_sessions": ours, "duckdb": ours})
+    with pytest.raises(AssertionError, match="and polars differ: n, 1 and 2"):
+        transform.check_agreement({"process_sessions": ours, "duckdb": ours, "polars": theirs})
 
 
 def test_every_metric_is_compared() -> None:

@@ -6,10 +6,10 @@ import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tests import histories
+from tests import histories, oracle, persons_oracle
 from tests.clock import starting_at
 from tests.world import World, derived_differences, differences
 
@@ -49,6 +49,13 @@ def check(world: World, report: RunReport) -> None:
     assert derived_differences(world.derived(), derived) == []
 
 
+def ties(events: list[Row], users: list[Row]) -> bool:
+    """Whether any anonymous id is a user's."""
+    sessions = oracle.expected_sessions(events, users, [], [])
+    today = histories.FIRST_DAY.date()
+    return bool(persons_oracle.expected_derived(sessions, users, [], today=today).identities)
+
+
 @EXACTLY
 @given(
     st.lists(histories.events(), min_size=60, max_size=150),
@@ -77,6 +84,8 @@ def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - draw
 
     The last full load, by the engine that did not run before, leaves the same.
     """
+    # Hypothesis tries the dullest history first; where there is time for one, it is another.
+    assume(HISTORIES or ties([*events, *identifications], users))
     engine, other = engines
     now = histories.FIRST_DAY + timedelta(days=day)
     with World(clients=clients, properties=properties) as world, starting_at(now):

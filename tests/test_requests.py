@@ -209,7 +209,10 @@ def test_a_report_as_json() -> None:
         "counts": {"total": 10, "aggregated": 10},
         "sessions": {"staged": 2},
         "firebase": {},
-        "steps": [{"name": "extract", "seconds": 1.5, "rows": 10, "bytes": 2048}],
+        "persons": {},
+        "steps": [
+            {"name": "aggregate", "seconds": 1.5, "bytes": 2048, "parts": {"download": 1.0}}
+        ],
         "peak_memory_bytes": 0,
         "bytes_processed": 0,
         "cost_usd": 0.0,
