@@ -210,9 +210,7 @@ def test_a_report_as_json() -> None:
         "sessions": {"staged": 2},
         "firebase": {},
         "persons": {},
-        "steps": [
-            {"name": "aggregate", "seconds": 1.5, "bytes": 2048, "parts": {"download": 1.0}}
-        ],
+        "steps": [{"name": "aggregate", "seconds": 1.5, "bytes": 2048, "parts": {"download": 1.0}}],
         "peak_memory_bytes": 0,
         "bytes_processed": 0,
         "cost_usd": 0.0,
