@@ -130,13 +130,6 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
     return counts
 
 
-def read_snapshot_time(warehouse: Warehouse) -> datetime:
-    """BigQuery's own time: the moment as of which every source is read."""
-    rows = run_query(warehouse, "snapshot_time", "SELECT CURRENT_TIMESTAMP() AS snapshot_at")
-    snapshot_at: datetime = rows[0]["snapshot_at"]
-    return snapshot_at
-
-
 def ensure_dataset(warehouse: Warehouse) -> None:
     """Create the destination dataset where it is missing."""
     from google.api_core.exceptions import NotFound
@@ -152,19 +145,19 @@ def ensure_dataset(warehouse: Warehouse) -> None:
             ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
 
 
-def ensure_destination(warehouse: Warehouse) -> datetime | None:
+def ensure_destination(warehouse: Warehouse) -> tuple[bool, datetime]:
     """Create the tables that are missing, and add columns that are new.
 
-    Returns when the `sessions` table was created, or None where it was missing until now. Raises
-    DestinationError where a column exists under another type.
+    Returns whether `sessions` was missing until now, and when it was created: which table it is.
+    Raises DestinationError where a column exists under another type.
     """
-    created_at = None
     with classified("the destination tables", DestinationError):
-        for name, schema in DESTINATION_TABLES.items():
-            is_new, table = _ensure_table(warehouse, warehouse.table(name), schema)
-            if name == "sessions" and not is_new:
-                created_at = table.created
-    return created_at
+        found = {
+            name: _ensure_table(warehouse, warehouse.table(name), schema)
+            for name, schema in DESTINATION_TABLES.items()
+        }
+    is_new, sessions = found["sessions"]
+    return is_new, cast("datetime", sessions.created)
 
 
 def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
@@ -192,14 +185,6 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
 
 def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
     return [(each.name, _standard(each.field_type), each.description) for each in columns]
-
-
-def sessions_created_at(warehouse: Warehouse) -> datetime:
-    """When the `sessions` table was created: which table it is."""
-    table = warehouse.table("sessions")
-    with classified(f"table {table}", DestinationError):
-        found = ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
-    return cast("datetime", found.created)
 
 
 def _ensure_table(
@@ -304,19 +289,14 @@ def _contended(what: str) -> Iterator[None]:
 
 def renew_lease(warehouse: Warehouse, fence: int) -> bool:
     """Hold the lease for its full time again; False where it is no longer ours."""
-    with _contended("the lease"):
-        run_query(
-            warehouse,
-            "lease",
-            renew_lease_sql(warehouse.table(LEASE_TABLE).sql),
-            [
-                *lease_parameters(warehouse, fence),
-                scalar("seconds", "INT64", warehouse.settings.lease_seconds),
-            ],
-            blame=DestinationError,
-        )
-    lease = read_lease(warehouse)
-    return (lease.run_id, lease.fence) == (warehouse.run_id, fence)
+    sql = renew_lease_sql(warehouse.table(LEASE_TABLE).sql)
+    parameters = [
+        *lease_parameters(warehouse, fence),
+        scalar("seconds", "INT64", warehouse.settings.lease_seconds),
+    ]
+    with _contended("the lease"), classified("the lease", DestinationError):
+        renewed = run_statement(warehouse, "lease", sql, parameters)
+    return renewed.num_dml_affected_rows == 1
 
 
 def release_lease(warehouse: Warehouse, fence: int) -> None:
@@ -551,18 +531,17 @@ WHERE _metrics_version != @metrics_version"""
     return bool(rows[0]["row_count"])
 
 
-def read_newest_event(
+def read_times(
     warehouse: Warehouse, events: Source, plan: Plan, now: datetime
-) -> datetime | None:
-    """The time of the newest event that is not in the future; None where there is none."""
+) -> tuple[datetime | None, datetime]:
+    """The newest event that is not in the future, None where there is none; and BigQuery's time."""
     days = [day for day in plan.known_days if day <= now.date()][-3:]  # the last may be ahead
     event_at = events.column("event_at")
-    sql = f"""SELECT MAX({event_at}) AS newest_at
+    sql = f"""SELECT MAX({event_at}) AS newest_at, CURRENT_TIMESTAMP() AS asked_at
 FROM {events.shape.table.sql}
 WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
-    rows = run_query(warehouse, "newest_event", sql, [scalar("now", "TIMESTAMP", now)])
-    newest_at: datetime | None = rows[0]["newest_at"]
-    return newest_at
+    row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
+    return row["newest_at"], row["asked_at"]
 
 
 def start_ledger(warehouse: Warehouse, report: RunReport) -> None:

@@ -17,7 +17,7 @@ from warehouse import Parameter, array, run_query, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import date, datetime
+    from datetime import date
 
     from pipeline.plan import Plan
     from running import Run
@@ -62,13 +62,13 @@ def resolve_sources(run: Run) -> SourceTables:
     return tables
 
 
-def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) -> Plan:
+def find_changes(run: Run, tables: SourceTables, *, is_new: bool) -> Plan:
     """Compare the source's day counts with the state's, and decide what to read."""
     counts = etl.read_day_counts(run.warehouse, tables.events)
     is_partial = run.request.limit is not None or run.request.start_date is not None
     destination = planning.Destination(
         state=etl.read_state(run.warehouse),
-        sessions_created_at=created_at,
+        sessions_created_at=None if is_new else run.sessions_created_at,
         has_rows_of_another_version=is_partial
         and etl.has_rows_of_another_version(run.warehouse, run.metrics_version),
     )
@@ -79,7 +79,9 @@ def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) ->
         metrics_version=run.metrics_version,
         today=run.started_at.date(),
     )
-    run.newest_event_at = etl.read_newest_event(run.warehouse, tables.events, plan, run.started_at)
+    run.newest_event_at, run.snapshot_at = etl.read_times(
+        run.warehouse, tables.events, plan, run.started_at
+    )
     age = run.started_at - run.newest_event_at if run.newest_event_at else None
     if age is None:
         run.warnings.append(f"Table {tables.events.shape.table} has no events.")
@@ -91,7 +93,7 @@ def find_changes(run: Run, tables: SourceTables, created_at: datetime | None) ->
 
 def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
     """Project the changed days and the small tables, all in parallel, as of one moment."""
-    snapshot = scalar("snapshot_at", "TIMESTAMP", etl.read_snapshot_time(run.warehouse))
+    snapshot = scalar("snapshot_at", "TIMESTAMP", run.snapshot_at)
     small = {
         "user_keys": enrichment.user_keys_sql(tables.users),
         "documents": enrichment.documents_sql(tables.documents),

@@ -98,11 +98,11 @@ def main(
         if trigger is not None and trigger in supervisor.triggers and not request.force:
             return replace(finish(run, "duplicate"), run_id=supervisor.triggers[trigger])
         with run.step("destination"):
-            created_at = _ensure_destination(run)
+            is_new = _ensure_destination(run)
             etl.start_ledger(run.warehouse, report_of(run, "running"))
         with run.step("changes"):
             tables = resolve_sources(run)
-            plan = run.plan = find_changes(run, tables, created_at)
+            plan = run.plan = find_changes(run, tables, is_new=is_new)
         with run.step("extract"):
             extract(run, plan, tables)
         with run.step("plan"):
@@ -143,9 +143,9 @@ def _lease(run: Run) -> Iterator[Supervisor]:
                 etl.drop_staging(unwatched, run.staged.values())
 
 
-def _ensure_destination(run: Run) -> datetime | None:
-    """Make the tables and the view where missing; tells since when there is a `sessions` table."""
-    created_at = etl.ensure_destination(run.warehouse)
+def _ensure_destination(run: Run) -> bool:
+    """Make the tables and the view where missing; tells whether `sessions` was."""
+    is_new, run.sessions_created_at = etl.ensure_destination(run.warehouse)
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     etl.ensure_view(
         run.warehouse,
@@ -153,7 +153,7 @@ def _ensure_destination(run: Run) -> datetime | None:
         daily_activity_sql(sessions=sessions, identities=identities, persons=persons),
         DAILY_ACTIVITY,
     )
-    return created_at
+    return is_new
 
 
 def _aggregate(run: Run, batches: int) -> None:
@@ -292,7 +292,7 @@ def _publish(run: Run, plan: Plan, supervisor: Supervisor) -> None:
     parameters = [
         *etl.lease_parameters(run.warehouse, supervisor.fence),
         scalar("metrics_version", "STRING", run.metrics_version),
-        scalar("sessions_created_at", "TIMESTAMP", etl.sessions_created_at(run.warehouse)),
+        scalar("sessions_created_at", "TIMESTAMP", run.sessions_created_at),
         records(
             "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
         ),

@@ -62,6 +62,8 @@ class Run:
     rows_by_day: dict[date, int] = field(default_factory=dict)
     session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
     newest_event_at: datetime | None = None
+    snapshot_at: datetime | None = None  # BigQuery's time: as of then every source is read
+    sessions_created_at: datetime | None = None  # which `sessions` table it is
     report: RunReport | None = None  # once it is over
 
     @property

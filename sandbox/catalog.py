@@ -1,4 +1,4 @@
-"""How the emulator looks tables up, made quick: it lists every table of every dataset each time.
+"""How the emulator looks tables and columns up, made quick: it lists all there are each time.
 
 That costs half a millisecond a table, several times a request. Written for local-bigquery 0.3.2;
 what DuckDB refuses here falls back to the emulator's own way.
@@ -15,14 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 type _Found = list[tuple[str, str, int]]
+type _Rows = list[tuple[object, ...]]
 
 # The emulator's own results are in a database of that name; projects are DuckLakes.
 _RESULTS_DATABASE = "emulator"
 
 
 def make_lookups_quick() -> None:
-    """Replace the lookup for as long as the process lives."""
+    """Replace the lookups for as long as the process lives."""
+    database.fetch = _of_one_table(database.fetch)
     database.objects = _with_fallback(database.objects)
+
+
+def _of_one_table(fetch: Callable[..., _Rows]) -> Callable[..., _Rows]:
+    """Questions about the columns of one table ask for that table alone."""
+
+    def fetched(sql: str, params: list[str] | None = None) -> _Rows:
+        if "FROM duckdb_columns()" not in sql or not params:
+            return fetch(sql, params)
+        table = database.quote(*params[:3]).replace("'", "''")
+        columns = f"""(
+          SELECT
+            $1 AS database_name, $2 AS schema_name, $3 AS table_name,
+            name AS column_name, NOT "notnull" AS is_nullable
+          FROM pragma_table_info('{table}')
+        )"""
+        numbered = sql.replace("duckdb_columns()", columns)
+        for number in range(1, len(params) + 1):
+            numbered = numbered.replace("?", f"${number}", 1)
+        try:
+            return fetch(numbered, params)
+        except duckdb.CatalogException:  # there is no such table
+            return []
+
+    return fetched
 
 
 def _with_fallback(slow: Callable[..., _Found]) -> Callable[..., _Found]:

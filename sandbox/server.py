@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 FAILED = 3
+THREADS = "SANDBOX_THREADS"  # of DuckDB; as many as there are cores unless it is set
 # Settings that the emulator would take from the environment, where they mean something else.
 _FOREIGN_VARIABLES = {
     "BIGQUERY_HOST", "BIGQUERY_PORT", "CALLER", "DATA_DIR", "DEFAULT_DATASET_ID",
@@ -117,6 +118,8 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
     rest_server = uvicorn.Server(config)
     database.connection()
+    if threads := os.environ.get(THREADS):
+        database.execute(f"SET threads = {int(threads)}")
     make_lookups_quick()
     _announce(files, listener.getsockname()[1], grpc_port)
     threading.Thread(target=_end_with_the_last, args=(files, rest_server), daemon=True).start()

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox import emulator
+from sandbox.server import THREADS
 from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
 
 type Count = Callable[[str, int], None]
 

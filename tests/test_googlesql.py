@@ -160,9 +160,9 @@ def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of 
     """A run up to the point from which it is like any other."""
     run = begin(RunRequest(**request), world.make_settings(), world.clients, None)
     etl.ensure_dataset(run.warehouse)
-    created_at = etl.ensure_destination(run.warehouse)
+    is_new, run.sessions_created_at = etl.ensure_destination(run.warehouse)
     tables = resolve_sources(run)
-    extract(run, find_changes(run, tables, created_at), tables)
+    extract(run, find_changes(run, tables, is_new=is_new), tables)
 
 
 def run_in_every_way(world: World) -> None:
