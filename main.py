@@ -349,7 +349,7 @@ def run(
 
     Made from the settings' credentials or, when `is_local`, those of the sandbox's emulator.
     """
-    LOG.info("run requested", extra={"fields": {"request": request.to_json(), "trigger": trigger}})
+    LOG.info("run requested", extra={"fields": {"request": request.shown(), "trigger": trigger}})
     with ExitStack() as until_the_end:
         try:
             clients = until_the_end.enter_context(connect(settings, is_local=is_local))

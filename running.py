@@ -157,6 +157,7 @@ def told(run: Run) -> Iterator[None]:
             yield
         except BaseException as error:
             fail(run, error)
+            error.add_note(f"In run {run.warehouse.run_id}.")  # whoever logs it tells of the run
             error_type = type(error).__name__
             raise
         finally:

@@ -73,6 +73,10 @@ class RunRequest:
         """Every field, JSON-ready: reading it back gives an equal request."""
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
+    def shown(self) -> dict[str, object]:
+        """The same for logs, answers and the ledger: `params` without values, which may be secret."""
+        return self.to_json() | {"params": dict.fromkeys(self.params, "(not shown)")}
+
 
 def _refuse(sentence: str) -> Never:
     raise RequestError(sentence)
@@ -266,7 +270,9 @@ def _plain(value: object) -> object:
         return value.astimezone(UTC).isoformat()
     if isinstance(value, date):
         return value.isoformat()
-    if isinstance(value, (RunRequest, StepReport)):
+    if isinstance(value, RunRequest):
+        return value.shown()
+    if isinstance(value, StepReport):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}

@@ -1,4 +1,4 @@
-"""One emulator for each test module, through the real clients; and what the long tests add up."""
+"""One emulator for each process of tests, the real clients, and what the long tests add up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LONGEST = (
 _LONG = (
     "::test_missing_days_are", "::test_a_day_without_sessions", "::test_what_must_never_be",
     "::test_a_missing_run_fails", "::test_a_person_is_deleted", "[state missing]",
-    "[sessions replaced]", "[request_1]", "[request_2]", "::test_a_limit_above_all",
+    "[sessions replaced]", "::test_a_limit_above_all",
     "::test_a_start_date_alone", "::test_half_an_emoji", "[events with epoch microseconds]",
     "[sessions with other names]", "[users with other names", "[events with DATETIME",
     "::test_users_without_phone", "fails_a_run[429]", "fails_a_run[answer cut]",
@@ -43,7 +43,7 @@ _LONG = (
     "[full load, after the other]", "no_canary[timeout]", "no_canary[aborted]",
     "no_canary[source misshapen]", "::test_a_full_load_tells", "::test_growth_counts",
     "::test_every_kind_of_run_but", "fails_a_run[hang]", "fails_a_run[dropped]",
-    "[dropped-jobs.getQueryResults", "tried_again[quota", "[metrics changed]",
+    "[dropped-jobs.getQueryResults", "tried_again[quota",
 )  # fmt: skip
 
 
@@ -57,14 +57,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Endpoints]:
-    """Where the module's emulator answers: a fresh one, since it slows down with what it held."""
+    """Where this process's emulator answers. It slows with its tables: tests drop theirs."""
     with emulator.attach(tmp_path_factory.mktemp("sandbox")) as found:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def clients(endpoints: emulator.Endpoints) -> Iterator[Clients]:
     """The product's own clients of that emulator."""
     found = local_clients(endpoints)

@@ -257,7 +257,8 @@ def test_the_service_tells_no_canary(scene: Scene, capfd: pytest.CaptureFixture[
     with scene.users("SELECT user_id, phoneNumber, email, CAST(email AS INT64) AS createdAt"):
         answers += scene.serve([("POST", "/run", ""), ("GET", "/runs", None)])
     answers += scene.serve([("POST", "/run", "")], FIREBASE_DATASET_ID="nowhere")
-    answers += scene.serve([("POST", "/run", ""), ("GET", "/runs", None)])
+    params = json.dumps({"params": {"token": secret}})
+    answers += scene.serve([("POST", "/run", params), ("GET", "/runs", None)])
     errors = [(json.loads(answer).get("error") or {}).get("type") for answer in answers]
     assert errors == [
         *["RequestError"] * 3, *[None] * 4, "NotFound", "InternalError", None,

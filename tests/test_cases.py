@@ -27,14 +27,14 @@ def cases() -> Cases:
 def sessions(request: pytest.FixtureRequest, clients: Clients, cases: Cases) -> dict[str, Row]:
     """What one run over all cases publishes, by the type of `properties` and the engine."""
     properties, engine = request.param
-    world = World(clients=clients, properties=properties)
-    world.arrive("posthog_events", cases.events)
-    world.arrive("firebase_users", cases.users)
-    world.arrive("firebase_events", cases.documents)
-    world.arrive("posthog_sessions", cases.posthog_sessions)
-    report = world.run(engine=engine)
-    assert sum(report.counts.values()) == len(cases.events)
-    return world.sessions()
+    with World(clients=clients, properties=properties) as world:
+        world.arrive("posthog_events", cases.events)
+        world.arrive("firebase_users", cases.users)
+        world.arrive("firebase_events", cases.documents)
+        world.arrive("posthog_sessions", cases.posthog_sessions)
+        report = world.run(engine=engine)
+        assert sum(report.counts.values()) == len(cases.events)
+        return world.sessions()
 
 
 @pytest.mark.parametrize("name", NAMES)

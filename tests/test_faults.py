@@ -128,7 +128,7 @@ def shared(endpoints: Endpoints) -> Iterator[Wire]:
         proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=wire.address)
         clients = local_clients(proxied)
         stack.callback(clients.close)
-        world = World(clients=clients)
+        world = stack.enter_context(World(clients=clients))
         world.arrive("posthog_events", day_of_sessions(0, 6))
         world.run()
         yield Wire(world=world, rest=rest, grpc=wire, calls=calls, usual=wire.received)

@@ -15,6 +15,8 @@ from sessions import projection
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from warehouse import Clients
 
 FOLDER = Path(__file__).parent / "recorded_web"
@@ -29,14 +31,14 @@ def lines(name: str) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> World:
+def world(clients: Clients) -> Iterator[World]:
     """The recorded data, loaded and aggregated."""
-    world = World(clients=clients)
-    world.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
-    world.arrive("firebase_users", lines("firebase_users.jsonl"))
-    world.arrive("firebase_events", lines("firebase_events.jsonl"))
-    world.run()
-    return world
+    with World(clients=clients) as made:
+        made.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
+        made.arrive("firebase_users", lines("firebase_users.jsonl"))
+        made.arrive("firebase_events", lines("firebase_events.jsonl"))
+        made.run()
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -170,7 +170,7 @@ def test_a_report_as_json() -> None:
     report = RunReport(
         run_id="r1",
         status="succeeded",
-        request=RunRequest(start_date=date(2026, 1, 1)),
+        request=RunRequest(start_date=date(2026, 1, 1), params={"token": "a secret"}),
         engine="pandas",
         kind="dates",
         started_at=started,
@@ -197,7 +197,7 @@ def test_a_report_as_json() -> None:
             "force": False,
             "dry_run": False,
             "job": "sessions",
-            "params": {},
+            "params": {"token": "(not shown)"},
         },
         "engine": "pandas",
         "kind": "dates",

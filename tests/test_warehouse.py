@@ -69,10 +69,13 @@ def test_an_address_where_nobody_answers_is_one_sentence(
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"
         nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9"))
-        world = World(clients=clients)
-        world.clients = nobody
-        with pytest.raises(UnavailableError, match=r"can't be reached|try again later") as raised:
-            world.run()
+        with World(clients=clients) as world:
+            world.clients = nobody
+            with pytest.raises(
+                UnavailableError, match=r"can't be reached|try again later"
+            ) as raised:
+                world.run()
+            world.clients = clients
         nobody.close()
     assert raised.value.exit_code == 75
     assert "\n" not in str(raised.value)
@@ -83,7 +86,7 @@ def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
     with World(clients=clients) as world:
         world.arrive("posthog_events", day_of_sessions(0, 2))
         run_id = world.run().run_id
-        jobs = [job for job in clients.bigquery.list_jobs() if run_id in job.job_id]
+        jobs = [job for job in clients.bigquery.list_jobs(max_results=100) if run_id in job.job_id]
     made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
     assert len(made) == 9
     assert all("expiration_timestamp" in sql for sql in made)
