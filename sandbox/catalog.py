@@ -9,22 +9,51 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import duckdb
+from local_bigquery.catalog import tables
 from local_bigquery.engine import database
+from local_bigquery.sql.rules import information_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from local_bigquery.models import Table
 
 type _Found = list[tuple[str, str, int]]
 type _Rows = list[tuple[object, ...]]
 
 # The emulator's own results are in a database of that name; projects are DuckLakes.
 _RESULTS_DATABASE = "emulator"
+_DAY = 86_400_000_000  # µs
 
 
 def make_lookups_quick() -> None:
     """Replace the lookups for as long as the process lives."""
     database.fetch = _of_one_table(database.fetch)
     database.objects = _with_fallback(database.objects)
+    information_schema._partitions = _by_day(information_schema._partitions)  # noqa: SLF001
+
+
+def _by_day(slow: Callable[[Table], _Rows]) -> Callable[[Table], _Rows]:
+    """Rows by day, which BigQuery knows without a look at them, counted without formatting each."""
+
+    def partitions(table: Table) -> _Rows:
+        partitioning = table.timePartitioning
+        if not partitioning or partitioning.type != "DAY" or table.type != "TABLE":
+            return slow(table)
+        at = database.quote(str(partitioning.field))
+        reference = table.tableReference
+        name = tables.name(reference.projectId, reference.datasetId, reference.tableId)
+        day = f"epoch_us({at}) // {_DAY} - (epoch_us({at}) % {_DAY} < 0)::INT"
+        try:
+            found: _Rows = database.fetch(
+                f"""SELECT coalesce(strftime(min({at}), '%Y%m%d'), '__NULL__'), count(*)
+                FROM {name} GROUP BY {day} ORDER BY 1"""
+            )
+        except duckdb.Error:
+            return slow(table)
+        return found
+
+    return partitions
 
 
 def _of_one_table(fetch: Callable[..., _Rows]) -> Callable[..., _Rows]:

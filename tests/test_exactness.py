@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 type Row = dict[str, Any]
 
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
+PARTS = 3 if HISTORIES else 2
 EXACTLY = settings(
     max_examples=HISTORIES or 1,
     deadline=None,
@@ -89,13 +90,8 @@ def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - draw
     chance = random.Random(seed)  # noqa: S311 - of a test
     now = histories.FIRST_DAY + timedelta(days=day)
     with World(clients=clients, properties=properties) as world, starting_at(now):
-        parts = zip(
-            _parts([*events, *identifications], 3, chance),
-            _parts(users, 3, chance),
-            _parts(documents, 3, chance),
-            _parts(channels, 3, chance),
-            strict=True,
-        )
+        arriving: tuple[list[Row], ...] = ([*events, *identifications], users, documents, channels)
+        parts = zip(*(_parts(rows, PARTS, chance) for rows in arriving), strict=True)
         for some_events, some_users, some_documents, some_channels in parts:
             world.arrive("posthog_events", some_events)
             world.arrive("firebase_users", some_users)
