@@ -25,6 +25,12 @@ def measure(events: int) -> Outcome:
         return run_job(Path(name), "--full-load")
 
 
+def _parts(outcome: Outcome) -> dict[str, float]:
+    """Seconds of what `aggregate` does side by side: their sum passes the step's own."""
+    step = next(each for each in outcome.report["steps"] if each["name"] == "aggregate")
+    return {name: round(taken, 1) for name, taken in step["parts"].items()}
+
+
 def main(sizes: list[int]) -> None:
     """Measure each size, and print what came of it."""
     rows = []
@@ -37,6 +43,7 @@ def main(sizes: list[int]) -> None:
                 "sessions": outcome.report["sessions"]["staged"],
                 "peak_mib": round(outcome.peak_mib),
                 "seconds": seconds,
+                "aggregate_parts": _parts(outcome),
             }
         )
         sys.stdout.write(f"{rows[-1]}\n")

@@ -74,7 +74,7 @@ class RunRequest:
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
 
     def shown(self) -> dict[str, object]:
-        """The same for logs, answers and the ledger: `params` without values, which may be secret."""
+        """The same for logs, answers and the ledger: values of `params`, maybe secret, left out."""
         return self.to_json() | {"params": dict.fromkeys(self.params, "(not shown)")}
 
 
