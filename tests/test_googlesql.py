@@ -43,12 +43,13 @@ from tests.test_process_sessions import event as event_of
 from tests.test_process_sessions import frame
 from tests.test_queries import QUESTIONS
 from tests.test_requests_on_data import MIDNIGHT, event
-from tests.test_source_shapes import OTHER_SHAPES
+from tests.test_source_shapes import EVENTS as EVENTS_SHAPES
+from tests.test_source_shapes import OTHERS
 from tests.world import BOOKKEEPING, Row, World, derived_differences, differences
 from warehouse import Warehouse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from types import FunctionType
 
     import pandas as pd
@@ -148,9 +149,10 @@ def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
         reshape(world, "posthog_events", AS_TEXT)
         world.settings = {}
         run_in_every_way(world)
-        for shapes in shapes_at_once():
-            for table, statement in shapes:
-                reshape(world, table, statement)
+        for table, statement in OTHERS.items():
+            reshape(world, table, statement)
+        for statement in EVENTS_SHAPES.values():
+            reshape(world, "posthog_events", statement)
             read(world, full_load=True)
     yield Heard(client.sent, called, world.destination)
     client.close()  # type: ignore[no-untyped-call]
@@ -188,15 +190,6 @@ def ask_without_a_run(world: World, run_id: str) -> None:
     assert inspection.check_load(warehouse, now)
     probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     assert [probe.problem for probe in probes if probe.problem] == []
-
-
-def shapes_at_once() -> Iterable[list[tuple[TableName, str]]]:
-    """The other shapes, in as few runs as hold them: one for each table at a time."""
-    by_table: dict[TableName, list[tuple[TableName, str]]] = {}
-    for table, statement in OTHER_SHAPES.values():
-        by_table.setdefault(table, []).append((table, statement))
-    for shapes in itertools.zip_longest(*by_table.values()):
-        yield [shape for shape in shapes if shape]
 
 
 def reshape(world: World, table: TableName, statement: str) -> None:

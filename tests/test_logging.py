@@ -167,7 +167,8 @@ def test_a_lease_that_is_held_is_a_failure(world: World) -> None:
 
 
 def bug() -> None:
-    """Something unforeseen, with a secret in it."""
+    """Something unforeseen, with a secret in it; and a line of somebody who knows of no run."""
+    LOG.warning("it smells odd")
     raise KeyError("phone number")  # noqa: EM101, TRY003 - a test's own text
 
 

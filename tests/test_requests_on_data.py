@@ -144,6 +144,21 @@ def test_an_ordinary_run_touches_only_what_changed(loaded: World) -> None:
     assert {row["session_id"] for row in after if row not in before} == {"d1-3"}
 
 
+def test_firebase_redoes_the_sessions_it_concerns(loaded: World) -> None:
+    """A user and a document that arrive after their session was stored, and then vanish."""
+    user, at = "visitor of d1-4", MIDNIGHT + timedelta(days=1, hours=23, minutes=4)
+    document = {"document_id": "hers", "user_id": user, "createdAt": at.isoformat()}
+    loaded.arrive("firebase_users", [{"user_id": user, "createdAt": MIDNIGHT.isoformat()}])
+    loaded.arrive("firebase_events", [document])
+    report = loaded.run()
+    assert (report.changed_days, report.sessions["concerned"]) == (0, 1)
+    session = loaded.sessions()["d1-4"]
+    assert (session["user_id"], session["events_created"]) == (user, 1)
+    loaded.vanish("firebase_events", "document_id", "hers")
+    loaded.vanish("firebase_users", "user_id", user)
+    assert loaded.run().sessions["concerned"] == 1
+
+
 def test_every_row_of_a_run_is_counted(four_days: World) -> None:
     """The reasons add up to the rows of the days that were read."""
     rows = [
