@@ -6,12 +6,14 @@ what DuckDB refuses here falls back to the emulator's own way.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, cast
 
 import duckdb
 from local_bigquery.catalog import tables
 from local_bigquery.engine import database
 from local_bigquery.sql.rules import information_schema
+from local_bigquery.sql.translate import STATEMENT_RULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,13 +26,44 @@ type _Rows = list[tuple[object, ...]]
 # The emulator's own results are in a database of that name; projects are DuckLakes.
 _RESULTS_DATABASE = "emulator"
 _DAY = 86_400_000_000  # µs
+_answers: ContextVar[dict[object, object] | None] = ContextVar("answers", default=None)
 
 
 def make_lookups_quick() -> None:
     """Replace the lookups for as long as the process lives."""
-    database.fetch = _of_one_table(database.fetch)
+    database.fetch = _asked_once(_of_one_table(database.fetch))
     database.objects = _with_fallback(database.objects)
+    tables.columns = _asked_once(tables.columns)
+    STATEMENT_RULES[:] = [_remembering(rule) for rule in STATEMENT_RULES]
     information_schema._partitions = _by_day(information_schema._partitions)  # noqa: SLF001
+
+
+def _remembering[**P, T](rule: Callable[P, T]) -> Callable[P, T]:
+    """A rule that rewrites a statement, and changes nothing that it could look up twice."""
+
+    def ruled(*args: P.args, **kwargs: P.kwargs) -> T:
+        token = _answers.set({})
+        try:
+            return rule(*args, **kwargs)
+        finally:
+            _answers.reset(token)
+
+    return ruled
+
+
+def _asked_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+    """The same answer again to the same question within a rule."""
+
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        answers = _answers.get()
+        if answers is None:
+            return function(*args, **kwargs)
+        question = (function, repr(args), repr(kwargs))
+        if question not in answers:
+            answers[question] = function(*args, **kwargs)
+        return cast("T", answers[question])
+
+    return asked
 
 
 def _by_day(slow: Callable[[Table], _Rows]) -> Callable[[Table], _Rows]:
