@@ -400,13 +400,13 @@ def retry(*also: type[Exception]) -> Retry:
 
 def is_passing(error: Exception) -> bool:
     """Whether the same may succeed in a moment: a busy service, a broken connection, no answer."""
-    from google.api_core.exceptions import Aborted, GoogleAPICallError
+    from google.api_core.exceptions import Aborted, DataLoss, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError, TransportError
     from requests import exceptions as http
 
     if isinstance(error, GoogleAPICallError):
         reason = _reason(error)
-        is_passing_code = error.code in _PASSING_CODES or isinstance(error, Aborted)
+        is_passing_code = error.code in _PASSING_CODES or isinstance(error, (Aborted, DataLoss))
         return reason in _PASSING or (is_passing_code and reason not in _FINAL)
     if isinstance(error, GoogleAuthError):
         return isinstance(error, TransportError) or error.retryable
