@@ -1,5 +1,5 @@
 # The image of the service and of the job, which differ in their command alone.
-# `make rehearse` performs these steps without a container engine: see tools/rehearse.py.
+# `make rehearse` performs these steps without a container engine: see tests/image.py.
 
 FROM python:3.13-slim AS packages
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore

@@ -21,16 +21,17 @@ from uuid import uuid4
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-import inspection
-from callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
-from connection import KeptClients
-from pipeline import VERSION
-from pipeline.errors import AuthenticationError, EtlError, RequestError, SettingsError
-from pipeline.ledger import RunsRequest, is_run_id
-from pipeline.runs import RunRequest
-from pipeline.settings import Settings
-from readiness import Readiness
-from reporting import IN_PROGRESS, configure_logging, log_fields
+from bigquery.connection import KeptClients
+from runs import VERSION
+from runs.errors import AuthenticationError, EtlError, RequestError, SettingsError
+from runs.ledger import RunsRequest, is_run_id
+from runs.log import configure_logging, log_fields
+from runs.progress import IN_PROGRESS
+from runs.request import RunRequest
+from runs.settings import Settings
+from service import inspection
+from service.callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
+from service.readiness import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,7 +12,11 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
-from pipeline.errors import (
+from bigquery.jobs import fetch, run_job, run_query, run_statement
+from bigquery.parameters import scalar
+from bigquery.refusals import StatementError, classified
+from bigquery.retries import HTTP_SECONDS, ask, repeated, retry, start, watch
+from runs.errors import (
     DestinationError,
     EtlError,
     LeaseLostError,
@@ -20,7 +24,7 @@ from pipeline.errors import (
     SourceMissingError,
     UnavailableError,
 )
-from pipeline.lease import (
+from runs.lease import (
     Lease,
     create_lease_sql,
     read_lease_sql,
@@ -28,25 +32,11 @@ from pipeline.lease import (
     renew_lease_sql,
     take_lease_sql,
 )
-from pipeline.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
+from runs.tables import RUNS
 from sessions.persons import IDENTITIES, PERSONS
+from sessions.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
-from sessions.tables import QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableId, TableSchema
-from warehouse import (
-    HTTP_SECONDS,
-    StatementError,
-    ask,
-    classified,
-    fetch,
-    repeated,
-    retry,
-    run_job,
-    run_query,
-    run_statement,
-    scalar,
-    start,
-    watch,
-)
+from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -55,10 +45,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from google.cloud import bigquery
 
-    from pipeline.plan import Plan
-    from pipeline.runs import RunReport
+    from bigquery.parameters import Parameter
+    from bigquery.tables import Field, TableId, TableSchema
+    from bigquery.warehouse import Warehouse
+    from runs.report import RunReport
+    from sessions.plan import Plan
     from sessions.sources import Source
-    from warehouse import Parameter, Warehouse
 
 _PUBLISH_ATTEMPTS: Final = 3
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes

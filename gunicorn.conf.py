@@ -31,8 +31,8 @@ def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes 
 
     def stop(number: int, frame: FrameType | None) -> None:
         # Without a run so far the module isn't loaded, and nothing is to be stopped.
-        if "supervision" in sys.modules:
-            sys.modules["supervision"].STOP.set()
+        if "runs.supervision" in sys.modules:
+            sys.modules["runs.supervision"].STOP.set()
         if callable(handler):
             handler(number, frame)
 

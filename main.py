@@ -14,18 +14,12 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
-from connection import connect
-from extraction import extract, find_changes, plan_sessions, resolve_sources
-from inspection import check_load
-from pipeline import VERSION
-from pipeline import plan as planning
-from pipeline import publish as publishing
-from pipeline.checks import worst
-from pipeline.errors import AuditError, DestinationError, EtlError, RequestError
-from pipeline.execution import Execution
-from pipeline.lease import with_trigger
-from pipeline.runs import RunReport, RunRequest
-from pipeline.settings import ENGINES, Settings
+from bigquery.connection import connect
+from bigquery.jobs import run_query
+from bigquery.parameters import records, scalar
+from bigquery.tables import Field, TableSchema
+from bigquery.warehouse import Warehouse
+from jobs.sessions_extraction import extract, find_changes, plan_sessions, resolve_sources
 from process_persons import (
     daily_activity_sql,
     derived_counts_sql,
@@ -33,27 +27,33 @@ from process_persons import (
     persons_sql,
 )
 from process_sessions import process_sessions
-from reporting import (
-    LOG,
-    Progress,
-    TerminalProgress,
-    configure_logging,
-    log_run_not_begun,
-    report_text,
-)
-from running import Run, begin, fail, finish, record, report_of, told
+from runs import VERSION
+from runs.context import Run, begin, fail, finish, record, report_of, told
+from runs.errors import AuditError, DestinationError, EtlError, RequestError
+from runs.execution import Execution
+from runs.lease import with_trigger
+from runs.log import LOG, configure_logging, log_run_not_begun
+from runs.progress import Progress, TerminalProgress
+from runs.report_text import report_text
+from runs.request import RunRequest
+from runs.settings import ENGINES, Settings
+from runs.supervision import STOP, Supervisor, take_lease
+from service.inspection import check_load
 from sessions import enrichment, projection
+from sessions import plan as planning
+from sessions import publication as publishing
+from sessions.checks import worst
 from sessions.metrics import METRICS
 from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
 from sessions.pushdown import aggregate_sql
-from sessions.tables import SESSIONS, Field, TableSchema, field_of
-from supervision import STOP, Supervisor, take_lease
-from warehouse import Clients, Warehouse, records, run_query, scalar
+from sessions.tables import SESSIONS, field_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pipeline.plan import Plan
+    from bigquery.clients import Clients
+    from runs.report import RunReport
+    from sessions.plan import Plan
 
 STEPS = (
     "lease",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from bigquery.clients import Clients, local_clients
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, create_tables
-from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runs.tables import LEASE, RUNS
 from sessions.metrics import COLUMNS, Aggregation, Bookkeeping, Column, Derived, Enriched, RollUp
 from sessions.persons import (
     DAILY,
@@ -18,10 +19,12 @@ from sessions.persons import (
     ROLLED_UP,
     RolledUp,
 )
-from sessions.tables import LEASE, QUARANTINED_SESSIONS, RUNS, SESSIONS, STATE, Field, TableSchema
+from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from bigquery.tables import Field, TableSchema
 
 TABLES: Mapping[str, TableSchema] = {
     "sessions": SESSIONS,

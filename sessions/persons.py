@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
+from bigquery.tables import Field, TableSchema
 from sessions.metrics import COLUMNS, Column, RollUp
-from sessions.tables import Field, TableSchema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

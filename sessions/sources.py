@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.errors import SourceShapeError
+from runs.errors import SourceShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sessions.tables import TableId
+    from bigquery.tables import TableId
 
 # The type of a RECORD with `_seconds` and `_nanoseconds`, as `TableShape` names it.
 FIRESTORE_TIME = "RECORD<_seconds, _nanoseconds>"

@@ -1,67 +1,9 @@
-"""Names and schemas of tables, as records: nothing here knows a client."""
+"""The tables of the sessions job, as records from the metric table. Pure."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
-from pipeline.errors import SettingsError
+from bigquery.tables import Field, TableSchema
 from sessions.metrics import COLUMNS, PROPERTIES, Aggregation, Column, Metric, is_repeated
-
-_DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
-_PROJECT = re.compile(r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableId:
-    """A table's full name, checked, since identifiers go into SQL as they are."""
-
-    project: str
-    dataset: str
-    name: str
-
-    def __post_init__(self) -> None:
-        """Refuse what could not be an identifier (SettingsError)."""
-        fits = (
-            _PROJECT.fullmatch(self.project)
-            and _DATASET.fullmatch(self.dataset)
-            and _DATASET.fullmatch(self.name)
-        )
-        if not fits:
-            message = f"{self} is not a table name BigQuery knows: check the project and datasets."
-            raise SettingsError(message)
-
-    def __str__(self) -> str:
-        """`project.dataset.table`, as people write it."""
-        return f"{self.project}.{self.dataset}.{self.name}"
-
-    @property
-    def sql(self) -> str:
-        """The name as it stands in a statement."""
-        return f"`{self.project}`.`{self.dataset}`.`{self.name}`"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """A column of a table. `fields` are those of a RECORD."""
-
-    name: str
-    type: str
-    description: str = ""
-    is_repeated: bool = False
-    is_required: bool = False
-    fields: tuple[Field, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TableSchema:
-    """A destination table: its columns and how it is laid out."""
-
-    fields: tuple[Field, ...]
-    description: str
-    partitioned_by: str | None = None
-    clustered_by: tuple[str, ...] = ()
-
 
 # What is in a RECORD besides the values of events, by the source that the metric table names.
 _COUNTED = {
@@ -142,57 +84,4 @@ STATE = TableSchema(
         ),
     ),
     description="What the last successful run saw: one row, published with its sessions.",
-)
-
-# The table is made by `pipeline.lease`, together with its one row.
-LEASE = TableSchema(
-    fields=(
-        Field(name="job", type="STRING", description="The job whose lease it is."),
-        Field(name="fence", type="INT64", description="Grows with every run that takes the lease."),
-        Field(name="run_id", type="STRING", description="The run that holds it."),
-        Field(name="expires_at", type="TIMESTAMP", description="Until when it holds it (UTC)."),
-        Field(
-            name="published_run_id",
-            type="STRING",
-            description="The last run whose publication committed.",
-        ),
-        Field(
-            name="triggers",
-            type="RECORD",
-            is_repeated=True,
-            fields=(
-                Field(
-                    name="trigger",
-                    type="STRING",
-                    description="A scheduled delivery, or an execution of a job.",
-                ),
-                Field(name="run_id", type="STRING", description="The run that it led to."),
-            ),
-            description="The latest deliveries whose runs have succeeded.",
-        ),
-    ),
-    description="Who may publish now, and which scheduled deliveries have succeeded: one row.",
-)
-
-RUNS = TableSchema(
-    fields=(
-        Field(name="run_id", type="STRING", description="The run: the key; sorts by its start."),
-        Field(name="job", type="STRING", description="What was run: sessions."),
-        Field(
-            name="status",
-            type="STRING",
-            description="running, succeeded, failed, aborted, timed_out or lease_lost.",
-        ),
-        Field(
-            name="kind",
-            type="STRING",
-            description="full_load, incremental, nothing_new, dates or limit.",
-        ),
-        Field(name="engine", type="STRING", description="What aggregated: pandas or bigquery."),
-        Field(name="started_at", type="TIMESTAMP", description="When it began (UTC)."),
-        Field(name="finished_at", type="TIMESTAMP", description="When it ended (UTC)."),
-        Field(name="error", type="STRING", description="What ended it, in one sentence."),
-        Field(name="report", type="STRING", description="The whole report, as JSON."),
-    ),
-    description="The run ledger: a report that nothing depends on.",
 )

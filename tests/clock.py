@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import pytest
 
-import running
+from runs import context as running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bigquery.clients import Clients, local_clients
 from sandbox import emulator
 from sandbox.server import THREADS
-from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import etl_functions as etl
-from extraction import SourceTables
-from pipeline import checks, lease, ledger, plan, publish
+from bigquery.tables import TableId
+from jobs.sessions_extraction import SourceTables
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
-from sessions import enrichment, projection, pushdown, sources
+from runs import lease, ledger
+from sessions import checks, enrichment, plan, projection, pushdown, sources
+from sessions import publication as publish
 from sessions.dictionary import dictionary_text
 from sessions.persons import IDENTITIES, PERSONS
-from sessions.tables import TableId
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app import LOG, MAX_BODY_BYTES, create_app
-from pipeline import VERSION
-from pipeline.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
+from runs import VERSION
+from runs.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("bigquery", "jobs", "runs", "service", "sessions")
 # A key file that isn't there: a run that gets this far ends with a CredentialsError.
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
 SAFE = {
@@ -330,7 +331,7 @@ def test_nothing_is_written_beside_the_program() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name, "app")
         folder.mkdir()
-        for path in [*ROOT.glob("*.py"), ROOT / "pipeline", ROOT / "sessions"]:
+        for path in [*ROOT.glob("*.py"), *(ROOT / name for name in PACKAGES)]:
             copy = shutil.copytree if path.is_dir() else shutil.copy
             copy(path, folder / path.name)
         paths = [folder, *folder.rglob("*")]

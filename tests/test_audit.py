@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 import main
-from pipeline.errors import AuditError
-from pipeline.plan import Plan
-from pipeline.publish import AuditFigures, check_audit
-from pipeline.runs import RunRequest
+from runs.errors import AuditError
+from runs.request import RunRequest
+from sessions.plan import Plan
+from sessions.publication import AuditFigures, check_audit
 from tests.test_lease import At
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World
 
 if TYPE_CHECKING:
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 DAY = date(2026, 10, 5)
 PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10})

@@ -26,11 +26,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.serving import make_server
 
-import callers
 from app import create_app
-from callers import Offered, make_gate
-from pipeline.errors import AuthenticationError
-from pipeline.settings import Settings
+from runs.errors import AuthenticationError
+from runs.settings import Settings
+from service import callers
+from service.callers import Offered, make_gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import main
-import warehouse
 from app import create_app
-from pipeline.runs import RunRequest
-from reporting import configure_logging
+from bigquery import retries
+from bigquery.clients import local_clients
+from bigquery.warehouse import Warehouse
+from runs.log import configure_logging
+from runs.request import RunRequest
+from runs.supervision import STOP, take_lease
 from sandbox import emulator
-from supervision import STOP, take_lease
 from tests.fault_proxy import Fault, HttpProxy
 from tests.test_lease import At
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import World
-from warehouse import Warehouse, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -278,7 +279,7 @@ def test_no_exception_tells_a_canary(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """An outage, a job that fails, a failed audit: the text and the traceback of what is raised."""
-    monkeypatch.setattr(warehouse, "_RETRY_SECONDS", 1.0)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
     said: list[str] = []
 
     def run(progress: At | None = None) -> None:

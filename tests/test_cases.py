@@ -11,7 +11,7 @@ from tests.case_files import Cases, load_cases
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 FOLDER = Path(__file__).parent / "cases"
 NAMES = sorted(folder.name for folder in FOLDER.iterdir())

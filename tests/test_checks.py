@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import inspection
-from pipeline import checks
-from pipeline.checks import Figures
-from pipeline.execution import Execution
-from pipeline.plan import State
-from pipeline.settings import Settings
+from bigquery.clients import Clients, local_clients
+from bigquery.warehouse import Warehouse
+from runs.execution import Execution
+from runs.settings import Settings
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from service import inspection
+from sessions import checks
+from sessions.checks import Figures
+from sessions.plan import State
 from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
-from warehouse import Clients, Warehouse, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.oauth2 import credentials as user
 from google.oauth2 import service_account
 
-from credentials import fetch_credentials
-from pipeline.errors import CredentialsError, EtlError, UnavailableError
-from pipeline.settings import Settings
+from bigquery.clients import make_clients
+from bigquery.credentials import fetch_credentials
+from runs.errors import CredentialsError, EtlError, UnavailableError
+from runs.settings import Settings
 from tests import fake_secret_manager
-from warehouse import make_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.settings import SETTINGS
+from runs.settings import SETTINGS
 from tests.fake_gcloud import URL, FakeCloud, install
 from tests.shell_commands import commands, lint, needs_gcloud
 

@@ -17,12 +17,13 @@ import pytest
 import etl_functions as etl
 import main
 from app import create_app
-from pipeline import errors
-from pipeline.errors import EtlError, FailureStatus
-from pipeline.lease import create_lease_sql
-from pipeline.runs import RunKind, RunRequest
-from pipeline.settings import SETTINGS, Setting
 from process_sessions import process_sessions
+from runs import errors
+from runs.errors import EtlError, FailureStatus
+from runs.lease import create_lease_sql
+from runs.report import RunKind
+from runs.request import RunRequest
+from runs.settings import SETTINGS, Setting
 from sandbox import cli
 from sessions import metrics, sources
 from sessions.persons import PERSONS
@@ -31,11 +32,15 @@ from tests.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
-PRODUCT = [*ROOT.glob("*.py"), *ROOT.glob("pipeline/*.py"), *ROOT.glob("sessions/*.py")]
+PACKAGES = ("bigquery", "jobs", "runs", "service", "sessions")
+PRODUCT = [
+    *ROOT.glob("*.py"),
+    *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),
+]
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
 DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from main import parse_arguments
-from pipeline.settings import SETTINGS
+from runs.settings import SETTINGS
 from tests.shell_commands import commands, lint, needs_gcloud
 
 ROOT = Path(__file__).parent.parent

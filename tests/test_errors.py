@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from pipeline import errors
-from pipeline.errors import EtlError
+from runs import errors
+from runs.errors import EtlError
 
 DRAWN = re.compile(
     r"^ {4}(?P<branch>[│├└─ ]*)(?P<name>\w+Error) +(\d+) +(\d+|-) +(\w+)", re.MULTILINE

@@ -15,8 +15,8 @@ from tests.clock import starting_at
 from tests.world import World, derived_differences, differences
 
 if TYPE_CHECKING:
-    from pipeline.runs import RunReport
-    from warehouse import Clients
+    from bigquery.clients import Clients
+    from runs.report import RunReport
 
 type Row = dict[str, Any]
 

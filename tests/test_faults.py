@@ -19,8 +19,10 @@ import grpc
 import pytest
 
 import main
-import warehouse
-from pipeline.errors import (
+from bigquery import jobs, retries
+from bigquery.clients import local_clients
+from bigquery.refusals import StatementError
+from runs.errors import (
     AbortedError,
     DestinationError,
     EtlError,
@@ -28,18 +30,17 @@ from pipeline.errors import (
     SourceError,
     UnavailableError,
 )
-from pipeline.runs import RunRequest
-from supervision import STOP
+from runs.request import RunRequest
+from runs.supervision import STOP
 from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
 from tests.test_lease import At
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import World, differences
-from warehouse import StatementError, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.runs import RunReport
+    from runs.report import RunReport
     from sandbox.emulator import Endpoints
     from tests.conftest import Count
 
@@ -137,8 +138,8 @@ def shared(endpoints: Endpoints) -> Iterator[Wire]:
 @pytest.fixture
 def wire(shared: Wire, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterator[Wire]:
     """The same with new rows, and a run that gives up after seconds."""
-    monkeypatch.setattr(warehouse, "_RETRY_SECONDS", 5.0 if IS_SOAK else 3.0)
-    monkeypatch.setattr(warehouse, "_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 5.0 if IS_SOAK else 3.0)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_SECONDS", 0.01)
     shared.arrive()
     before = shared.injected
     yield shared
@@ -363,7 +364,7 @@ def test_a_run_stops_while_it_waits_for_another_attempt(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM and the deadline hold during the pauses, too: there is no second attempt."""
-    monkeypatch.setattr(warehouse, "_growing", lambda *_: itertools.repeat(10.0))
+    monkeypatch.setattr(retries, "growing", lambda *_: itertools.repeat(10.0))
     fault = failing("INFORMATION_SCHEMA.PARTITIONS", times=ALWAYS)
 
     def stop() -> None:
@@ -386,7 +387,7 @@ def test_a_request_without_any_answer_is_sent_again(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that swallows a submission does not hold up the run for long, nor fail it."""
-    monkeypatch.setattr(warehouse, "HTTP_SECONDS", 2.0)
+    monkeypatch.setattr(jobs, "HTTP_SECONDS", 2.0)
     method, path = REQUESTS["jobs.insert of a query"]
     fault = Fault(kind="hang", method=method, path=path, body="day_counts", seconds=30.0)
     wire.run(fault)

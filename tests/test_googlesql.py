@@ -17,17 +17,17 @@ import pyarrow as pa
 import pytest
 
 import etl_functions as etl
-import inspection
-import readiness
-from extraction import extract, find_changes, resolve_sources
+from bigquery.warehouse import Warehouse
+from jobs.sessions_extraction import extract, find_changes, resolve_sources
 from main import AGGREGATED
-from pipeline import plan, publish
-from pipeline.ledger import RunsRequest
-from pipeline.runs import RunRequest
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
-from running import begin
-from sessions import enrichment, projection, sources
+from runs.context import begin
+from runs.ledger import RunsRequest
+from runs.request import RunRequest
+from service import inspection, readiness
+from sessions import enrichment, plan, projection, sources
+from sessions import publication as publish
 from sessions.dictionary import NEVER, null_rules
 from sessions.metrics import METRICS, PROPERTIES, Aggregation, Metric
 from sessions.persons import DAILY_ACTIVITY
@@ -46,7 +46,6 @@ from tests.test_requests_on_data import MIDNIGHT, event
 from tests.test_source_shapes import EVENTS as EVENTS_SHAPES
 from tests.test_source_shapes import OTHERS
 from tests.world import BOOKKEEPING, Row, World, derived_differences, differences
-from warehouse import Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,9 +53,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from bigquery.clients import Clients
     from sandbox.emulator import Endpoints
     from sandbox.tables import TableName
-    from warehouse import Clients
 
 ROOT = Path(__file__).parent.parent
 _TOOL = 4  # of sys.monitoring: none that a debugger, coverage or a profiler takes
@@ -80,7 +79,7 @@ class Heard:
 def sql_functions() -> dict[str, FunctionType]:
     """Every function of the product's pure modules that returns SQL text, by its name."""
     paths = itertools.chain.from_iterable(
-        ROOT.glob(pattern) for pattern in ("process_*.py", "pipeline/[!_]*.py", "sessions/[!_]*.py")
+        ROOT.glob(pattern) for pattern in ("process_*.py", "runs/[!_]*.py", "sessions/[!_]*.py")
     )
     names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
     return {

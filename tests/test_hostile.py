@@ -18,7 +18,7 @@ from tests.world import Row, World, differences
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 HOSTILE_ROWS = 100_000
 GOOD_SESSIONS = 150

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pipeline import VERSION
+from runs import VERSION
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests import image
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("bigquery", "jobs", "runs", "service", "sessions")
 WITH_PIP = bool(os.environ.get("REHEARSE_WITH_PIP"))
 NAMES = {str(path) for path in image.context_files(ROOT)}
 
@@ -92,7 +93,7 @@ def test_nothing_else_is_in_the_image() -> None:
     """Modules that run, the packages' list, the console's pages; no test, sandbox or document."""
     tops = {name.partition("/")[0] for name in NAMES}
     modules = {path.name for path in ROOT.glob("*.py")}
-    assert tops <= modules | {"requirements.txt", "pipeline", "sessions", "console"}
+    assert tops <= modules | {"requirements.txt", "console", *PACKAGES}
     assert {Path(name).suffix for name in NAMES if not name.startswith("console/")} <= {
         ".py",
         ".txt",
@@ -102,7 +103,7 @@ def test_nothing_else_is_in_the_image() -> None:
 def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
     """Key files, the deployment's configuration, history and caches never reach the engine."""
     shutil.copy(ROOT / ".dockerignore", tmp_path)
-    kept = {"main.py", "gunicorn.conf.py", "requirements.txt", "pipeline/plan.py"}
+    kept = {"main.py", "gunicorn.conf.py", "requirements.txt", "sessions/plan.py"}
     left_out = {
         ".env",
         ".git/config",
@@ -111,7 +112,7 @@ def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
         "deploy/config.env",
         "deploy/terraform/terraform.tfstate",
         "key.json",
-        "pipeline/__pycache__/plan.cpython-313.pyc",
+        "sessions/__pycache__/plan.cpython-313.pyc",
         "requirements-dev.txt",
         "sandbox/emulator.py",
         "tests/world.py",
@@ -167,7 +168,7 @@ def test_another_user_runs_it_and_can_write_nothing(
     if os.geteuid() == 0:
         status = Path(f"/proc/{service.process.pid}/status").read_text("utf-8")
         assert "Uid:\t10001\t10001\t10001\t10001" in status
-    for place in ("/app/new.py", "/app/pipeline/new.py", "/usr/local/lib/new.py"):
+    for place in ("/app/new.py", "/app/runs/new.py", "/usr/local/lib/new.py"):
         log = work / "write.log"
         with stage.start(["/bin/sh", "-c", f"echo > {stage.path(place)}"], {}, log) as process:
             assert process.wait() != 0

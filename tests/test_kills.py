@@ -21,11 +21,11 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from bigquery.clients import local_clients
 from main import STEPS
 from sandbox import emulator
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import Row, World, differences
-from warehouse import local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

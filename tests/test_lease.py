@@ -21,17 +21,18 @@ import pytest
 
 import etl_functions as etl
 import main
-import warehouse as warehouse_module
-from pipeline.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
-from pipeline.runs import RunRequest
+from bigquery import jobs
+from bigquery.clients import Clients, local_clients
+from bigquery.warehouse import Warehouse
+from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
+from runs.request import RunRequest
+from runs.supervision import take_lease
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
-from supervision import take_lease
 from tests.fault_proxy import Fault, HttpProxy
 from tests.test_app import serving
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World, differences
-from warehouse import Clients, Warehouse, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -183,7 +184,7 @@ def test_the_fence_alone_holds_back_a_zombie(
     It has renewed its lease and sends its transaction, which hangs on its way until another run has
     taken the lease over, and arrives right before that one's transaction, or after it.
     """
-    monkeypatch.setattr(warehouse_module, "HTTP_SECONDS", 300.0)  # it is not sent again meanwhile
+    monkeypatch.setattr(jobs, "HTTP_SECONDS", 300.0)  # it is not sent again meanwhile
     transaction = Fault(
         kind="hang", method="POST", path=r"/jobs(\?|$)", body="BEGIN TRANSACTION", seconds=300.0
     )

@@ -14,22 +14,23 @@ import pytest
 
 import main
 from app import create_app
-from pipeline.errors import CredentialsError
-from pipeline.runs import RunReport, RunRequest
-from pipeline.settings import Settings
-from reporting import LOG, configure_logging, log_fields, log_run_finished
-from supervision import STOP, take_lease
+from bigquery.retries import start
+from runs.errors import CredentialsError
+from runs.log import LOG, configure_logging, log_fields, log_run_finished
+from runs.report import RunReport
+from runs.request import RunRequest
+from runs.settings import Settings
+from runs.supervision import STOP, take_lease
 from tests.test_lease import At, warehouse
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World
-from warehouse import start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pipeline.runs import RunKind
-    from reporting import Progress
-    from warehouse import Clients
+    from bigquery.clients import Clients
+    from runs.progress import Progress
+    from runs.report import RunKind
 
 NO_KEY = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
 TRACE = "0123456789abcdef0123456789abcdef"

@@ -25,9 +25,9 @@ from hypothesis.stateful import (
 
 import main
 from main import STEPS
-from pipeline.errors import AbortedError, LeaseLostError
-from pipeline.runs import RunRequest
-from supervision import STOP
+from runs.errors import AbortedError, LeaseLostError
+from runs.request import RunRequest
+from runs.supervision import STOP
 from tests import histories
 from tests.test_lease import At
 from tests.world import Row, World, differences
@@ -35,8 +35,8 @@ from tests.world import Row, World, differences
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bigquery.clients import Clients
     from tests.conftest import Count
-    from warehouse import Clients
 
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
 DAYS = 6

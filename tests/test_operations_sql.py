@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
 
-from pipeline.errors import SourceMissingError
-from reporting import LOG, configure_logging
+from runs.errors import SourceMissingError
+from runs.log import LOG, configure_logging
 from tests.googlesql import ListeningClient
 from tests.test_requests_on_data import event
 from tests.test_terraform import MODULE, blocks, with_locals
@@ -26,8 +26,8 @@ from tests.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bigquery.clients import Clients
     from sandbox.emulator import Endpoints
-    from warehouse import Clients
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.errors import RequestError
-from pipeline.ledger import LONGEST_PAGE, RunsRequest, is_run_id
-from pipeline.runs import RunRequest
+from runs.errors import RequestError
+from runs.ledger import LONGEST_PAGE, RunsRequest, is_run_id
+from runs.request import RunRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,21 +15,22 @@ import pytest
 
 import etl_functions as etl
 import main
-from pipeline.errors import LeaseLostError
-from pipeline.runs import RunReport, RunRequest
+from bigquery.refusals import StatementError
+from runs.errors import LeaseLostError
+from runs.request import RunRequest
 from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
 from tests.clock import starting_at
 from tests.persons_oracle import COUNTED, MEASURED, Derived, expected_derived, nobodys
 from tests.test_lease import At
 from tests.world import Row, World, derived_differences, differences
-from warehouse import StatementError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from reporting import Progress
-    from sessions.tables import TableSchema
-    from warehouse import Clients
+    from bigquery.clients import Clients
+    from bigquery.tables import TableSchema
+    from runs.progress import Progress
+    from runs.report import RunReport
 
 TODAY = date(2026, 9, 30)
 NOW = datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from google.cloud import bigquery
 
-    from sessions.tables import Field
-    from warehouse import Clients
+    from bigquery.clients import Clients
+    from bigquery.tables import Field
 
 PAGE = (Path(__file__).parent.parent / "docs" / "queries.md").read_text("utf-8")
 QUESTIONS = dict(re.findall(r"^## (.*?)\n.*?^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import main
-from pipeline.runs import RunRequest
+from runs.request import RunRequest
 from sessions import projection
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 FOLDER = Path(__file__).parent / "recorded_web"
 TRUTH: list[Row] = json.loads((FOLDER / "truth.json").read_text())

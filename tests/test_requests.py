@@ -7,8 +7,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 
-from pipeline.errors import RequestError
-from pipeline.runs import RunReport, RunRequest, StepReport
+from runs.errors import RequestError
+from runs.report import RunReport, StepReport
+from runs.request import RunRequest
 
 FIELDS = "full_load, limit, start_date, end_date, engine, force, dry_run, job, params"
 

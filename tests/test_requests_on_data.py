@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import DestinationError, RequestError
+from runs.errors import DestinationError, RequestError
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from warehouse import Clients
+    from bigquery.clients import Clients
 
 MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
 

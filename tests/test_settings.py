@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SettingsError
-from pipeline.settings import SETTINGS, Settings
+from runs.errors import SettingsError
+from runs.settings import SETTINGS, Settings
 
 PROJECT = {"GOOGLE_CLOUD_PROJECT_ID": "my-project"}
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from sessions.tables import Field
+    from bigquery.tables import Field
 
 FILES = snapshots.files()
 OUTDATED = "is not what the code makes: run `make snapshots` and read the difference"

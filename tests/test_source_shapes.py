@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pipeline.errors import SourceMissingError, SourceShapeError
+from runs.errors import SourceMissingError, SourceShapeError
 from tests.case_files import Cases, load_cases
 from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bigquery.clients import Clients
     from sandbox.tables import TableName
-    from warehouse import Clients
 
 # Each takes the place of a table of the canonical shape; {t} is that table under another name.
 EVENTS: dict[str, str] = {

@@ -13,24 +13,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import etl_functions as etl
-import readiness
 from app import create_app
-from connection import KeptClients
-from pipeline.errors import CredentialsError
-from pipeline.settings import SETTINGS, Settings
+from bigquery.clients import Clients, local_clients
+from bigquery.connection import KeptClients
+from bigquery.warehouse import Warehouse
+from runs.errors import CredentialsError
+from runs.settings import SETTINGS, Settings
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from service import readiness
 from tests.test_app import Service, serving
 from tests.test_requests_on_data import day_of_sessions
 from tests.test_warehouse import denied_storage
-from warehouse import Clients, Warehouse, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from readiness import Probe
     from sandbox.emulator import Endpoints
+    from service.readiness import Probe
 
 SOURCES = (
     "posthog_etl.events",

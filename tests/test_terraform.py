@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import hcl2
 import pytest
 
-from pipeline.runs import RunRequest
-from pipeline.settings import SETTINGS, Settings
+from runs.request import RunRequest
+from runs.settings import SETTINGS, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import grpc
 import pytest
 
-import warehouse
-from pipeline.errors import UnavailableError
+from bigquery import retries
+from bigquery.clients import Clients, local_clients
+from runs.errors import UnavailableError
 from sandbox.emulator import Endpoints
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World, differences
-from warehouse import Clients, local_clients
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,7 +64,7 @@ def test_an_address_where_nobody_answers_is_one_sentence(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Connections refused: tried again for a bounded time, then one sentence and code 75."""
-    monkeypatch.setattr(warehouse, "_RETRY_SECONDS", 2.0)
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 2.0)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"

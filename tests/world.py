@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import main
-from pipeline.runs import RunRequest
-from pipeline.settings import Settings
+from runs.request import RunRequest
+from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests import oracle, persons_oracle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pipeline.runs import RunReport
+    from bigquery.clients import Clients
+    from runs.report import RunReport
     from sandbox.tables import PropertiesType, TableName
-    from warehouse import Clients
 
 type Row = dict[str, Any]
 

@@ -6,15 +6,16 @@ import threading
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING
 
-from credentials import fetch_credentials
-from pipeline.errors import CredentialsError, SettingsError, UnavailableError
-from warehouse import Warehouse, local_clients, make_clients
+from bigquery.clients import local_clients, make_clients
+from bigquery.credentials import fetch_credentials
+from bigquery.warehouse import Warehouse
+from runs.errors import CredentialsError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.settings import Settings
-    from warehouse import Clients
+    from bigquery.clients import Clients
+    from runs.settings import Settings
 
 
 @contextmanager

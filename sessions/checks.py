@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from pipeline.runs import FRESH
+from runs.report import FRESH
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable
 
-    from pipeline.plan import State
+    from sessions.plan import State
 
 type Outcome = Literal["ok", "warning", "failed"]
 

@@ -11,14 +11,14 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.errors import RequestError
+from runs.errors import RequestError
 from sessions.layout import wrapped
 from sessions.metrics import OLDEST_DAY, QUARANTINE_ROWS, QUARANTINE_SPAN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pipeline.runs import RunRequest
+    from runs.request import RunRequest
     from sessions.sources import Source
 
 Kind = Literal["full_load", "incremental", "dates", "limit"]

@@ -11,7 +11,7 @@ import reprlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
-from pipeline.errors import RequestError
+from runs.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,19 +10,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
-from pipeline import checks
-from pipeline.errors import DestinationError, EtlError, SourceError, SourceMissingError
-from sessions import sources
-from warehouse import HTTP_SECONDS, StatementError, ask, classified, retry, start
+from bigquery.refusals import StatementError, classified
+from bigquery.retries import HTTP_SECONDS, ask, retry, start
+from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
+from sessions import checks, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from pipeline.settings import Settings
+    from bigquery.tables import TableId
+    from bigquery.warehouse import Warehouse
+    from runs.settings import Settings
     from sessions.sources import LogicalColumn
-    from sessions.tables import TableId
-    from warehouse import Warehouse
 
 type Lend = Callable[[], AbstractContextManager[Warehouse]]
 type Need = Callable[[Warehouse], None]  # raises what is wrong, if anything is

@@ -12,29 +12,26 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import etl_functions as etl
-from pipeline import VERSION
-from pipeline import publish as publishing
-from pipeline.errors import DestinationError, EtlError, RequestError
-from pipeline.runs import RunReport, RunRequest, StepReport
-from reporting import (
-    LOG,
-    LogProgress,
-    Progress,
-    RunInProgress,
-    log_fields,
-    log_run_finished,
-)
+from bigquery.warehouse import Warehouse
+from runs import VERSION
+from runs.errors import DestinationError, EtlError, RequestError
+from runs.log import LOG, log_fields, log_run_finished
+from runs.progress import LogProgress, Progress, RunInProgress
+from runs.report import RunReport, StepReport
+from sessions import publication as publishing
 from sessions.metrics import metrics_version
-from warehouse import Clients, Parameter, Warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pipeline.plan import Plan
-    from pipeline.runs import RunKind, RunStatus
-    from pipeline.settings import Engine, Settings
-    from sessions.tables import TableId
-    from supervision import Supervisor
+    from bigquery.clients import Clients
+    from bigquery.parameters import Parameter
+    from bigquery.tables import TableId
+    from runs.report import RunKind, RunStatus
+    from runs.request import RunRequest
+    from runs.settings import Engine, Settings
+    from runs.supervision import Supervisor
+    from sessions.plan import Plan
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""One run: what was asked for (`RunRequest`), what came of it (`RunReport`). Not how it is done."""
+"""What a run is asked to do, and how it is read from a request's body. Pure."""
 
 import json
 import math
@@ -6,23 +6,18 @@ import re
 import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from types import MappingProxyType
-from typing import Any, Final, Literal, Never, Self
+from typing import Any, Final, Never, Self
 
-from pipeline import VERSION
-from pipeline.errors import FailureStatus, RequestError
-from pipeline.settings import ENGINES, Engine
+from runs.errors import RequestError
+from runs.settings import ENGINES, Engine
 from sessions.metrics import OLDEST_DAY
-
-type RunStatus = Literal["running", "succeeded", "duplicate"] | FailureStatus
-type RunKind = Literal["full_load", "incremental", "dates", "limit", "nothing_new"]
 
 _FIRST_DAY: Final = date.fromisoformat(OLDEST_DAY)
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
-FRESH: Final = timedelta(hours=26)  # a nightly export, and two hours of grace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +66,12 @@ class RunRequest:
 
     def to_json(self) -> dict[str, object]:
         """Every field, JSON-ready: reading it back gives an equal request."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return plain | {
+            "start_date": self.start_date and self.start_date.isoformat(),
+            "end_date": self.end_date and self.end_date.isoformat(),
+            "params": dict(self.params),
+        }
 
     def shown(self) -> dict[str, object]:
         """The same for logs, answers and the ledger: values of `params`, maybe secret, left out."""
@@ -190,90 +190,3 @@ _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {
     "job": _name,
     "params": _object,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepReport:
-    """What one step of a run took.
-
-    `parts`: seconds of what was done side by side, so their sum may be more than the step's.
-    """
-
-    name: str
-    seconds: float
-    bytes: int = 0
-    parts: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
-    """What a run did, for people, the ledger and the answer of the service alike."""
-
-    run_id: str
-    job: str = "sessions"
-    status: RunStatus
-    request: RunRequest
-    engine: Engine
-    kind: RunKind | None = None
-    """None where the run ended before it knew."""
-    reason: str | None = None
-    """Why it was a full load, where nobody asked for one."""
-    started_at: datetime
-    finished_at: datetime | None = None
-    """None while it runs."""
-    changed_days: int = 0
-    read_days: int = 0
-    """The changed days and those read for the sessions that touch them."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Source rows by what became of them; their sum is every row read or counted."""
-    sessions: Mapping[str, int] = field(default_factory=dict)
-    """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
-    firebase: Mapping[str, int] = field(default_factory=dict)
-    """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
-    persons: Mapping[str, int] = field(default_factory=dict)
-    """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
-    steps: tuple[StepReport, ...] = ()
-    peak_memory_bytes: int = 0
-    """Of the process so far, not of this run alone."""
-    bytes_processed: int = 0
-    cost_usd: float = 0.0
-    newest_event_at: datetime | None = None
-    warnings: tuple[str, ...] = ()
-    error: str | None = None
-    dry_run: bool = False
-    metrics_version: str | None = None
-    version: str = VERSION
-
-    @property
-    def seconds(self) -> float | None:
-        """From start to end; None while it runs."""
-        if self.finished_at is None:
-            return None
-        return (self.finished_at - self.started_at).total_seconds()
-
-    @property
-    def is_stale(self) -> bool | None:
-        """Whether the newest event was too old for a nightly export; None where nobody looked."""
-        if self.kind is None:
-            return None
-        return self.newest_event_at is None or self.started_at - self.newest_event_at > FRESH
-
-    def to_json(self) -> dict[str, object]:
-        """Every field and `seconds`, JSON-ready; times are ISO 8601 in UTC."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)} | {
-            "seconds": self.seconds
-        }
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, RunRequest):
-        return value.shown()
-    if isinstance(value, StepReport):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, (tuple, list)) else value

@@ -7,7 +7,7 @@ import logging
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.errors import CredentialsError, UnavailableError
+from runs.errors import CredentialsError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
     from google.cloud.secretmanager import SecretManagerServiceClient
 
-    from pipeline.settings import Settings
+    from runs.settings import Settings
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
 _TOKEN_URI: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address

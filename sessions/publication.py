@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.errors import AuditError
-from pipeline.lease import complete_sql, hold_lease_sql
-from pipeline.plan import Plan, dates_sql
+from runs.errors import AuditError
+from runs.lease import complete_sql, hold_lease_sql
 from sessions.layout import wrapped
+from sessions.plan import Plan, dates_sql
 from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
-    from sessions.tables import TableSchema
+    from bigquery.tables import TableSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,21 +8,24 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import etl_functions as etl
-from pipeline import checks, ledger
-from pipeline.errors import DestinationError
-from pipeline.plan import Plan
-from pipeline.runs import FRESH
-from sessions import sources
+from bigquery.jobs import run_query
+from bigquery.parameters import scalar
+from bigquery.refusals import classified
+from bigquery.retries import HTTP_SECONDS, ask, retry
+from runs import ledger
+from runs.errors import DestinationError
+from runs.report import FRESH
+from sessions import checks, sources
 from sessions.metrics import metrics_version
-from warehouse import HTTP_SECONDS, ask, classified, retry, run_query, scalar
+from sessions.plan import Plan
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
 
-    from pipeline.checks import Check
-    from pipeline.ledger import RunsRequest
-    from sessions.tables import TableId
-    from warehouse import Warehouse
+    from bigquery.tables import TableId
+    from bigquery.warehouse import Warehouse
+    from runs.ledger import RunsRequest
+    from sessions.checks import Check
 
 
 def lease_holder(warehouse: Warehouse) -> dict[str, object] | None:

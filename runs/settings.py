@@ -7,7 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pipeline.errors import SettingsError
+from runs.errors import SettingsError
 
 type Engine = Literal["pandas", "bigquery"]
 type Auth = Literal["platform", "oidc", "api_key"]

@@ -13,20 +13,14 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, Self
 
 import etl_functions as etl
-from pipeline.errors import (
-    AbortedError,
-    EtlError,
-    LeaseHeldError,
-    LeaseLostError,
-    RunTimeoutError,
-)
-from reporting import LOG
+from runs.errors import AbortedError, EtlError, LeaseHeldError, LeaseLostError, RunTimeoutError
+from runs.log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pipeline.lease import Lease
-    from warehouse import Warehouse
+    from bigquery.warehouse import Warehouse
+    from runs.lease import Lease
 
 STOP: Final = threading.Event()
 """Set by SIGTERM: every run of this process stops."""

@@ -14,12 +14,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Never
 
-from pipeline.errors import AuthenticationError, ForbiddenError, UnavailableError
+from runs.errors import AuthenticationError, ForbiddenError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pipeline.settings import Settings
+    from runs.settings import Settings
 
 LOG: Final = logging.getLogger("posthog_etl.callers")
 GOOGLE_CERTIFICATES: Final = "https://www.googleapis.com/oauth2/v1/certs"

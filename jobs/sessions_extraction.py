@@ -9,18 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
-from pipeline import plan as planning
-from pipeline.errors import SourceError
-from pipeline.runs import FRESH
+from bigquery.jobs import run_query
+from bigquery.parameters import Parameter, array, scalar
+from runs.errors import SourceError
+from runs.report import FRESH
 from sessions import enrichment, projection, sources
-from warehouse import Parameter, array, run_query, scalar
+from sessions import plan as planning
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
-    from pipeline.plan import Plan
-    from running import Run
+    from runs.context import Run
+    from sessions.plan import Plan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""How BigQuery is spoken to: clients, credentials, jobs, retries, errors by class. No table."""

@@ -1,0 +1,128 @@
+"""Statements and load jobs, under ids by which a lost answer is met again. Knows no table."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING, Any, Final, cast
+from uuid import uuid4
+
+from bigquery.refusals import classified
+from bigquery.retries import HTTP_SECONDS, growing, repeated, retry, start, watch
+from runs.errors import EtlError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from google.cloud import bigquery
+    from google.cloud.bigquery.table import RowIterator, _EmptyRowIterator
+
+    from bigquery.parameters import Parameter
+    from bigquery.warehouse import Warehouse
+
+
+_POLL_SECONDS: Final = 0.05  # the first pause before a job is asked about again, growing to
+_LONGEST_POLL_SECONDS: Final = 1.0
+_ROWS: Final = {None, "SELECT"}  # statement types that have rows to fetch; None: not known
+
+
+def run_query(
+    warehouse: Warehouse,
+    step: str,
+    sql: str,
+    parameters: Sequence[Parameter] = (),
+    *,
+    blame: type[EtlError] = SourceError,
+) -> list[dict[str, Any]]:
+    """The rows of a statement, or none for DML and DDL.
+
+    `blame` is what a refusal is raised as; other errors of the statement itself are bugs: then it
+    is a StatementError.
+    """
+    with classified(step, blame):
+        job = run_statement(warehouse, step, sql, parameters)
+        if job.statement_type not in _ROWS:
+            return []
+        rows = watch(warehouse, start(lambda: list(fetch(job))))
+        return [dict(row.items()) for row in rows]
+
+
+def fetch(job: bigquery.QueryJob) -> RowIterator | _EmptyRowIterator:
+    """The rows of a finished job."""
+    return job.result(retry=retry(), timeout=HTTP_SECONDS, job_retry=None)
+
+
+def run_statement(
+    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter] = ()
+) -> bigquery.QueryJob:
+    """The job of a statement, when it has succeeded: see `run_job`."""
+    from google.cloud import bigquery
+
+    config = bigquery.QueryJobConfig(
+        query_parameters=list(parameters),
+        labels={"app": "posthog-etl", "step": step[:63]},
+        use_query_cache=False,
+    )
+    if warehouse.settings.max_bytes_billed is not None:
+        config.maximum_bytes_billed = warehouse.settings.max_bytes_billed
+
+    def submit(job_id: str) -> bigquery.QueryJob:
+        return warehouse.clients.bigquery.query(
+            sql,
+            job_config=config,
+            job_id=job_id,
+            location=warehouse.settings.location,
+            job_retry=None,
+            retry=retry(),
+            timeout=HTTP_SECONDS,
+        )
+
+    job = run_job(warehouse, step, submit)
+    warehouse.usage.append((step, job.total_bytes_billed or 0))
+    return job
+
+
+def run_job[Job: (bigquery.QueryJob, bigquery.LoadJob)](
+    warehouse: Warehouse, step: str, submit: Callable[[str], Job]
+) -> Job:
+    """The job that `submit` makes under the id that it is given, when it has succeeded.
+
+    A submission whose answer was lost is met again by its id. A job that BigQuery failed has had no
+    effect: where the reason passes, it is submitted again, under another id. What stops the run
+    ends its job.
+    """
+    name = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
+    numbers = itertools.count(1)
+    return repeated(
+        warehouse, step, lambda: _run_once(warehouse, f"{name}_{next(numbers)}", submit)
+    )
+
+
+def _run_once[Job: (bigquery.QueryJob, bigquery.LoadJob)](
+    warehouse: Warehouse, job_id: str, submit: Callable[[str], Job]
+) -> Job:
+    from google.api_core.exceptions import Conflict, NotFound
+
+    where: Any = {"location": warehouse.settings.location, "timeout": HTTP_SECONDS}
+    client = warehouse.clients.bigquery
+
+    def work() -> Job:
+        try:
+            job = submit(job_id)
+        except Conflict:  # it exists; BigQuery may take a moment to find it
+            job = cast("Job", client.get_job(job_id, retry=retry(NotFound), **where))
+        for pause in growing(_POLL_SECONDS, _LONGEST_POLL_SECONDS):
+            if job.done(retry=retry(), timeout=HTTP_SECONDS):
+                break
+            time.sleep(pause)
+        if failure := job.exception():
+            failure.job_id = job_id
+            raise failure
+        return job
+
+    outcome = start(work)
+    try:
+        return watch(warehouse, outcome)
+    finally:
+        if not outcome.done():
+            start(lambda: client.cancel_job(job_id, retry=retry(NotFound), **where))

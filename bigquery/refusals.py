@@ -1,0 +1,78 @@
+"""What the client raises, turned into our errors by type and reason, never by message."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from runs.errors import CredentialsError, EtlError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+_QUOTAS: Final = {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
+REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound"}
+
+
+class StatementError(Exception):
+    """BigQuery rejected a statement or what it worked on: a bug, or a conflict with another change.
+
+    It names the job and not what BigQuery said, which may quote a phone number out of the rows.
+    """
+
+
+@contextmanager
+def classified(what: str, blame: type[EtlError]) -> Iterator[None]:
+    """Turn what the client raises into our tree, by type and reason; a bug stays what it is."""
+    from google.api_core import exceptions as api
+    from google.auth.exceptions import GoogleAuthError
+    from requests import exceptions as http
+
+    try:
+        yield
+    except api.GoogleAPICallError as error:
+        reason = reason_of(error)
+        if reason in _QUOTAS or isinstance(error, api.TooManyRequests):
+            message = f"BigQuery's quota is used up at {what}: try again later."
+            raise UnavailableError(message) from error
+        if reason in REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
+            message = f"BigQuery refused {what}: {_first_line(error)}"
+            raise blame(message) from error
+        if reason == "stopped":
+            message = f"Somebody cancelled BigQuery's job at {what}: run again."
+            raise UnavailableError(message) from error
+        if isinstance(error, (api.ServerError, api.Aborted, api.Cancelled)):
+            message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
+            raise UnavailableError(message) from error
+        raise StatementError(_rejection(what, error)) from None
+    except GoogleAuthError as error:
+        message = f"BigQuery did not accept the credentials at {what}: renew the key or the role."
+        raise CredentialsError(message) from error
+    except api.RetryError as error:
+        message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
+        raise UnavailableError(message) from error
+    except (http.RequestException, TimeoutError, ConnectionError) as error:
+        message = f"BigQuery can't be reached at {what}: check the network, or try again later."
+        raise UnavailableError(message) from error
+
+
+def reason_of(error: Any) -> str:  # noqa: ANN401 - the client's errors are dicts of anything
+    """The reason that BigQuery gives, empty where it gives none."""
+    first = next(iter(getattr(error, "errors", None) or ()), None)
+    return str(first.get("reason", "")) if isinstance(first, dict) else ""  # gRPC's are no dicts
+
+
+def _first_line(error: Exception) -> str:
+    text = str(getattr(error, "message", error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _rejection(what: str, error: Exception) -> str:
+    """What may be said of a rejected statement: what BigQuery says only where it quotes no row."""
+    said = _first_line(error).partition("; reason: ")[0]
+    is_about_the_text = re.search(r" at \[\d+:\d+\]$", said) and not said.startswith("Query error")
+    told = f": {said}" if is_about_the_text else ""
+    reason = reason_of(error) or type(error).__name__
+    return f"BigQuery rejected {what} ({reason}, job {getattr(error, 'job_id', 'none')}){told}"

@@ -1,0 +1,138 @@
+"""Which failures pass, and how a call is repeated and watched until it ends. No table, no SQL."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import time
+from concurrent.futures import Future, wait
+from contextvars import copy_context
+from threading import Thread
+from typing import TYPE_CHECKING, Final, Protocol
+
+from bigquery.refusals import REFUSALS, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from google.api_core.retry import Retry
+
+    from bigquery.warehouse import Warehouse
+
+
+LOG: Final = logging.getLogger("posthog_etl")
+HTTP_SECONDS: Final = 20.0  # for one request: one that hangs can be repeated within
+_RETRY_SECONDS: Final = 30.0
+_ATTEMPTS: Final = 6  # of a job or a download, with up to 1, 2, 4, 8 and 16 s between them
+_FIRST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 16.0
+_CHECK_SECONDS: Final = 0.2
+_PASSING: Final = {
+    "rateLimitExceeded",
+    "jobRateLimitExceeded",
+    "backendError",
+    "jobBackendError",
+    "internalError",
+    "jobInternalError",
+    "badGateway",
+}
+_FINAL: Final = REFUSALS | {"quotaExceeded", "stopped", "invalid", "invalidQuery"}
+_PASSING_CODES: Final = {408, 429, 500, 502, 503, 504}
+
+
+def repeated[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
+    """What the call returns, called again, after growing pauses, where it fails for what passes.
+
+    Only for calls that have no effect when they fail so.
+    """
+    from google.api_core.exceptions import GoogleAPICallError
+
+    pauses = growing(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    for pause in itertools.islice(pauses, _ATTEMPTS - 1):
+        try:
+            return call()
+        except GoogleAPICallError as error:
+            if not is_passing(error):
+                raise
+            reason = reason_of(error) or type(error).__name__
+            LOG.warning("BigQuery failed at %s (%s): again in %.1f s", what, reason, pause)
+        _rest(warehouse, pause)
+    return call()
+
+
+def growing(first: float, longest: float) -> Iterator[float]:
+    """Seconds to pause, each up to twice the last, with jitter."""
+    from google.api_core.retry import exponential_sleep_generator
+
+    pauses: Iterator[float] = exponential_sleep_generator(first, longest)  # with jitter
+    return pauses
+
+
+def _rest(warehouse: Warehouse, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        warehouse.check()
+        time.sleep(min(left, _CHECK_SECONDS))
+
+
+class _Request[T](Protocol):
+    def __call__(self, *, retry: Retry, timeout: float) -> T: ...
+
+
+def ask[T](warehouse: Warehouse, request: _Request[T]) -> T:
+    """What a request of the client's comes to, asking meanwhile whether the run goes on."""
+    return watch(warehouse, start(lambda: request(retry=retry(), timeout=HTTP_SECONDS)))
+
+
+def start[T](call: Callable[[], T]) -> Future[T]:
+    """Call it in a thread that nobody waits for at the end of the process, should it hang."""
+    outcome: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            outcome.set_exception(error)
+
+    Thread(target=copy_context().run, args=(work,), daemon=True).start()  # log lines say whose
+    return outcome
+
+
+def watch[T](warehouse: Warehouse, outcome: Future[T]) -> T:
+    """The outcome, or what stops the run meanwhile."""
+    while not wait([outcome], timeout=_CHECK_SECONDS).done:
+        warehouse.check()
+    return outcome.result()
+
+
+def retry(*also: type[Exception]) -> Retry:
+    """Repeats a request that fails for what passes, or as `also` says, for a bounded time.
+
+    So an address where nobody answers is known in seconds.
+    """
+    from google.api_core.retry import Retry
+
+    return Retry(
+        predicate=lambda error: isinstance(error, also) or is_passing(error),
+        initial=0.5,
+        maximum=8.0,
+        timeout=_RETRY_SECONDS,
+    )
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the same may succeed in a moment: a busy service, a broken connection, no answer."""
+    from google.api_core.exceptions import Aborted, DataLoss, GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError, TransportError
+    from requests import exceptions as http
+
+    if isinstance(error, GoogleAPICallError):
+        reason = reason_of(error)
+        is_passing_code = error.code in _PASSING_CODES or isinstance(error, (Aborted, DataLoss))
+        return reason in _PASSING or (is_passing_code and reason not in _FINAL)
+    if isinstance(error, GoogleAuthError):
+        return isinstance(error, TransportError) or error.retryable
+    if isinstance(error, http.SSLError):  # a connection error, but one that stays
+        return False
+    broken = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError)
+    return isinstance(error, (ConnectionError, TimeoutError, *broken))

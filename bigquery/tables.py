@@ -1,0 +1,62 @@
+"""Names and schemas of tables, as records: nothing here knows a client. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from runs.errors import SettingsError
+
+_DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_PROJECT = re.compile(r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableId:
+    """A table's full name, checked, since identifiers go into SQL as they are."""
+
+    project: str
+    dataset: str
+    name: str
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be an identifier (SettingsError)."""
+        fits = (
+            _PROJECT.fullmatch(self.project)
+            and _DATASET.fullmatch(self.dataset)
+            and _DATASET.fullmatch(self.name)
+        )
+        if not fits:
+            message = f"{self} is not a table name BigQuery knows: check the project and datasets."
+            raise SettingsError(message)
+
+    def __str__(self) -> str:
+        """`project.dataset.table`, as people write it."""
+        return f"{self.project}.{self.dataset}.{self.name}"
+
+    @property
+    def sql(self) -> str:
+        """The name as it stands in a statement."""
+        return f"`{self.project}`.`{self.dataset}`.`{self.name}`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A column of a table. `fields` are those of a RECORD."""
+
+    name: str
+    type: str
+    description: str = ""
+    is_repeated: bool = False
+    is_required: bool = False
+    fields: tuple[Field, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSchema:
+    """A destination table: its columns and how it is laid out."""
+
+    fields: tuple[Field, ...]
+    description: str
+    partitioned_by: str | None = None
+    clustered_by: tuple[str, ...] = ()

@@ -1,0 +1,46 @@
+"""BigQuery as one run sees it: its clients, limits and labels, and what it has cost so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bigquery.tables import TableId
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bigquery.clients import Clients
+    from runs.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warehouse:
+    """BigQuery as one run sees it: its clients, limits and labels, and what it has cost so far."""
+
+    clients: Clients
+    settings: Settings
+    run_id: str
+    usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
+    check: Callable[[], None] = lambda: None  # raises what stops the run
+
+    def table(self, name: str) -> TableId:
+        """A table of the destination dataset."""
+        return _table(self.settings, self.settings.aggregated_dataset_id, name)
+
+    def source(self, dataset: str, name: str) -> TableId:
+        """A table of a source dataset."""
+        return _table(self.settings, dataset, name)
+
+    def staging(self, name: str) -> TableId:
+        """A table of this run alone."""
+        return self.table(f"staging_{self.run_id}_{name}")
+
+    @property
+    def bytes_billed(self) -> int:
+        """Bytes billed so far."""
+        return sum(amount for _, amount in self.usage)
+
+
+def _table(settings: Settings, dataset: str, name: str) -> TableId:
+    return TableId(project=settings.project_id, dataset=dataset, name=name)

@@ -1,0 +1,5 @@
+"""What every run has, whatever its job: request, report, lease, ledger, deadline, log."""
+
+from typing import Final
+
+VERSION: Final = "0.1.0"

@@ -1,0 +1,120 @@
+"""Log lines: who writes them, their fields, and the one that says how a run ended."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runs.report import RunReport
+
+
+LOG = logging.getLogger("posthog_etl")
+
+# Of the thread at work: one that it starts takes them along by contextvars.copy_context().
+_FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
+    "log_fields", default=MappingProxyType({})
+)
+
+
+@contextmanager
+def log_fields(fields: Mapping[str, object]) -> Iterator[None]:
+    """Every log line that is written within carries these fields, too."""
+    token = _FIELDS.set({**_FIELDS.get(), **fields})
+    try:
+        yield
+    finally:
+        _FIELDS.reset(token)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the fields that Cloud Logging knows, and some of every line."""
+
+    def __init__(self, fields: Mapping[str, object] = MappingProxyType({})) -> None:
+        super().__init__()
+        self._fields = dict(fields)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            "severity": record.levelname,
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "message": record.getMessage(),
+            "logger": record.name,
+            **self._fields,
+            **_FIELDS.get(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure_logging(
+    stream: TextIO, *, as_json: bool, fields: Mapping[str, object] = MappingProxyType({})
+) -> None:
+    """Send log lines to the stream: as JSON, or warnings and worse as text for a person.
+
+    `fields` are in every line of JSON. People aren't told of events: the report says the same.
+    """
+    handler = logging.StreamHandler(stream)
+    text = logging.Formatter("%(levelname)s: %(message)s")
+    handler.setFormatter(JsonFormatter(fields) if as_json else text)
+    if not as_json:
+        handler.addFilter(lambda record: "event" not in getattr(record, "fields", {}))
+    LOG.handlers[:] = [handler]
+    LOG.setLevel(logging.INFO if as_json else logging.WARNING)
+    LOG.propagate = False
+
+
+# What the line that ends a run carries of its report.
+_OF_THE_REPORT: Final = (
+    "status",
+    "run_id",
+    "job",
+    "kind",
+    "engine",
+    "dry_run",
+    "seconds",
+    "error",
+    "newest_event_at",
+    "warnings",
+    "sessions",
+    "bytes_processed",
+    "cost_usd",
+    "version",
+)
+
+
+def log_run_finished(report: RunReport, *, error_type: str | None = None) -> None:
+    """The one line that says how a run ended: alerts and queries filter on its fields.
+
+    `error_type`: the class of what ended it, where it did not succeed.
+    """
+    shown = report.to_json()
+    fields = {name: shown[name] for name in _OF_THE_REPORT}
+    fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
+    level = logging.WARNING if report.warnings else logging.INFO
+    if report.status not in {"succeeded", "duplicate"}:
+        level = logging.ERROR
+    seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
+    error = f": {report.error}" if report.error else ""
+    _log_run_finished(level, f"run {report.status}{seconds}{error}", fields)
+
+
+def log_run_not_begun(job: str, error: Exception, sentence: str) -> None:
+    """The same line for a run that failed before it had an id: its credentials, say."""
+    fields = dict.fromkeys((*_OF_THE_REPORT, "error_type", "is_stale", "rows"))
+    told = {"status": "failed", "job": job, "error": sentence, "error_type": type(error).__name__}
+    _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | told)
+
+
+def _log_run_finished(level: int, message: str, fields: Mapping[str, object]) -> None:
+    LOG.log(level, "%s", message, extra={"fields": {"event": "run_finished", **fields}})

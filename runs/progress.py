@@ -1,0 +1,139 @@
+"""How far a run has come: as log lines, for whoever asks, and on a terminal."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from runs.log import LOG
+
+
+class Progress(Protocol):
+    """Somebody who is told how a run goes."""
+
+    def step(self, name: str) -> None:
+        """A step begins."""
+
+    def batch(self, done: int, total: int, events: int) -> None:
+        """So many batches of `total` are aggregated, of `events` events together."""
+
+    def close(self) -> None:
+        """The run is over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunInProgress:
+    """How far a run of this process has come; None where it has no step or batch yet."""
+
+    run_id: str
+    job: str
+    started_at: datetime
+    step: str | None = None
+    batch: int | None = None
+    batches: int | None = None
+    events: int | None = None
+    """Aggregated so far."""
+
+    def to_json(self, now: datetime) -> dict[str, object]:
+        """Every field and the seconds so far, JSON-ready."""
+        return {
+            "run_id": self.run_id,
+            "job": self.job,
+            "started_at": self.started_at.astimezone(UTC).isoformat(),
+            "seconds": (now - self.started_at).total_seconds(),
+            "step": self.step,
+            "batch": self.batch,
+            "batches": self.batches,
+            "events": self.events,
+        }
+
+
+class RunsInProgress:
+    """The runs of this process, as any thread may ask for them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, RunInProgress] = {}
+
+    def put(self, run: RunInProgress) -> None:
+        """Add a run, or say how far it has come since."""
+        with self._lock:
+            self._runs[run.run_id] = run
+
+    def remove(self, run_id: str) -> None:
+        """It is over."""
+        with self._lock:
+            self._runs.pop(run_id, None)
+
+    def all(self) -> list[RunInProgress]:
+        """Those that are not over, by their start."""
+        with self._lock:
+            return sorted(self._runs.values(), key=lambda run: (run.started_at, run.run_id))
+
+
+IN_PROGRESS: Final = RunsInProgress()
+"""What `LogProgress` is told, of every run of this process."""
+
+
+class LogProgress:
+    """Progress as log lines and in IN_PROGRESS: in the service, and where no terminal is."""
+
+    def __init__(self, run: RunInProgress) -> None:
+        self._run = run
+        IN_PROGRESS.put(run)
+
+    def step(self, name: str) -> None:
+        """Log the step."""
+        self._tell(f"step {name}", step=name)
+
+    def batch(self, done: int, total: int, events: int) -> None:
+        """Log the batch."""
+        message = f"batch {done} of {total}, {events} events"
+        self._tell(message, batch=done, batches=total, events=events)
+
+    def close(self) -> None:
+        """Forget the run."""
+        IN_PROGRESS.remove(self._run.run_id)
+
+    def _tell(self, message: str, **changed: Any) -> None:  # noqa: ANN401 - fields of the record
+        self._run = replace(self._run, **changed)
+        IN_PROGRESS.put(self._run)
+        LOG.info("%s", message, extra={"fields": {"run_id": self._run.run_id, **changed}})
+
+
+class TerminalProgress:
+    """Progress bars on a terminal: one for the steps, one for the batches."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
+
+        self._bars = Bars(
+            TextColumn("{task.description:<24}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._steps = self._bars.add_task("starting", total=steps)
+        self._batches = self._bars.add_task("batches", total=None, visible=False)
+        self._bars.start()
+
+    def step(self, name: str) -> None:
+        """Move the first bar on."""
+        self._bars.update(self._steps, description=name, advance=1)
+
+    def batch(self, done: int, total: int, events: int) -> None:
+        """Move the second bar on."""
+        text = f"{events:,} events"
+        self._bars.update(
+            self._batches, completed=done, total=total, description=text, visible=True
+        )
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._bars.stop()

@@ -1,0 +1,52 @@
+"""A run's report as text for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runs.report import RunReport
+
+
+def report_text(report: RunReport, *, width: int = 88) -> str:
+    """The report for people: what was asked, a sum of rows that closes, sessions, and seconds."""
+    from io import StringIO
+
+    from rich.console import Console
+    from rich.table import Table
+
+    text = StringIO()
+    console = Console(file=text, width=width, highlight=False)
+    what = str(report.kind).replace("_", " ") + (
+        f", because {report.reason}" if report.reason else ""
+    )
+    published = ", dry run: nothing published" if report.dry_run else ""
+    seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
+    console.print(f"\n{report.status}{seconds}: {what}{published}\nrun {report.run_id}\n")
+
+    rows = Table("source rows", "", title=None, box=None, pad_edge=False)
+    rows.columns[1].justify = "right"
+    for account, count in sorted(report.counts.items(), key=lambda item: (-item[1], item[0])):
+        rows.add_row(account.replace("_", " "), f"{count:,}")
+    rows.add_row("= rows read or counted", f"{sum(report.counts.values()):,}")
+    sessions = Table("sessions", "", box=None, pad_edge=False)
+    sessions.columns[1].justify = "right"
+    for name, count in report.sessions.items():
+        sessions.add_row(name, f"{count:,}")
+    steps = Table("step", "seconds", box=None, pad_edge=False)
+    steps.columns[1].justify = "right"
+    for step in report.steps:
+        steps.add_row(step.name, f"{step.seconds:.1f}")
+    side_by_side = Table.grid(padding=(0, 6))
+    side_by_side.add_row(rows, sessions, steps)
+    console.print(side_by_side)
+
+    newest = f"{report.newest_event_at:%Y-%m-%d %H:%M} UTC" if report.newest_event_at else "none"
+    console.print(
+        f"\n{report.changed_days} changed days, {report.read_days} read; newest event {newest}\n"
+        f"{report.bytes_processed / 1e6:,.0f} MB billed, {report.cost_usd:.4f} USD; "
+        f"{report.peak_memory_bytes / 2**20:,.0f} MiB of memory at most"
+    )
+    for warning in report.warnings:
+        console.print(f"warning: {warning}")
+    return text.getvalue().rstrip("\n")
