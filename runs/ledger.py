@@ -69,6 +69,15 @@ def _ledger_sql(ledger: str, lease: str) -> str:
 LEFT JOIN {lease} AS l ON l.run_id = r.run_id AND l.expires_at > CURRENT_TIMESTAMP()"""
 
 
+def leases_sql(leases: Sequence[str]) -> str:
+    """The rows of several leases as one table, which stands in FROM; without any, no row."""
+    if len(leases) == 1:
+        return leases[0]
+    none = "SELECT CAST(NULL AS STRING) AS run_id, CAST(NULL AS TIMESTAMP) AS expires_at"
+    selects = [none, *(f"SELECT run_id, expires_at FROM {lease}" for lease in leases)]
+    return "({})".format("\n  UNION ALL ".join(selects))
+
+
 def runs_sql(ledger: str, lease: str, *, limit: int) -> str:
     """A SELECT of the newest runs before @before, the newest first; those of a second by id."""
     return f"""SELECT

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runs.report import RunReport
 
@@ -86,7 +86,6 @@ _OF_THE_REPORT: Final = (
     "error",
     "newest_event_at",
     "warnings",
-    "sessions",
     "bytes_processed",
     "cost_usd",
     "version",
@@ -99,7 +98,7 @@ def log_run_finished(report: RunReport, *, error_type: str | None = None) -> Non
     `error_type`: the class of what ended it, where it did not succeed.
     """
     shown = report.to_json()
-    fields = {name: shown[name] for name in _OF_THE_REPORT}
+    fields = {name: shown[name] for name in (*_OF_THE_REPORT, *report.log_names)}
     fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
     level = logging.WARNING if report.warnings else logging.INFO
     if report.status not in {"succeeded", "duplicate"}:
@@ -109,9 +108,12 @@ def log_run_finished(report: RunReport, *, error_type: str | None = None) -> Non
     _log_run_finished(level, f"run {report.status}{seconds}{error}", fields)
 
 
-def log_run_not_begun(job: str, error: Exception, sentence: str) -> None:
-    """The same line for a run that failed before it had an id: its credentials, say."""
-    fields = dict.fromkeys((*_OF_THE_REPORT, "error_type", "is_stale", "rows"))
+def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable[str] = ()) -> None:
+    """The same line for a run that failed before it had an id: its credentials, say.
+
+    `names`: the job's own fields, null here like the others.
+    """
+    fields = dict.fromkeys((*_OF_THE_REPORT, *names, "error_type", "is_stale", "rows"))
     told = {"status": "failed", "job": job, "error": sentence, "error_type": type(error).__name__}
     _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | told)
 

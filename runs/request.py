@@ -12,9 +12,8 @@ from typing import Any, Final, Never, Self
 
 from runs.errors import RequestError
 from runs.settings import ENGINES, Engine
-from sessions.metrics import OLDEST_DAY
 
-_FIRST_DAY: Final = date.fromisoformat(OLDEST_DAY)
+FIRST_DAY: Final = date(2018, 1, 1)  # no job reads what is older
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
@@ -90,8 +89,8 @@ def _check_limit(limit: int | None) -> None:
 def _check_dates(start: date | None, end: date | None) -> None:
     if end is not None and start is None:
         _refuse("end_date needs a start_date: add one, or leave both out.")
-    if start is not None and start < _FIRST_DAY:
-        _refuse(f"start_date must not be before {_FIRST_DAY}: no earlier row is read.")
+    if start is not None and start < FIRST_DAY:
+        _refuse(f"start_date must not be before {FIRST_DAY}: no earlier row is read.")
     if start is not None and end is not None and end < start:
         _refuse("end_date must not be before start_date: swap them.")
 

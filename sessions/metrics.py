@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal
 
+from runs.request import FIRST_DAY
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -21,7 +23,7 @@ QUARANTINE_SPAN_SECONDS = 3 * 24 * 3600
 QUARANTINE_ROWS = 100_000
 INGESTION_TOLERANCE_SECONDS = 24 * 3600
 CREATION_TOLERANCE_SECONDS = 60
-OLDEST_DAY = "2018-01-01"
+OLDEST_DAY = FIRST_DAY.isoformat()
 PHONE_DIGITS = 7
 JUNK_IDS = ("", "0", "anonymous", "guest", "null", "undefined")
 

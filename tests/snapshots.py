@@ -11,13 +11,13 @@ from typing import Any
 
 import etl_functions as etl
 from bigquery.tables import TableId
-from jobs.sessions_extraction import SourceTables
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
 from runs import lease, ledger
 from sessions import checks, enrichment, plan, projection, pushdown, sources
 from sessions import publication as publish
 from sessions.dictionary import dictionary_text
 from sessions.persons import IDENTITIES, PERSONS
+from sessions.sources import SourceTables
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -33,7 +33,7 @@ DESTINATION = publish.DestinationTables(
     sessions="sessions",
     quarantined="quarantined_sessions",
     state=etl.STATE_TABLE,
-    lease=etl.LEASE_TABLE,
+    lease="etl_lease_sessions",
 )
 
 # The source tables as PostHog and Firebase export them.
@@ -112,9 +112,9 @@ def statements() -> dict[str, str]:
 
 
 def _lease() -> dict[str, str]:
-    table = etl.LEASE_TABLE
+    table = "etl_lease_sessions"
     return {
-        "lease_create": lease.create_lease_sql(table, etl.JOB),
+        "lease_create": lease.create_lease_sql(table, "sessions"),
         "lease_take": lease.take_lease_sql(table),
         "lease_renew": lease.renew_lease_sql(table),
         "lease_release": lease.release_lease_sql(table),
@@ -197,7 +197,7 @@ def _published() -> dict[str, str]:
             for kind in kinds
         },
         "persons": publish.replace_sql(
-            etl.LEASE_TABLE,
+            "etl_lease_sessions",
             {"identities": (IDENTITIES, identities), "persons": (PERSONS, persons)},
         ),
         "daily_activity": daily_activity_sql(**DERIVED),
@@ -208,8 +208,9 @@ def _published() -> dict[str, str]:
 def _read() -> dict[str, str]:
     runs = "etl_runs"
     return {
-        "ledger_runs": ledger.runs_sql(runs, etl.LEASE_TABLE, limit=20),
-        "ledger_run": ledger.run_sql(runs, etl.LEASE_TABLE),
+        "ledger_runs": ledger.runs_sql(runs, "etl_lease_sessions", limit=20),
+        "ledger_run": ledger.run_sql(runs, "etl_lease_sessions"),
+        "ledger_leases": ledger.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
         "ledger_last_successes": ledger.last_successes_sql(runs),
         "check_figures": checks.figures_sql("sessions"),
         "check_days": checks.loaded_days_sql("sessions"),

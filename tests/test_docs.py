@@ -17,13 +17,16 @@ import pytest
 import etl_functions as etl
 import main
 from app import create_app
+from jobs.sessions import JOB
 from process_sessions import process_sessions
 from runs import errors
 from runs.errors import EtlError, FailureStatus
 from runs.lease import create_lease_sql
+from runs.ledger_row import LEDGER_TABLE
 from runs.report import RunKind
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Setting
+from runs.tables import RUNS
 from sandbox import cli
 from sessions import metrics, sources
 from sessions.persons import PERSONS
@@ -48,7 +51,7 @@ DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
 EXAMPLES = {"quiz_answers", "key.json"}
 
 # Names that the code puts together.
-MADE = {etl.STATE_TABLE, etl.LEASE_TABLE, *(each.name for each in PERSONS.fields)}
+MADE = {etl.STATE_TABLE, "etl_lease_sessions", *(each.name for each in PERSONS.fields)}
 
 type Table = list[list[str]]
 
@@ -198,10 +201,10 @@ def test_every_other_table_is_in_the_table() -> None:
     _, others = tables(section("README.md", "What it writes"))
     made = {
         name: [field.name for field in schema.fields]
-        for name, schema in etl.DESTINATION_TABLES.items()
+        for name, schema in (etl.DESTINATION_TABLES | {LEDGER_TABLE: RUNS}).items()
         if name not in {"sessions", "persons", "identities"}
     }
-    made[etl.LEASE_TABLE] = re.findall(
+    made["etl_lease_sessions"] = re.findall(
         r" AS (\w+)(?:,|$)", create_lease_sql("lease", "job"), re.MULTILINE
     )
     assert {code(row[0])[0]: code(row[1]) for row in others} == made
@@ -210,11 +213,11 @@ def test_every_other_table_is_in_the_table() -> None:
 def test_the_steps_are_those_of_a_run() -> None:
     """The list, the printed example and the chapters of the architecture are the steps in order."""
     (table,) = tables(section("README.md", "How a run works"))
-    assert tuple(code(row[0])[0] for row in table) == main.STEPS
+    assert tuple(code(row[0])[0] for row in table) == JOB.step_names
     shown = next(text for text in fenced(page("README.md"), "console") if "$ make run" in text)
-    assert tuple(re.findall(r"([a-z]+) +\d+\.\d$", shown, re.MULTILINE)) == main.STEPS
+    assert tuple(re.findall(r"([a-z]+) +\d+\.\d$", shown, re.MULTILINE)) == JOB.step_names
     chapters = re.findall(r"^## `(\w+)`", page("docs/architecture.md"), re.MULTILINE)
-    assert tuple(chapters) == main.STEPS
+    assert tuple(chapters) == JOB.step_names
 
 
 def test_every_module_is_in_the_architecture() -> None:

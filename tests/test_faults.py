@@ -40,8 +40,8 @@ from tests.world import World, differences
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runs.report import RunReport
     from sandbox.emulator import Endpoints
+    from sessions.report import SessionsReport
     from tests.conftest import Count
 
 IS_SOAK = os.environ.get("SOAK") == "1"
@@ -104,7 +104,7 @@ class Wire:
         """How many faults have happened so far."""
         return self.rest.injected + self.grpc.broken_ever + self.calls.failed
 
-    def run(self, *faults: Fault) -> RunReport:
+    def run(self, *faults: Fault) -> SessionsReport:
         """A run while these happen."""
         with self.rest.faulty(*faults):
             return self.world.run()

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pytest
 
-import etl_functions as etl
+from bigquery.destination import ensure_dataset
 from bigquery.warehouse import Warehouse
-from jobs.sessions_extraction import extract, find_changes, resolve_sources
-from main import AGGREGATED
+from jobs.sessions import AGGREGATED, JOB
+from jobs.sessions_checks import check_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
 from runs.context import begin
@@ -159,11 +159,12 @@ def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
 
 def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of a request
     """A run up to the point from which it is like any other."""
-    run = begin(RunRequest(**request), world.make_settings(), world.clients, None)
-    etl.ensure_dataset(run.warehouse)
-    is_new, run.sessions_created_at = etl.ensure_destination(run.warehouse)
-    tables = resolve_sources(run)
-    extract(run, find_changes(run, tables, is_new=is_new), tables)
+    settings = world.make_settings()
+    run = begin(RunRequest(**request), settings, world.clients, trigger=None, progress=None)
+    ensure_dataset(run.warehouse)
+    work = JOB.begin(run)
+    for step in JOB.steps[: JOB.step_names.index("extract")]:
+        step.work(work)
 
 
 def run_in_every_way(world: World) -> None:
@@ -186,7 +187,7 @@ def ask_without_a_run(world: World, run_id: str) -> None:
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
-    assert inspection.check_load(warehouse, now)
+    assert check_sessions(warehouse, now)
     probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     assert [probe.problem for probe in probes if probe.problem] == []
 

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from bigquery.clients import local_clients
-from main import STEPS
+from jobs.sessions import JOB
 from sandbox import emulator
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import Row, World, differences
@@ -169,7 +169,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         yield Victim(folder=folder, world=world, seconds=time.monotonic() - started)
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", JOB.step_names)
 def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
     victim: Victim, step: str, count: Count
 ) -> None:
@@ -212,7 +212,7 @@ def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
         victim.arrive()
         before = victim.published()
         with victim.running() as (process, log):
-            wait_for_step(log, STEPS[0])
+            wait_for_step(log, JOB.step_names[0])
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=chance.uniform(0, victim.seconds))
             count("kills survived", kill(process))

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import etl_functions as etl
 import main
 from bigquery import jobs
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
+from runs.lease_row import LeaseRow
 from runs.request import RunRequest
 from runs.supervision import take_lease
 from sandbox import emulator
@@ -85,6 +85,11 @@ class At:
         """Nothing to put away."""
 
 
+def lease_of(world: World, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
+    """The lease of the sessions job, as a run of that id sees it."""
+    return LeaseRow(warehouse=warehouse(world, run_id, **settings), job="sessions")
+
+
 def run_watched(world: World, progress: At) -> None:
     """A run with somebody watching."""
     main.main(RunRequest(), world.make_settings(), world.clients, progress=progress)
@@ -93,7 +98,7 @@ def run_watched(world: World, progress: At) -> None:
 def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> None:
     """The second run changes nothing, and says who holds the lease and until when."""
     before = world.sessions()
-    with take_lease(warehouse(world, "holder")):
+    with take_lease(lease_of(world, "holder")):
         with pytest.raises(LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-") as no:
             world.run()
         assert (no.value.exit_code, no.value.http_status) == (75, 409)
@@ -102,7 +107,7 @@ def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> N
 
 def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -> None:
     """With LEASE_WAIT_SECONDS the second run starts when the first one is over."""
-    holder = take_lease(warehouse(world, "holder"))
+    holder = take_lease(lease_of(world, "holder"))
     world.settings["lease_wait_seconds"] = 60
     with holder:
         threading.Timer(2.0, holder.__exit__).start()
@@ -112,28 +117,26 @@ def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -
 
 def test_an_expired_lease_is_taken_over(world: World) -> None:
     """A run that died leaves a lease behind that is free once it has expired."""
-    dead = take_lease(warehouse(world, "dead", lease_seconds=1))
+    dead = take_lease(lease_of(world, "dead", lease_seconds=1))
     world.settings["lease_wait_seconds"] = 30
     assert world.run().status == "succeeded"
-    assert not etl.renew_lease(warehouse(world, "dead"), dead.fence)
+    assert not lease_of(world, "dead").renew(dead.fence)
 
 
 def test_a_running_run_keeps_its_lease(world: World) -> None:
     """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
-    mine = warehouse(world, "long", lease_seconds=2)
+    mine = lease_of(world, "long", lease_seconds=2)
     with take_lease(mine) as supervisor:
         time.sleep(4)
         supervisor.check()
-        assert etl.take_lease(warehouse(world, "rival")).run_id == "long"
+        assert lease_of(world, "rival").take().run_id == "long"
 
 
 def test_only_one_of_many_racers_gets_the_lease(world: World) -> None:
     """Eight runs at once: one has the lease, and all agree on which."""
     seen: list[Any] = []
     racers = [
-        threading.Thread(
-            target=lambda n=n: seen.append(etl.take_lease(warehouse(world, f"racer{n}")))
-        )
+        threading.Thread(target=lambda n=n: seen.append(lease_of(world, f"racer{n}").take()))
         for n in range(8)
     ]
     for racer in racers:

@@ -1,0 +1,67 @@
+"""Staging tables: made by one run for itself, and gone within a day."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bigquery.destination import schema_field
+from bigquery.jobs import run_query
+from bigquery.refusals import classified
+from bigquery.retries import ask
+from runs.errors import DestinationError, EtlError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bigquery.parameters import Parameter
+    from bigquery.tables import TableId, TableSchema
+    from bigquery.warehouse import Warehouse
+
+
+def stage_select(
+    warehouse: Warehouse,
+    name: str,
+    sql: str,
+    parameters: Sequence[Parameter] = (),
+    *,
+    layout: str = "",
+    blame: type[EtlError] = DestinationError,
+) -> TableId:
+    """A staging table made of a SELECT; whatever happens to the run, it expires in a day."""
+    table = warehouse.staging(name)
+    expires = datetime.now(UTC) + timedelta(days=1)
+    statement = f"""CREATE OR REPLACE TABLE {table.sql}
+{layout}
+OPTIONS (expiration_timestamp = TIMESTAMP '{expires:%Y-%m-%d %H:%M:%S}+00')
+AS
+{sql}"""
+    run_query(warehouse, name, statement, parameters, blame=blame)
+    return table
+
+
+def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -> TableId:
+    """An empty staging table that load jobs append to."""
+    from google.cloud import bigquery
+
+    table = warehouse.staging(name)
+    wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
+    wanted.expires = datetime.now(UTC) + timedelta(days=1)
+    with classified(f"staging table {table}", DestinationError):
+        ask(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))
+    return table
+
+
+def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
+    """Drop staging tables that are done with; what can't be dropped now expires in a day."""
+
+    def drop(table: TableId) -> None:
+        with suppress(EtlError), classified(f"staging table {table}", DestinationError):
+            delete = warehouse.clients.bigquery.delete_table
+            ask(warehouse, partial(delete, str(table), not_found_ok=True))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(drop, tables))
