@@ -114,6 +114,7 @@ def statements() -> dict[str, str]:
 def _lease() -> dict[str, str]:
     table = "etl_lease_sessions"
     return {
+        "lease_fenced": lease.fenced_sql(table, ["DELETE FROM greetings\nWHERE TRUE"]),
         "lease_create": lease.create_lease_sql(table, "sessions"),
         "lease_take": lease.take_lease_sql(table),
         "lease_renew": lease.renew_lease_sql(table),
