@@ -7,10 +7,10 @@ page by page, from the records and not from the rows: an audit compares the two.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from apis.outcomes import EXACT, NUMERIC_STEP
 from apis.records import UserActor
 
 if TYPE_CHECKING:
@@ -18,44 +18,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from apis.anthropic import Dated
+    from apis.outcomes import Totals
     from apis.records import ApiActor, CodeRecord, CostResult, ToolAction, UsageResult
 
 type Row = dict[str, Any]
 
-_EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
-_STEP: Final = Decimal("1e-9")  # of NUMERIC
 _TOOLS: Final = ("edit_tool", "multi_edit_tool", "write_tool", "notebook_edit_tool")
-
-
-@dataclass(kw_only=True, slots=True)
-class Totals:
-    """What an API has said so far: `sums` by the name of the column that holds them.
-
-    `rounded`: amounts with more digits than NUMERIC holds, of which half a step may be lost.
-    """
-
-    rows: int = 0
-    sums: dict[str, Decimal] = field(default_factory=dict)
-    rounded: int = 0
-
-    def add(self, column: str, value: Decimal | int) -> None:
-        """Add to the sum of a column."""
-        so_far = self.sums.get(column, Decimal(0))
-        self.sums[column] = _EXACT.add(so_far, Decimal(value))
-
-    @property
-    def tolerance(self) -> Decimal:
-        """By how much the sum of what is stored may differ."""
-        return self.rounded * _STEP / 2
 
 
 def dollars(cents: str) -> Decimal:
     """The amount in dollars, exactly."""
-    return _EXACT.scaleb(Decimal(cents), -2)
+    return EXACT.scaleb(Decimal(cents), -2)
 
 
 def _numeric(amount: Decimal) -> Decimal:
-    return _EXACT.quantize(amount, _STEP)
+    return EXACT.quantize(amount, NUMERIC_STEP)
 
 
 def cost_rows(

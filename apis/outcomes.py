@@ -1,13 +1,17 @@
-"""How each changed id of a kind ends, and whether the sum closes. Pure."""
+"""What came of what was read: sums that an API has told, and how each changed id ended. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+EXACT: Final = Context(prec=100, rounding=ROUND_HALF_EVEN)
+NUMERIC_STEP: Final = Decimal("1e-9")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +60,25 @@ class Outcomes:
             "failed": len(self.failed),
             "failures": {str(key): self.failed[key] for key in sorted(self.failed)[:20]},
         }
+
+
+@dataclass(kw_only=True, slots=True)
+class Totals:
+    """What an API has said so far: `sums` by the name of the column that holds them.
+
+    `rounded`: amounts with more digits than NUMERIC holds, of which half a step may be lost.
+    """
+
+    rows: int = 0
+    sums: dict[str, Decimal] = field(default_factory=dict)
+    rounded: int = 0
+
+    def add(self, column: str, value: Decimal | int) -> None:
+        """Add to the sum of a column."""
+        so_far = self.sums.get(column, Decimal(0))
+        self.sums[column] = EXACT.add(so_far, Decimal(value))
+
+    @property
+    def tolerance(self) -> Decimal:
+        """By how much the sum of what is stored may differ."""
+        return self.rounded * NUMERIC_STEP / 2

@@ -16,8 +16,8 @@ from sessions.layout import wrapped
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping, Sequence
-    from decimal import Decimal
 
+    from apis.outcomes import Totals
     from apis.tables import TableSchema
     from apis.windows import Window
 
@@ -60,8 +60,12 @@ def replace_window_sql(
         values = (each.expressions.get(name, name) for name in names)
         statements += [
             f"DELETE FROM {each.table}\nWHERE {where}",
-            f"INSERT INTO {each.table} (\n  {wrapped(names, indent=2)}\n)\n"
-            f"SELECT\n  {wrapped(values, indent=2)}\nFROM {each.staged}",
+            f"""INSERT INTO {each.table} (
+  {wrapped(names, indent=2)}
+)
+SELECT
+  {wrapped(values, indent=2)}
+FROM {each.staged}""",
         ]
     return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
 
@@ -113,6 +117,7 @@ def costs_audit_sql(staged: str) -> str:
 
 def usage_audit_sql(staged: str) -> str:
     """A SELECT of one row: what `check_usage` asks of staged usage."""
+    key = f"TO_JSON_STRING(STRUCT({', '.join(_USAGE_KEY)}))"
     return _audit_sql(
         staged,
         sums=(
@@ -120,10 +125,7 @@ def usage_audit_sql(staged: str) -> str:
             "cache_creation_5m_tokens", "cache_creation_1h_tokens", "web_search_requests",
         ),
         nulls="activity_date IS NULL OR organization_id IS NULL",
-        extra=(
-            f"COUNT(*) - COUNT(DISTINCT TO_JSON_STRING(STRUCT({', '.join(_USAGE_KEY)})))"
-            " AS repeated_keys",
-        ),
+        extra=(f"COUNT(*) - COUNT(DISTINCT {key}) AS repeated_keys",),
     )  # fmt: skip
 
 
@@ -154,18 +156,9 @@ def _audit_sql(staged: str, *, sums: Iterable[str], nulls: str, extra: Iterable[
     return f"SELECT\n  {lines}\nFROM {staged}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What an API said of one table: its rows, and the sum of each column within a tolerance."""
-
-    rows: int
-    sums: Mapping[str, Decimal]
-    tolerance: Decimal
-
-
 def check_usage(
     figures: Mapping[str, Mapping[str, Any]],
-    said: Mapping[str, Said],
+    said: Mapping[str, Totals],
     *,
     window: Window,
     productivity_columns: Iterable[str],
@@ -186,7 +179,7 @@ def check_usage(
     _raise(broken)
 
 
-def _broken(table: str, found: Mapping[str, Any], said: Said) -> Iterable[str]:
+def _broken(table: str, found: Mapping[str, Any], said: Totals) -> Iterable[str]:
     if found["row_count"] != said.rows:
         yield f"{found['row_count']} rows of {table} were staged and {said.rows} were told"
     for what in ("null_keys", "other_organizations", "other_currencies", "repeated_keys"):

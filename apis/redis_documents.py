@@ -91,7 +91,6 @@ class RedisDocuments:
 
     def check_ready(self) -> None:
         """Raise what would fail every document: no connection, a refused password, no JSON."""
-
         try:
             self._run(partial(self._send_one, "JSON.GET", "posthog_etl:none"))
         except redis_errors.NoPermissionError:
