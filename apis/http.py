@@ -210,7 +210,7 @@ class ApiClient:
     async def _get[T](self, request: Request[T]) -> T:
         patience = self.api.patience
         backoff = wait_exponential_jitter(
-            initial=patience.first_pause_seconds,
+            multiplier=patience.first_pause_seconds,
             max=patience.longest_pause_seconds,
             jitter=patience.first_pause_seconds,
         )

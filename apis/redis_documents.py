@@ -138,7 +138,7 @@ class RedisDocuments:
             ),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential_jitter(
-                initial=self._server.first_pause_seconds, jitter=self._server.first_pause_seconds
+                multiplier=self._server.first_pause_seconds, jitter=self._server.first_pause_seconds
             ),
             sleep=asyncio.sleep,
             before_sleep=_log,

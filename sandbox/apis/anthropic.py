@@ -66,6 +66,7 @@ class FakeAnthropic(FakeApi):
         self.code: Days = {}
         self.empty_days: EmptyDays = "empty"
         self.has_trailing_token = False  # after the last page
+        self.page_size: int | None = None  # where it gives less at a time than it is asked for
 
     def error(self, status: int, message: str) -> Reply:
         """An error in the API's own words."""
@@ -135,7 +136,7 @@ class FakeAnthropic(FakeApi):
         rest = [each for each in asked.query if each[0] != "page"]
         mark = hashlib.sha256(json.dumps([asked.path, rest]).encode()).hexdigest()[:12]
         start = _start(asked.value("page"), mark)
-        end = start + limit
+        end = start + min(limit, self.page_size or limit)
         has_more = end < len(items)
         token = base64.urlsafe_b64encode(f"{mark}:{end}".encode()).decode()
         next_page = f"page_{token}" if has_more or self.has_trailing_token else None
