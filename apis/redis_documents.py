@@ -152,7 +152,7 @@ class RedisDocuments:
                 message = "Redis did not accept the password: correct REDIS_PASSWORD."
                 raise CredentialsError(message) from None
             except redis_errors.ConnectionError as error:
-                if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+                if isinstance(error.__context__, ssl.SSLCertVerificationError):
                     message = "The certificate of Redis is not trusted: set REDIS_CA_PATH."
                     raise SettingsError(message) from None
                 raise
