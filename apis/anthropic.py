@@ -32,7 +32,8 @@ _ORGANIZATION: Final = "/v1/organizations/me"
 _COSTS: Final = "/v1/organizations/cost_report"
 _USAGE: Final = "/v1/organizations/usage_report/messages"
 _CODE: Final = "/v1/organizations/usage_report/claude_code"
-_MOST_BUCKETS: Final = 31  # a request's, and so the days of a piece
+_MOST_DAYS: Final = 31  # of a piece: as many buckets as the API gives at once
+_BUCKETS: Final = 3  # of a page: a month of many keys would fill the memory of a small job
 _MOST_RECORDS: Final = 1000
 
 _read_organization = json_as(Organization)
@@ -105,12 +106,12 @@ def _read_buckets[Result](
     dimensions: tuple[str, ...],
     read: Callable[[Answer], ReportPage[Bucket[Result]]],
 ) -> Iterator[list[Dated[Result]]]:
-    for piece in window.pieces(_MOST_BUCKETS):
+    for piece in window.pieces(_MOST_DAYS):
         params = (
             ("starting_at", _midnight(piece.first)),
             ("ending_at", _midnight(piece.end)),
             ("bucket_width", "1d"),
-            ("limit", str(_MOST_BUCKETS)),
+            ("limit", str(_BUCKETS)),
             *(("group_by[]", dimension) for dimension in dimensions),
         )
         done: set[str] = set()  # days of all pages but the last, which may end within a day

@@ -1,11 +1,13 @@
-"""Rows as an Arrow table, as a load job reads them from Parquet. Knows no rows in particular."""
+"""Rows as a Parquet file in memory, as a load job takes it. Knows no rows in particular."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from itertools import batched
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,13 +36,16 @@ def arrow_schema(schema: TableSchema) -> pa.Schema:
     )
 
 
-def arrow_table(rows: Iterable[Mapping[str, Any]], schema: TableSchema) -> pa.Table:
-    """The rows, of which each has every column; they are taken in chunks, not all at once."""
-    columns = arrow_schema(schema)
-    chunks = [
-        pa.Table.from_pydict(
-            {name: [row[name] for row in chunk] for name in columns.names}, columns
-        )
-        for chunk in batched(rows, _CHUNK, strict=False)
-    ]
-    return pa.concat_tables(chunks) if chunks else columns.empty_table()
+def parquet_file(rows: Iterable[Mapping[str, Any]], schema: TableSchema) -> BytesIO:
+    """A file of all rows, each of which has every column; it stands at its start.
+
+    Rows are taken as they come and leave memory compressed, so that a generator of pages can be
+    far larger than what it takes here.
+    """
+    columns, file = arrow_schema(schema), BytesIO()
+    with pq.ParquetWriter(file, columns, compression="zstd") as writer:
+        for chunk in batched(rows, _CHUNK, strict=False):
+            values = {name: [row[name] for row in chunk] for name in columns.names}
+            writer.write_table(pa.Table.from_pydict(values, columns))
+    file.seek(0)
+    return file

@@ -121,17 +121,19 @@ def test_pages_that_repeat_a_day_are_refused(fake: FakeAnthropic, client: ApiCli
 def test_windows_are_whole_utc_days_in_bounded_pieces(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
-    """From midnight to midnight, the end left out, at most 31 days a request, each day once."""
+    """From midnight to midnight, the end left out, at most 31 days a piece, each day once."""
     read(client, Window(first=ago(69), last=DAY))
-    windows = [
-        (asked.value("starting_at"), asked.value("ending_at"), asked.value("limit"))
+    pieces = [
+        (asked.value("starting_at"), asked.value("ending_at"))
         for asked in asked_of(fake, "cost_report")
+        if asked.value("page") is None
     ]
-    assert windows == [
-        (f"{ago(69)}T00:00:00Z", f"{ago(38)}T00:00:00Z", "31"),
-        (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z", "31"),
-        (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z", "31"),
+    assert pieces == [
+        (f"{ago(69)}T00:00:00Z", f"{ago(38)}T00:00:00Z"),
+        (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z"),
+        (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
+    assert len(asked_of(fake, "cost_report")) == 11 + 11 + 3
     assert [asked.value("starting_at") for asked in asked_of(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)
     ]
@@ -189,11 +191,10 @@ def test_a_changed_report_is_refused_by_field(
     fake: FakeAnthropic, client: ApiClient, report: str, change: dict[str, Any], field: str
 ) -> None:
     """The error names the endpoint and the field, and nothing is made up in its place."""
-    fake.costs[DAY], fake.usage[DAY] = [cost("1")], [usage(1)]
+    fake.costs[WEEK.first], fake.usage[WEEK.first] = [cost("1")], [usage(1)]
 
     def changed(body: Any) -> Any:  # noqa: ANN401 - what JSON holds
-        body["data"][-1]["results"][0] |= change
-        body["data"] = body["data"][-1:]
+        body["data"][0]["results"][0] |= change
         return body
 
     fake.break_down(Fault(trouble="changed", path=f".*{report}", times=None, change=changed))

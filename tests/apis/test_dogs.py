@@ -6,9 +6,10 @@ import datetime as dt
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 
-from apis.arrow import arrow_table
+from apis.arrow import parquet_file
 from apis.dogs import dog_api, read_breeds
 from apis.http import ApiClient
 from apis.tables import DOG_BREEDS, DOG_BREEDS_STAGED
@@ -156,7 +157,7 @@ def test_a_row_has_every_column_and_its_raw_element(fake: FakeDogs) -> None:
 def test_sample_breeds_are_a_table(fake: FakeDogs) -> None:
     """All of the sandbox's breeds, the poorest too, have a place in the staging table."""
     fake.breeds = sample_breeds()
-    table = arrow_table(breed_rows(read(fake), now=NOW), DOG_BREEDS_STAGED)
+    table = pq.read_table(parquet_file(breed_rows(read(fake), now=NOW), DOG_BREEDS_STAGED))
     assert table.num_rows == len(sample_breeds()) == 172
     assert table.column("weight_kg_min").null_count > 10
     assert table.column("temperaments").null_count == 0

@@ -7,12 +7,13 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apis.anthropic import Dated
-from apis.arrow import arrow_schema, arrow_table
+from apis.arrow import arrow_schema, parquet_file
 from apis.outcomes import Totals
 from apis.records import CodeRecord, CostResult, UsageResult
 from apis.tables import CLAUDE_TABLES, CODE, COSTS, USAGE, TableSchema
@@ -67,7 +68,7 @@ def test_sums_of_money_are_exact(amounts: list[Decimal]) -> None:
     page = costs(*(f"{amount:f}" for amount in amounts))
     totals = Totals()
     add_costs(totals, page)
-    table = arrow_table(cost_rows(page, **OURS), COSTS)
+    table = pq.read_table(parquet_file(cost_rows(page, **OURS), COSTS))
     stored = sum(table.column("amount_usd").to_pylist(), Decimal(0))
     assert stored == totals.sums.get("amount_usd", 0) == sum(amounts, Decimal(0)) / 100
     assert (totals.rows, totals.rounded) == (len(amounts), 0)
@@ -171,7 +172,7 @@ def test_rows_have_the_columns_of_their_table(rows: Any, schema: TableSchema) ->
     """In order, each of them, and of the types that a load job needs."""
     row = next(rows)
     assert [*row] == [each.name for each in schema.fields]
-    table = arrow_table([row], schema)
+    table = pq.read_table(parquet_file([row], schema))
     assert table.schema == arrow_schema(schema)
     assert table.to_pylist() == [row]
 
@@ -202,5 +203,5 @@ def test_all_that_is_told_is_added_up() -> None:
 
 def test_no_rows_are_a_table_too() -> None:
     """A window without use has columns and no rows."""
-    table = arrow_table([], USAGE)
+    table = pq.read_table(parquet_file([], USAGE))
     assert (table.num_rows, table.schema) == (0, arrow_schema(USAGE))
