@@ -18,10 +18,10 @@ from runs.errors import (
     SourceError,
     SourceMissingError,
 )
-from sessions.persons import IDENTITIES, PERSONS
+from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
-from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
+from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,19 +33,24 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId, TableSchema
     from bigquery.warehouse import Warehouse
+    from sessions.metric_table import MetricTable
     from sessions.plan import Plan
     from sessions.sources import Source
 
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
-DESTINATION_TABLES: Final = {
-    "sessions": SESSIONS,
-    "quarantined_sessions": QUARANTINED_SESSIONS,
-    STATE_TABLE: STATE,
-    "persons": PERSONS,
-    "identities": IDENTITIES,
-}
+
+
+def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
+    """The tables that a run makes where they are missing, by name."""
+    return {
+        "sessions": sessions_schema(metric_table),
+        "quarantined_sessions": quarantined_schema(metric_table),
+        STATE_TABLE: STATE,
+        "persons": persons_schema(metric_table),
+        "identities": IDENTITIES,
+    }
 
 
 def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
@@ -82,7 +87,7 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
     return counts
 
 
-def ensure_destination(warehouse: Warehouse) -> tuple[bool, datetime]:
+def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
     """Create the tables that are missing, and add columns that are new.
 
     Returns whether `sessions` was missing until now, and when it was created: which table it is.
@@ -91,7 +96,7 @@ def ensure_destination(warehouse: Warehouse) -> tuple[bool, datetime]:
     with classified("the destination tables", DestinationError):
         found = {
             name: ensure_table(warehouse, warehouse.table(name), schema)
-            for name, schema in DESTINATION_TABLES.items()
+            for name, schema in destination_tables(metric_table).items()
         }
     is_new, sessions = found["sessions"]
     return is_new, cast("datetime", sessions.created)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
@@ -10,7 +11,6 @@ from bigquery.destination import ensure_view
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
 from bigquery.staging import create_staging_table
-from bigquery.tables import Field, TableSchema
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_work import SessionsWork, begin
@@ -25,56 +25,50 @@ from runs.errors import DestinationError
 from runs.job import Job, Step
 from sessions import enrichment, projection, publication
 from sessions import plan as planning
-from sessions.metrics import METRICS
-from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from sessions.pushdown import aggregate_sql
 from sessions.report import SessionsReport
-from sessions.tables import SESSIONS, field_of
+from sessions.tables import aggregated_schema, sessions_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-AGGREGATED = TableSchema(
-    fields=(
-        Field(name="batch", type="INT64"),
-        Field(name="session_no", type="INT64"),
-        *(field_of(metric) for metric in METRICS),
-    ),
-    description="One run's aggregated rows, before they are enriched.",
-)
 
 
 def _ensure_destination(work: SessionsWork) -> None:
     """Make the tables and the view where they are missing."""
     run = work.run
-    work.is_new, work.sessions_created_at = etl.ensure_destination(run.warehouse)
+    work.is_new, work.sessions_created_at = etl.ensure_destination(run.warehouse, work.metric_table)
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     ensure_view(
         run.warehouse,
         "daily_activity",
-        daily_activity_sql(sessions=sessions, identities=identities, persons=persons),
-        DAILY_ACTIVITY,
+        daily_activity_sql(
+            work.metric_table, sessions=sessions, identities=identities, persons=persons
+        ),
+        daily_activity_schema(work.metric_table),
     )
 
 
 def _aggregate(work: SessionsWork) -> None:
     """One row per session in the staging table `aggregated`, by the engine that was asked for."""
     if work.run.engine == "bigquery":
-        work.run.stage("aggregated", aggregate_sql(work.staging().batches))
+        work.run.stage("aggregated", aggregate_sql(work.metric_table, work.staging().batches))
     else:
         _aggregate_in_pandas(work)
 
 
 def _aggregate_in_pandas(work: SessionsWork) -> None:
     """Batch by batch; the next one downloads, and the last one loads, meanwhile."""
-    run, batches = work.run, work.batches
+    run, metric_table, batches = work.run, work.metric_table, work.batches
+    schema = aggregated_schema(metric_table)
     table = run.staged["batches"]
-    filled = run_query(run.warehouse, "filled", projection.filled_sql(table.sql))[0]
-    properties = projection.travelling_properties()
+    filled = run_query(run.warehouse, "filled", projection.filled_sql(metric_table, table.sql))[0]
+    properties = projection.travelling_properties(metric_table)
     empty = {name: type_ for name, type_ in properties.items() if not filled[name]}
-    columns = [name for name in projection.travelling_columns() if name not in empty]
+    columns = [name for name in projection.travelling_columns(metric_table) if name not in empty]
     aggregated = run.staged["aggregated"] = create_staging_table(
-        run.warehouse, "aggregated", AGGREGATED
+        run.warehouse, "aggregated", schema
     )
 
     def download(batch: int) -> Callable[[], etl.Download]:
@@ -94,7 +88,7 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
         run.add_seconds("download", downloaded.seconds)
         events += len(downloaded.rows)
         started = time.monotonic()
-        sessions = process_sessions(downloaded.rows)
+        sessions = process_sessions(downloaded.rows, metric_table)
         run.add_seconds("compute", time.monotonic() - started)
         if downloaded.warning and downloaded.warning not in run.warnings:
             run.warnings.append(downloaded.warning)
@@ -102,9 +96,7 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
         if len(sessions):
             sessions.insert(0, "batch", batch)
             finish_load()  # one at a time: until it is done, a load keeps its rows to try again
-            load = etl.start_load(
-                run.warehouse, aggregated, sessions, part=batch, schema=AGGREGATED
-            )
+            load = etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=schema)
         run.progress.batch(batch + 1, batches, events)
     finish_load()
 
@@ -124,24 +116,29 @@ def _enrich(work: SessionsWork) -> None:
         scalar("metrics_version", "STRING", work.metrics_version),
     ]
     new_rows = enrichment.new_rows_sql(
-        aggregated=staging.aggregated, planned=staging.planned, **small
+        work.metric_table, aggregated=staging.aggregated, planned=staging.planned, **small
     )
     run.stage("staged", new_rows, written)
     if (
         work.made_plan.kind != "incremental"
     ):  # a full load builds every row, the others only what they name
-        run.stage("concerned", enrichment.nobody_concerned_sql(sessions=sessions))
+        run.stage(
+            "concerned", enrichment.nobody_concerned_sql(work.metric_table, sessions=sessions)
+        )
         return
     run.stage(
         "concerned",
-        enrichment.concerned_sql(sessions=sessions, touched=staging.touched, **small),
+        enrichment.concerned_sql(
+            work.metric_table, sessions=sessions, touched=staging.touched, **small
+        ),
     )
     dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
     dates = {row["session_date"] for row in run_query(run.warehouse, "concerned", dates_sql)}
     if dates:
         work.session_dates |= dates
-        names = ", ".join(column.name for column in SESSIONS.fields)
+        names = ", ".join(column.name for column in sessions_schema(work.metric_table).fields)
         select = enrichment.concerned_rows_sql(
+            work.metric_table,
             sessions=sessions,
             concerned=staging.concerned,
             dates=planning.dates_sql("s.session_date", dates),
@@ -180,6 +177,7 @@ def _publish(work: SessionsWork) -> None:
     """Make it visible: sessions, quarantine and state in one transaction."""
     run, plan = work.run, work.made_plan
     sql = publication.publish_sql(
+        work.metric_table,
         plan,
         work.staging(),
         destination=publication.DestinationTables(
@@ -205,10 +203,14 @@ def _rebuild_persons(work: SessionsWork) -> None:
     run, staging = work.run, work.staging()
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     selects = {
-        identities: (IDENTITIES, identities_sql(sessions=sessions, user_keys=staging.user_keys)),
+        identities: (
+            IDENTITIES,
+            identities_sql(work.metric_table, sessions=sessions, user_keys=staging.user_keys),
+        ),
         persons: (
-            PERSONS,
+            persons_schema(work.metric_table),
             persons_sql(
+                work.metric_table,
                 sessions=sessions,
                 identities=identities,
                 user_keys=staging.user_keys,
@@ -229,7 +231,7 @@ def _rebuild_persons(work: SessionsWork) -> None:
 JOB: Final = Job(
     name="sessions",
     description="PostHog's events and Firebase's users to one row per user session.",
-    begin=begin,
+    begin=partial(begin, METRIC_TABLE),
     steps=(
         Step(name="destination", work=_ensure_destination),
         Step(name="changes", work=find_changes),
@@ -242,5 +244,5 @@ JOB: Final = Job(
         Step(name="persons", work=_rebuild_persons, publishes=True),
     ),
     report_type=SessionsReport,
-    check=check_sessions,
+    check=partial(check_sessions, METRIC_TABLE),
 )

@@ -11,7 +11,6 @@ from runs.checks import Check
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
 from sessions import checks, sources
-from sessions.metrics import metrics_version
 from sessions.plan import Plan
 
 if TYPE_CHECKING:
@@ -19,9 +18,10 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
+    from sessions.metric_table import MetricTable
 
 
-def check_sessions(warehouse: Warehouse, now: datetime) -> list[Check]:
+def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetime) -> list[Check]:
     """Everything that should hold of the sessions that are there.
 
     Raises DestinationError where there are none yet, SourceError where the source can't be read.
@@ -43,7 +43,7 @@ def check_sessions(warehouse: Warehouse, now: datetime) -> list[Check]:
         checks.check_state(
             etl.read_state(warehouse),
             sessions_created_at=found.created,
-            metrics_version=metrics_version(warehouse.settings.exclusions),
+            metrics_version=metric_table.version(warehouse.settings.exclusions),
         ),
     ]
 

@@ -88,7 +88,7 @@ def extract(work: SessionsWork) -> None:
     run, tables = work.run, work.found_sources
     snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
     small = {
-        "user_keys": enrichment.user_keys_sql(tables.users),
+        "user_keys": enrichment.user_keys_sql(work.metric_table, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
         "channels": enrichment.channels_sql(tables.posthog_sessions),
     }
@@ -107,7 +107,7 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
     run, plan = work.run, work.made_plan
     projected = run.warehouse.staging("projected").sql
     quarantined = run.table("quarantined_sessions")
-    project = _Projector(run=run, source=events, snapshot=snapshot)
+    project = _Projector(work=work, source=events, snapshot=snapshot)
     if plan.limit is None:
         work.read_whole = plan.days
         project(plan.days)
@@ -116,7 +116,11 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
     touched = run.stage(
         "touched" if plan.limit is None else "found",
         planning.touched_sql(
-            plan, projected=projected, sessions=run.table("sessions"), quarantined=quarantined
+            work.metric_table,
+            plan,
+            projected=projected,
+            sessions=run.table("sessions"),
+            quarantined=quarantined,
         ),
     )
     if not plan.is_full_load:
@@ -135,14 +139,16 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
 class _Projector:
     """Adds the valid rows of some days to `projected`; the first call makes the table."""
 
-    run: Run
+    work: SessionsWork
     source: sources.Source
     snapshot: Parameter
 
     def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
         """Read these days: whole, or only the rows of the sessions in a table of ids."""
-        settings, warehouse = self.run.settings, self.run.warehouse
+        run, metric_table = self.work.run, self.work.metric_table
+        settings = run.settings
         sql = projection.project_sql(
+            metric_table,
             self.source,
             planning.ranges_sql(self.source, days),
             exclusions=projection.exclusion_sql(
@@ -158,14 +164,14 @@ class _Projector:
             array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
             array("excluded_libs", "STRING", settings.exclude_libs),
         ]
-        if "projected" not in self.run.staged:
-            self.run.stage(
+        if "projected" not in run.staged:
+            run.stage(
                 "projected", sql, parameters, layout="CLUSTER BY session_id", blame=SourceError
             )
         else:
-            columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
-            insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"
-            run_query(warehouse, "projected", insert, parameters)
+            columns = ", ".join(projection.projected_columns(metric_table))
+            insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{sql}"
+            run_query(run.warehouse, "projected", insert, parameters)
 
 
 def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]:
@@ -197,7 +203,7 @@ def _other_days(work: SessionsWork, touched: str) -> list[date]:
     work.session_dates |= set(stored["session_dates"])
     days = set(stored["days"])
     if not plan.is_ordinary:
-        days |= planning.neighbours(plan, work.read_whole)
+        days |= planning.neighbours(work.metric_table, plan, work.read_whole)
     return sorted(days.difference(work.read_whole))
 
 
@@ -224,10 +230,17 @@ def plan_sessions(work: SessionsWork) -> None:
     )
     run.stage(
         "planned",
-        planning.planned_sql(projected=staging.projected, touched=staging.touched, batches=batches),
+        planning.planned_sql(
+            work.metric_table,
+            projected=staging.projected,
+            touched=staging.touched,
+            batches=batches,
+        ),
     )
     run.stage(
         "batches",
-        projection.batches_sql(projected=staging.projected, planned=staging.planned),
+        projection.batches_sql(
+            work.metric_table, projected=staging.projected, planned=staging.planned
+        ),
         layout=f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))",
     )

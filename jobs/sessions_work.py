@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from sessions.metrics import metrics_version
 from sessions.publication import StagingTables
 from sessions.report import SessionsReport
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from runs.context import Run
     from runs.report import RunKind, RunStatus
+    from sessions.metric_table import MetricTable
     from sessions.plan import Plan
     from sessions.sources import SourceTables
 
@@ -23,6 +23,7 @@ class SessionsWork:
     """What a run of the sessions job has found so far."""
 
     run: Run
+    metric_table: MetricTable
     metrics_version: str
     is_new: bool = False  # whether `sessions` was missing
     sessions_created_at: datetime | None = None  # which `sessions` table it is
@@ -83,6 +84,7 @@ def _found[T](value: T | None) -> T:
     return value
 
 
-def begin(run: Run) -> SessionsWork:
+def begin(metric_table: MetricTable, run: Run) -> SessionsWork:
     """The work of a run that has found nothing yet."""
-    return SessionsWork(run=run, metrics_version=metrics_version(run.settings.exclusions))
+    version = metric_table.version(run.settings.exclusions)
+    return SessionsWork(run=run, metric_table=metric_table, metrics_version=version)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
 _ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
@@ -97,6 +97,15 @@ SET triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence""",
         _ASSERTION,
     ]
+
+
+def fenced_sql(lease: str, statements: Iterable[str]) -> str:
+    """One transaction for a job that publishes once: both of the above, and its statements."""
+    held = f"""UPDATE {lease}
+SET published_run_id = @run_id, triggers = @triggers
+WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id, TRUE)"""
+    every = ["BEGIN TRANSACTION", held, _ASSERTION, *statements, "COMMIT TRANSACTION"]
+    return ";\n".join(every) + ";"
 
 
 def with_trigger(triggers: Mapping[str, str], trigger: str, run_id: str) -> dict[str, str]:

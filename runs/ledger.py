@@ -106,6 +106,6 @@ def last_successes_sql(ledger: str) -> str:
   SAFE_CAST(JSON_VALUE(report, '$.newest_event_at') AS TIMESTAMP) AS newest_event_at
 FROM {ledger}
 WHERE status = 'succeeded'
-  AND kind NOT IN ('dates', 'limit')
+  AND IFNULL(kind, '') NOT IN ('dates', 'limit')
   AND JSON_VALUE(report, '$.dry_run') = 'false'
 QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY run_id DESC) = 1"""

@@ -81,7 +81,9 @@ def _freshness(job: str, last: dict[str, Any] | None, now: datetime) -> dict[str
             "is_stale": True
         }
     newest_at = last["newest_event_at"]
-    age = now - newest_at if newest_at else None
+    # Only a job that reads events has a kind; another is as fresh as its last success.
+    fresh_at = newest_at if last["kind"] else last["finished_at"]
+    age = now - fresh_at if fresh_at else None
     success = {name: last[name] for name in ("run_id", "kind", "finished_at")}
     return {
         "job": job,

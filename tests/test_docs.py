@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -29,7 +30,9 @@ from runs.settings import SETTINGS, Setting
 from runs.tables import RUNS
 from sandbox import cli
 from sessions import metrics, sources
-from sessions.persons import PERSONS
+from sessions.metric_table import Metric
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import persons_schema
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
-PACKAGES = ("bigquery", "jobs", "runs", "service", "sessions")
+PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
 PRODUCT = [
     *ROOT.glob("*.py"),
     *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),
@@ -51,7 +54,11 @@ DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
 EXAMPLES = {"quiz_answers", "key.json"}
 
 # Names that the code puts together.
-MADE = {etl.STATE_TABLE, "etl_lease_sessions", *(each.name for each in PERSONS.fields)}
+MADE = {
+    etl.STATE_TABLE,
+    "etl_lease_sessions",
+    *(each.name for each in persons_schema(METRIC_TABLE).fields),
+}
 
 type Table = list[list[str]]
 
@@ -193,7 +200,7 @@ def test_every_column_of_sessions_is_in_the_table() -> None:
     """The groups together hold the columns of the table, in their order."""
     groups, _ = tables(section("docs/reference.md", "Tables"))
     written = [name for row in groups for name in code(row[1])]
-    assert written == [column.name for column in metrics.COLUMNS]
+    assert written == [column.name for column in METRIC_TABLE.columns]
 
 
 def test_every_other_table_is_in_the_table() -> None:
@@ -201,7 +208,7 @@ def test_every_other_table_is_in_the_table() -> None:
     _, others = tables(section("docs/reference.md", "Tables"))
     made = {
         name: [field.name for field in schema.fields]
-        for name, schema in (etl.DESTINATION_TABLES | {LEDGER_TABLE: RUNS}).items()
+        for name, schema in (etl.destination_tables(METRIC_TABLE) | {LEDGER_TABLE: RUNS}).items()
         if name not in {"sessions", "persons", "identities"}
     }
     made["etl_lease_sessions"] = re.findall(
@@ -374,12 +381,12 @@ def test_the_example_metric_gives_what_its_case_expects() -> None:
         [json.loads(line) for line in _lines(block)] for block in fenced(text, "json")
     )
     metric = eval(entry, dict(vars(metrics)))  # noqa: S307 - our own page
-    assert isinstance(metric, metrics.Metric)
-    assert metric.name not in {column.name for column in metrics.COLUMNS}
+    assert isinstance(metric, Metric)
+    assert metric.name not in {column.name for column in METRIC_TABLE.columns}
     assert _aggregated(metric, events) == expected
 
 
-def _aggregated(metric: metrics.Metric, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _aggregated(metric: Metric, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The metric's value for each session of some rows, which stand in order."""
     ids = [row["properties"]["$session_id"] for row in events]
     known = sorted(set(ids))
@@ -390,7 +397,7 @@ def _aggregated(metric: metrics.Metric, events: list[dict[str, Any]]) -> list[di
         "event": [row["event"] for row in events],
     }
     frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
-    values = process_sessions(frame, [metric])[metric.name].tolist()
+    values = process_sessions(frame, replace(METRIC_TABLE, columns=(metric,)))[metric.name].tolist()
     return [
         {"session_id": key, metric.name: value} for key, value in zip(known, values, strict=True)
     ]

@@ -18,7 +18,8 @@ from bigquery.refusals import StatementError
 from runs.errors import LeaseLostError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
-from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from tests.clock import starting_at
 from tests.persons_oracle import COUNTED, MEASURED, Derived, expected_derived, nobodys
 from tests.test_lease import At
@@ -481,7 +482,11 @@ def test_the_days_of_a_person_add_up_to_the_person(found: Found) -> None:
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("persons", PERSONS), ("identities", IDENTITIES), ("daily_activity", DAILY_ACTIVITY)],
+    [
+        ("persons", persons_schema(METRIC_TABLE)),
+        ("identities", IDENTITIES),
+        ("daily_activity", daily_activity_schema(METRIC_TABLE)),
+    ],
     ids=["persons", "identities", "daily_activity"],
 )
 @pytest.mark.usefixtures("found")
