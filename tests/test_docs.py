@@ -235,6 +235,41 @@ def test_every_module_is_in_the_architecture() -> None:
     assert {code(row[0])[0] for row in table} == (folders | modules) - {"tests/"}
 
 
+def test_where_things_go_is_true() -> None:
+    """A newcomer finds a place for each of seven things, and every file and name in it exists."""
+    (table,) = tables(section("docs/architecture.md", "Where do I put …"))
+    assert [row[0] for row in table] == [
+        "a metric",
+        "a source column's new name",
+        "an endpoint",
+        "a job",
+        "an aggregation",
+        "a setting",
+        "an alert",
+    ]
+    for row in table:
+        for cell in row[1:]:
+            _check_places(cell)
+
+
+def _check_places(cell: str) -> None:
+    """Each path of a cell is there, and holds the name that the cell says is in it."""
+    paths = [text for text in code(cell) if "/" in text or text.endswith(".py")]
+    assert paths
+    for path in paths:
+        known = path.replace("<name>", "sessions")
+        assert (ROOT / known).exists(), path
+    for name, path in re.findall(r"`(\w+)` in `([^`<]+)`", cell):
+        assert re.search(rf"\b{name}\b", page(path)), (name, path)
+
+
+def test_the_glossary_is_short() -> None:
+    """The glossary has at most twenty terms, each once."""
+    (table,) = tables(section("docs/architecture.md", "Glossary"))
+    terms = [row[0] for row in table]
+    assert len(terms) == len(set(terms)) <= 20
+
+
 SOURCES = (sources.EVENTS, sources.POSTHOG_SESSIONS, sources.USERS, sources.DOCUMENTS)
 
 
