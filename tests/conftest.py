@@ -11,12 +11,13 @@ import pytest
 
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
-from sandbox.server import THREADS
+from sandbox.server import FAST, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
+os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
 
 type Count = Callable[[str, int], None]
 
