@@ -29,7 +29,7 @@ _FETCH_SECONDS: Final = 5.0
 _KEPT_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
 _MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
 _LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
-_UNPROVEN: Final = "The caller did not prove who it is: see the README on AUTH."
+_UNPROVEN: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
 
 

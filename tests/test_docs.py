@@ -129,7 +129,7 @@ def _purpose(setting: Setting) -> str:
 
 def test_every_setting_is_in_the_table() -> None:
     """Variables, values, defaults and purposes are those of the code, unused ones marked."""
-    (table,) = tables(section("README.md", "Settings"))
+    (table,) = tables(section("docs/reference.md", "Settings"))
     assert table == [
         [f"`{each.variable}`", each.takes, _default(each), _purpose(each)] for each in SETTINGS
     ]
@@ -140,13 +140,13 @@ def test_every_flag_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.parse_arguments(["--help"])
     taken = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     assert sorted(flag for row in table for flag in code(row[0])) == sorted(taken)
 
 
 def test_every_field_of_a_request_is_in_the_table() -> None:
     """Fields and defaults are those of a request, and one that nothing reads says so."""
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     written = {code(row[1])[0]: row for row in table if row[1]}
     defaults = RunRequest().to_json()
     assert {name: row[3] for name, row in written.items()} == {
@@ -159,7 +159,7 @@ def test_every_field_of_a_request_is_in_the_table() -> None:
 
 def test_a_flag_stands_beside_its_field() -> None:
     """A flag is its field's name with hyphens, where there are both."""
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     for flag, field, *_ in table:
         if flag and field:
             assert flag == f"`--{code(field)[0].replace('_', '-')}`"
@@ -173,7 +173,7 @@ def test_every_endpoint_is_in_the_table() -> None:
         for rule in rules
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    (table,) = tables(section("README.md", "HTTP service"))
+    (table,) = tables(section("docs/reference.md", "HTTP service"))
     assert {code(row[0])[0] for row in table} == routed
 
 
@@ -188,7 +188,7 @@ def test_every_failure_is_in_the_table() -> None:
         if re.search(rf"\b{name}\b", others)
     }
     expected = {name: [str(e.http_status), str(e.exit_code)] for name, e in raised.items()}
-    (table,) = tables(section("README.md", "Failures"))
+    (table,) = tables(section("docs/reference.md", "Failures"))
     assert {code(row[0])[0]: row[1:3] for row in table} == expected | {
         "InternalError": ["500", "1"]
     }
@@ -199,14 +199,14 @@ def test_every_failure_is_in_the_table() -> None:
 
 def test_every_column_of_sessions_is_in_the_table() -> None:
     """The groups together hold the columns of the table, in their order."""
-    groups, _ = tables(section("README.md", "What it writes"))
+    groups, _ = tables(section("docs/reference.md", "Tables"))
     written = [name for row in groups for name in code(row[1])]
     assert written == [column.name for column in METRIC_TABLE.columns]
 
 
 def test_every_other_table_is_in_the_table() -> None:
     """The tables besides those for readers are those that a run makes, with their columns."""
-    _, others = tables(section("README.md", "What it writes"))
+    _, others = tables(section("docs/reference.md", "Tables"))
     made = {
         name: [field.name for field in schema.fields]
         for name, schema in (etl.destination_tables(METRIC_TABLE) | {LEDGER_TABLE: RUNS}).items()
@@ -256,17 +256,17 @@ def test_every_name_of_a_source_column_is_listed() -> None:
 
 
 def test_every_target_is_named() -> None:
-    """The README names every target of the Makefile, and no page another."""
+    """One page names every target of the Makefile, and no page any other."""
     targets = set(re.findall(r"^([a-z-]+):.*?## ", page("Makefile"), re.MULTILINE))
     used = {name: set(re.findall(r"(?:`|\$ )make ([a-z-]+)", page(name))) for name in PAGES}
-    assert used["README.md"] == targets
+    assert used["docs/development.md"] == targets
     assert set().union(*used.values()) <= targets
 
 
 def test_every_status_is_named() -> None:
-    """The README names each status and kind that the ledger may hold."""
+    """The reference names each status and kind that the ledger may hold."""
     kinds = set(get_args(RunKind.__value__)) | set(get_args(FailureStatus.__value__))
-    named = code(section("README.md", "Watching it"))
+    named = code(section("docs/reference.md", "Log lines and the ledger"))
     assert kinds | {"running", "succeeded"} <= set(named)
 
 
@@ -333,7 +333,7 @@ def _slug(heading: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "heading"),
-    [("README.md", "When something goes wrong"), ("docs/reading-sources.md", "Refusals")],
+    [("docs/reference.md", "When something goes wrong"), ("docs/reading-sources.md", "Refusals")],
 )
 def test_every_sentence_is_said(name: str, heading: str) -> None:
     """A quoted sentence is one of the code's, with … for what varies."""
@@ -376,7 +376,7 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
 
 def test_the_example_metric_gives_what_its_case_expects() -> None:
     """The entry, the events and the expected rows of "Adding a metric" belong together."""
-    text = section("README.md", "Adding a metric")
+    text = section("docs/development.md", "Adding a metric")
     (entry,) = fenced(text, "python")
     events, expected = (
         [json.loads(line) for line in _lines(block)] for block in fenced(text, "json")
