@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bigquery.clients import Clients
-    from runs.report import RunReport
+    from sessions.report import SessionsReport
 
 MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
 
@@ -88,7 +88,7 @@ class FirstLoad:
     """A full load, and what was published then."""
 
     world: World
-    report: RunReport
+    report: SessionsReport
     rows: int
     sessions: dict[str, Row]
     expected: dict[str, Row]
@@ -138,7 +138,7 @@ def days_projected(world: World, run_id: str) -> list[date]:
     return days
 
 
-def check_read_once(world: World, report: RunReport) -> None:
+def check_read_once(world: World, report: SessionsReport) -> None:
     """The `properties` of a day are read at most once a run, pruned by literals."""
     days = days_projected(world, report.run_id)
     assert len(days) == report.read_days > 0
