@@ -197,9 +197,10 @@ class ApiClient:
     async def _outcome[T](self, request: Request[T]) -> T | EtlError:
         try:
             outcome = await self._get(request)
-        except CredentialsError:
-            raise
-        except (SourceError, RetryableError) as error:
+        except (
+            SourceError,
+            RetryableError,
+        ) as error:  # what the settings are to blame for, ends all
             self._failures += 1
             if self._failures >= _MOST_FAILURES_IN_A_ROW:
                 raise

@@ -165,6 +165,16 @@ def test_no_import_comes_back() -> None:
     TopologicalSorter(graph).prepare()  # CycleError names the way
 
 
+def test_the_shipped_metric_table_is_named_by_its_job_alone() -> None:
+    """All that depends on metrics takes the table from its caller, so that there can be others."""
+    naming = {
+        name
+        for name, tree in modules().items()
+        if any(each.name.split(".")[:2] == ["sessions", "metrics"] for each in imports(tree))
+    }
+    assert naming == {"jobs.sessions"}
+
+
 def test_the_sandbox_is_imported_by_local_runs_alone() -> None:
     """Nothing needs the development packages until --local asks for them."""
     for name, tree in modules().items():

@@ -61,6 +61,7 @@ class Fault:
     path: str = ".*"
     status: int = 503
     retry_after: str | None = None
+    location: str | None = None  # of a redirect
     seconds: float = 0.0
     change: Callable[[Any], Any] = lambda body: body
     skip: int = 0
@@ -104,7 +105,8 @@ class FakeApi:
             fault = self._next_fault(asked)
         if fault and fault.trouble == "status":
             reply = self.error(fault.status, "Something went wrong.")
-            headers = {"Retry-After": fault.retry_after} if fault.retry_after else {}
+            wanted = {"Retry-After": fault.retry_after, "Location": fault.location}
+            headers = {name: value for name, value in wanted.items() if value is not None}
             return Reply(status=reply.status, body=reply.body, headers=headers), None
         given = asked.headers.get(self.key_header.lower())
         if self.key is not None and given != f"{self.key_prefix}{self.key}":

@@ -169,8 +169,9 @@ def test_retry_after_is_waited_for(fake: Numbers, client: ApiClient) -> None:
 
 def test_retry_after_holds_for_every_request(fake: Numbers, client: ApiClient) -> None:
     """While one request waits as it was told, no other is sent."""
+    fake.latency_seconds = 0.05
     fake.break_down(Fault(status=429, retry_after="1", path="/items/0"))
-    client.get_each([ask(number) for number in range(40)])
+    client.get_each([ask(number) for number in range(80)])
     refused = next(asked.at for asked in fake.asked if asked.path == "/items/0")
     assert [asked for asked in fake.asked if refused + 0.2 < asked.at < refused + 0.9] == []
 
@@ -314,6 +315,15 @@ def test_the_environment_leads_nowhere_else(fake: Numbers, monkeypatch: pytest.M
         with ApiClient(api_of(fake)) as client:
             client.get(ask())
     assert proxy.asked == []
+
+
+def test_a_redirect_is_not_followed(fake: Numbers, client: ApiClient) -> None:
+    """No key is sent to an address that is not in the settings."""
+    with serve(Numbers()) as other:
+        fake.break_down(Fault(status=302, location=f"{other.url}/items/1"))
+        with pytest.raises(SourceError, match=r"elsewhere \(302\)"):
+            client.get(ask())
+    assert other.asked == []
 
 
 def test_the_rate_is_kept(fake: Numbers) -> None:
