@@ -31,7 +31,6 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
 from service.callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
-from service.origins import check_loopback, check_origin
 from service.readiness import Readiness
 
 if TYPE_CHECKING:
@@ -59,20 +58,16 @@ def create_app(
     environ: Mapping[str, str],
     *,
     is_local: bool = False,
-    on_loopback: bool = False,
     certificates_url: str = GOOGLE_CERTIFICATES,
 ) -> Flask:
     """The service for these environment variables; it starts, and says so, where they are wrong.
 
-    `is_local`: runs work on the sandbox's emulator. `on_loopback`: only names of this machine are
-    answered. `certificates_url`: who signs tokens.
+    `is_local`: runs work on the sandbox's emulator. `certificates_url`: who signs tokens.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
     service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to see that it is more
     service.json.sort_keys = False  # type: ignore[attr-defined]
-    if on_loopback:
-        service.before_request(lambda: check_loopback(request.host))
     service.before_request(site.admit)
     service.after_request(_protect)
     service.teardown_request(_close)
@@ -141,7 +136,6 @@ class _Site:
         """Before every request: let its log lines say which it is, and its caller prove itself."""
         g.until_the_end = ExitStack()
         g.until_the_end.enter_context(log_fields(_trace(self._environ)))
-        check_origin(request.method, request.headers, request.host)
         if request.path != _OPEN:
             key = request.headers.get("X-API-Key")
             authorization = request.headers.get("Authorization")
@@ -247,9 +241,6 @@ def _health() -> ResponseReturnValue:
 def _body() -> bytes:
     """The body, whatever the Content-Type: Cloud Scheduler's default says it is no JSON."""
     body = request.get_data(cache=False)
-    if request.content_length is not None and len(body) < request.content_length:
-        message = "The body ended before its Content-Length: send it again, whole."
-        raise RequestError(message)
     if len(body) > MAX_BODY_BYTES:  # where no Content-Length gave it away, Flask cuts it off
         raise RequestEntityTooLarge
     return body
@@ -310,15 +301,15 @@ def _error(type_: str, message: str, **more: str) -> Response:
     return jsonify(error={"type": type_, "message": message, **more})
 
 
-def _start(*, on_loopback: bool = False) -> Flask:
+def _start() -> Flask:
     configure_logging(sys.stdout, as_json=True)
-    return create_app(os.environ, on_loopback=on_loopback)
+    return create_app(os.environ)
 
 
 def local() -> Flask:
     """The service on the sandbox's emulator: `gunicorn 'app:local()'`, or `app.py --local`."""
     configure_logging(sys.stdout, as_json=True)
-    return create_app(os.environ, is_local=True, on_loopback=True)
+    return create_app(os.environ, is_local=True)
 
 
 def __getattr__(name: str) -> Flask:
@@ -331,5 +322,5 @@ def __getattr__(name: str) -> Flask:
 
 
 if __name__ == "__main__":
-    service = local() if "--local" in sys.argv[1:] else _start(on_loopback=True)
+    service = local() if "--local" in sys.argv[1:] else _start()
     service.run(port=int(os.environ.get("PORT") or 8080))

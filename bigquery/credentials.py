@@ -34,7 +34,7 @@ def fetch_credentials(
     CredentialsError, and UnavailableError where trying again may help. The key stays in memory.
     """
     if settings.credentials_path is not None:
-        where = "The key file of BIGQUERY_CREDENTIALS_PATH"
+        where = f"Key file {settings.credentials_path}"
         return _key_credentials(where, _read_key_file(settings.credentials_path))
     if settings.secret_name is None:
         return _attached_credentials()
@@ -55,8 +55,8 @@ def _read_key_file(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         message = (
-            f"The key file of BIGQUERY_CREDENTIALS_PATH can't be read ({error.strerror}):"
-            " correct the path, or unset it to use the secret."
+            f"Key file {path} can't be read ({error.strerror}):"
+            " correct BIGQUERY_CREDENTIALS_PATH, or unset it to use the secret."
         )
         raise CredentialsError(message) from error
 

@@ -191,7 +191,6 @@ class Settings:
             "BIGQUERY_CREDENTIALS_PATH",
             _or_none(_path("the path of a service-account key file, not its content")),
             "Service-account key file, for use outside Google Cloud; goes before the secret",
-            is_private=True,  # a key is sometimes pasted where its path belongs
         ),
     )
     location: str = field(
@@ -392,16 +391,6 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         lambda auth, api_key: auth != "api_key" or api_key,
         "AUTH=api_key needs ETL_API_KEY",
     ),
-    (  # else somebody believes the service locked, and it is open
-        ("auth", "api_key"),
-        lambda auth, api_key: auth == "api_key" or not api_key,
-        "ETL_API_KEY is used with AUTH=api_key alone: set AUTH, or unset the key",
-    ),
-    (
-        ("auth", "oidc_audience", "oidc_allowed"),
-        lambda auth, audience, allowed: auth == "oidc" or not (audience or allowed),
-        "OIDC_AUDIENCE and OIDC_ALLOWED are used with AUTH=oidc alone: set AUTH, or unset them",
-    ),
 )
 
 
@@ -424,13 +413,15 @@ def _shown(setting: Setting, value: object) -> object:
 
 
 def _check(values: Mapping[str, object]) -> None:
-    refused = [each for each in SETTINGS if not each.kind.accepts(values[each.field])]
-    problems = [f"{each.variable} must be set to {each.takes}" for each in refused]
-    unknown = {each.field for each in refused}
+    problems = [
+        f"{each.variable} must be set to {each.takes}"
+        for each in SETTINGS
+        if not each.kind.accepts(values[each.field])
+    ]
     problems += [
         sentence
         for names, agree, sentence in _RULES
-        if unknown.isdisjoint(names) and not agree(*(values[name] for name in names))
+        if not agree(*(values[name] for name in names))
     ]
     if problems:
         msg = "; ".join(problems) + "."

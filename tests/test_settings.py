@@ -71,6 +71,7 @@ def test_every_setting_is_read() -> None:
         "AUTH": "oidc",
         "OIDC_AUDIENCE": "https://etl.example.com",
         "OIDC_ALLOWED": "b@p.iam.gserviceaccount.com, a@p.iam.gserviceaccount.com",
+        "ETL_API_KEY": "0123456789abcdef",
         "EXCLUDE_DISTINCT_IDS": "load test,me,,me",
         "EXCLUDE_LIBS": " posthog-python ",
         "EXCLUDE_EMULATORS": "TRUE",
@@ -78,9 +79,7 @@ def test_every_setting_is_read() -> None:
         "PORT": "9000",
         "SANDBOX_DIR": "/sandboxes/one",
     }
-    key = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside a token's settings
-    assert environ.keys() | key == {setting.variable for setting in SETTINGS}
-    assert Settings.from_environment(PROJECT | key).api_key == "0123456789abcdef"
+    assert environ.keys() == {setting.variable for setting in SETTINGS}
     assert Settings.from_environment(environ) == Settings(
         project_id="example.com:my-project",
         posthog_dataset_id="posthog",
@@ -100,6 +99,7 @@ def test_every_setting_is_read() -> None:
         auth="oidc",
         oidc_audience="https://etl.example.com",
         oidc_allowed=("a@p.iam.gserviceaccount.com", "b@p.iam.gserviceaccount.com"),
+        api_key="0123456789abcdef",
         exclude_distinct_ids=("load test", "me"),
         exclude_libs=("posthog-python",),
         exclude_emulators=True,
@@ -221,28 +221,10 @@ def test_contradictions(environ: dict[str, str], sentence: str) -> None:
     assert sentence in refused(environ)
 
 
-@pytest.mark.parametrize(
-    ("environ", "sentence"),
-    [
-        ({"ETL_API_KEY": "0123456789abcdef"}, "ETL_API_KEY is used with AUTH=api_key alone"),
-        ({"OIDC_AUDIENCE": "https://a"}, "OIDC_AUDIENCE and OIDC_ALLOWED are used with AUTH=oidc"),
-        (
-            {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef", "OIDC_ALLOWED": "a@b.c"},
-            "OIDC_AUDIENCE and OIDC_ALLOWED are used with AUTH=oidc",
-        ),
-    ],
-)
-def test_a_lock_that_nothing_uses_is_refused(environ: dict[str, str], sentence: str) -> None:
-    """Else somebody believes that the service is locked, and it is open."""
-    assert sentence in refused(environ)
-
-
 def test_secrets_are_not_shown() -> None:
     """Neither the record's text nor an error shows the API key."""
     key = "0123456789abcdef"
-    assert key not in repr(
-        Settings.from_environment(PROJECT | {"AUTH": "api_key", "ETL_API_KEY": key})
-    )
+    assert key not in repr(Settings.from_environment(PROJECT | {"ETL_API_KEY": key}))
     assert "not a key" not in refused({"ETL_API_KEY": "not a key", "PORT": "not a key"})
 
 
