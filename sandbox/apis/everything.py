@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
@@ -12,6 +11,7 @@ from sandbox.apis.serving import serve
 from sandbox.apis.valkey import HOST, serve_redis
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Iterator
     from pathlib import Path
 

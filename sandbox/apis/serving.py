@@ -106,8 +106,8 @@ class FakeApi:
         if fault and fault.trouble == "status":
             reply = self.error(fault.status, "Something went wrong.")
             headers = {"Retry-After": fault.retry_after, "Location": fault.location}
-            given = {name: value for name, value in headers.items() if value is not None}
-            return Reply(status=reply.status, body=reply.body, headers=given), None
+            said = {name: value for name, value in headers.items() if value is not None}
+            return Reply(status=reply.status, body=reply.body, headers=said), None
         given = asked.headers.get(self.key_header.lower())
         if self.key is not None and given != f"{self.key_prefix}{self.key}":
             return self.error(401, "invalid key"), fault
