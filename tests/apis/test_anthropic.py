@@ -12,7 +12,7 @@ from apis.http import ApiClient
 from apis.windows import Window
 from runs.errors import SettingsError, SourceError, SourceShapeError
 from sandbox.apis.anthropic import FakeAnthropic, code, cost, usage
-from sandbox.apis.serving import Fault, serve
+from sandbox.apis.serving import Fault, Reply, serve
 from tests.apis.quick import quick
 
 if TYPE_CHECKING:
@@ -164,15 +164,26 @@ def test_the_dimensions_are_asked_for(fake: FakeAnthropic, client: ApiClient) ->
     assert [each.api_key_id for _, each in found["usage"]] == ["k", None]
 
 
+class Endless(FakeAnthropic):
+    """Says of every page that there are more, and of each the same of where."""
+
+    next_page: str | None = None
+
+    def reply(self, asked: Asked) -> Reply:  # noqa: ARG002 - whatever is asked
+        """An empty page."""
+        return Reply(body={"data": [], "has_more": True, "next_page": self.next_page})
+
+
 @pytest.mark.parametrize("next_page", [None, "", "same"])
-def test_pages_without_a_way_on_are_refused(
-    fake: FakeAnthropic, client: ApiClient, next_page: str | None
-) -> None:
-    """More pages and no token, or always the same one, is no end of the report."""
-    more = {"has_more": True, "next_page": next_page}
-    fake.break_down(Fault(trouble="changed", times=None, change=lambda body: body | more))
-    with pytest.raises(SourceError, match=r"more pages and does not say where|page: is not of"):
-        read(client)
+def test_pages_without_a_way_on_are_refused(next_page: str | None) -> None:
+    """More pages and no token, or one that leads back, is no end of the report."""
+    with serve(Endless()) as fake:
+        fake.next_page = next_page
+        with (
+            ApiClient(quick(anthropic_api(fake.key or "", base_url=fake.url))) as client,
+            pytest.raises(SourceShapeError, match="more pages and does not say where"),
+        ):
+            read(client)
     assert len(fake.asked) <= 2
 
 

@@ -161,6 +161,23 @@ def test_a_connection_that_breaks_is_made_again(port: int, stored: Stored) -> No
     assert value(stored, "b") == {"n": 2}
 
 
+def test_a_server_that_may_soon_be_written_to_is_waited_for(port: int, stored: Stored) -> None:
+    """During a fail-over a replica refuses writes until it takes over: no document fails for it."""
+    stored.execute_command("REPLICAOF", HOST, "1")
+    promotions = iter([None, "REPLICAOF NO ONE"])
+
+    def check() -> None:
+        if promotion := next(promotions, None):
+            stored.execute_command(*promotion.split())
+
+    try:
+        with RedisDocuments(server(port, first_pause_seconds=0.1), check=check) as documents:
+            assert documents.write({"a": {"n": 1}}, ["b"]) == {"a": None, "b": None}
+    finally:
+        stored.execute_command("REPLICAOF", "NO", "ONE")
+    assert value(stored, "a") == {"n": 1}
+
+
 def test_what_stops_a_run_stops_a_write() -> None:
     """Within 2 s, though Redis accepts and never answers."""
     with socket.socket() as silent:
