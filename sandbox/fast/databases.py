@@ -6,8 +6,7 @@ Written for local-bigquery 0.3.2 and duckdb 1.5.5.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import duckdb
 from local_bigquery.engine import database
@@ -20,21 +19,19 @@ from sandbox.fast.cursors import Connection
 from sandbox.fast.past import Past
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-type _Found = list[tuple[str, str, int]]
+    from sandbox.fast.lookups import Lookups
 
 _MEMORY = "ATTACH IF NOT EXISTS ':memory:' AS"
 
 
-def use_native_databases() -> Past:
+def use_native_databases(lookups: Lookups) -> Past:
     """Before the first connection. Returns the past of what will be in them."""
     connection = _connection()
     past = Past(connection.cursor)
-    database.connection = functools.cache(lambda: Connection(connection, past))
+    wrapped = Connection(connection, past, lookups)
+    database.connection = lambda: wrapped
     database._attach = _attach  # noqa: SLF001
     database.projects = lambda: sorted(database._attached)  # noqa: SLF001
-    database.objects = _objects(database.objects)
     return past
 
 
@@ -56,20 +53,3 @@ def _connection() -> duckdb.DuckDBPyConnection:
 def _attach(connection: duckdb.DuckDBPyConnection, project_id: str) -> None:
     connection.execute(f"{_MEMORY} {quote(project_id)}")
     database._attached.add(project_id)  # noqa: SLF001
-
-
-def _objects(slow: Callable[..., _Found]) -> Callable[..., _Found]:
-    def objects(project_id: str, dataset_id: str, table_id: str | None = None) -> _Found:
-        """Return name, kind and number of rows; of one table without a look at all others."""
-        if table_id is None:
-            return slow(project_id, dataset_id, table_id)
-        name = quote(project_id, dataset_id, table_id)
-        try:
-            found = database.fetch(f"SELECT COUNT(*) FROM (SELECT rowid FROM {name})")
-        except duckdb.BinderException:  # a view has no rowid
-            return [(table_id, "VIEW", 0)]
-        except duckdb.CatalogException:
-            return []
-        return [(table_id, "TABLE", cast("int", found[0][0]))]
-
-    return objects
