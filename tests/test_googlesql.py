@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pytest
 
+import main
 from bigquery.destination import ensure_dataset
 from bigquery.warehouse import Warehouse
+from jobs.registry import JOBS
 from jobs.sessions import JOB
 from jobs.sessions_checks import check_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
@@ -185,6 +187,10 @@ def run_in_every_way(world: World) -> None:
     assert report.sessions["concerned"] == 2
     assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
     ask_without_a_run(world, report.run_id)
+    with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
+        patch.setitem(JOBS, "greeting", "tests.greeting_job")
+        world_settings = world.make_settings()
+        main.main(RunRequest(job="greeting"), world_settings, world.clients)
 
 
 def ask_without_a_run(world: World, run_id: str) -> None:

@@ -14,6 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from google.cloud import bigquery
 
     from sandbox.emulator import Endpoints
 
@@ -110,7 +113,7 @@ def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -
     holder = take_lease(lease_of(world, "holder"))
     world.settings["lease_wait_seconds"] = 60
     with holder:
-        threading.Timer(2.0, holder.__exit__).start()
+        threading.Timer(1.0, holder.__exit__).start()
         assert world.run().status == "succeeded"
     assert differences(world.sessions(), world.expected()) == []
 
@@ -127,7 +130,7 @@ def test_a_running_run_keeps_its_lease(world: World) -> None:
     """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
     mine = lease_of(world, "long", lease_seconds=2)
     with take_lease(mine) as supervisor:
-        time.sleep(4)
+        time.sleep(2.5)
         supervisor.check()
         assert lease_of(world, "rival").take().run_id == "long"
 
@@ -240,24 +243,39 @@ def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:
     assert differences(world.sessions(), world.expected()) == []
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A sandbox of its own with some sessions, kept running."""
-    with emulator.attach(tmp_path) as endpoints:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A sandbox of its own, kept running, and its client."""
+
+    folder: Path
+    client: bigquery.Client
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One without rows."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    with emulator.attach(folder) as endpoints:
         client = emulator.bigquery_client(endpoints)
         create_tables(client, SourceDatasets())
-        append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
+        yield Sandbox(folder=folder, client=client)
         client.close()
-        yield tmp_path
 
 
-def test_sigterm_stops_the_command_line_within_seconds(folder: Path) -> None:
+@pytest.fixture
+def sandbox(kept: Sandbox) -> Sandbox:
+    """The same with some sessions that no run has seen."""
+    append_rows(kept.client, SourceDatasets(), "posthog_events", day_of_sessions(next(_days), 6))
+    return kept
+
+
+def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox) -> None:
     """SIGTERM in the middle of a run: code 75, one sentence, the lease free, the next run well."""
     command = [sys.executable, "main.py", "--local", "--json"]
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
-        "SANDBOX_DIR": str(folder),
+        "SANDBOX_DIR": str(sandbox.folder),
     }
     with subprocess.Popen(  # noqa: S603 - our own program
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -279,7 +297,7 @@ def test_sigterm_stops_the_command_line_within_seconds(folder: Path) -> None:
     assert json.loads(again.stdout)["sessions"]["staged"] == 6
 
 
-def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
+def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
     """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
     answers: list[tuple[int, Any]] = []
 
@@ -290,6 +308,7 @@ def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
         answers.append((answer.status, json.loads(answer.read())))
         connection.close()
 
+    folder = sandbox.folder
     with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as service:
         caller = threading.Thread(target=post, args=(service.port,))
         caller.start()
@@ -299,8 +318,5 @@ def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
         caller.join(timeout=30)
     assert [status for status, _ in answers] == [503]
     assert "told to stop" in answers[0][1]["error"]["message"]
-    with emulator.attach(folder) as endpoints:
-        client = emulator.bigquery_client(endpoints)
-        rows = list(client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions"))
-        client.close()
+    rows = sandbox.client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions").result()
     assert [row["run_id"] for row in rows] == [None]
