@@ -1,4 +1,4 @@
-"""How gunicorn serves the service: `gunicorn` alone is enough, on Cloud Run and anywhere else."""
+"""gunicorn's settings for the service: start it with `gunicorn`, on Cloud Run and elsewhere."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ bind = f"0.0.0.0:{os.environ.get('PORT') or 8080}"
 # One process: a run may use all of the instance's memory, and answers about it come from here.
 workers = 1
 worker_class = "gthread"
-threads = 8  # a run holds one for an hour, the others answer meanwhile
+threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
 timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
 graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
 
@@ -26,11 +26,11 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes it
-    """Tell the run in progress of SIGTERM, before gunicorn's own handler ends the worker."""
+    """Stop the run in progress on SIGTERM, before gunicorn's own handler ends the worker."""
     handler = signal.getsignal(signal.SIGTERM)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # Without a run so far the module isn't loaded, and nothing is to be stopped.
+        # If the module isn't loaded, there has been no run, so there is nothing to stop.
         if "runs.supervision" in sys.modules:
             sys.modules["runs.supervision"].STOP.set()
         if callable(handler):

@@ -1,4 +1,4 @@
-"""Datasets, tables and views that are made where they are missing. Knows none by name."""
+"""Creates missing datasets, tables and views. Knows none by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def find_table(warehouse: Warehouse, table: TableId) -> bigquery.Table | None:
-    """The table as BigQuery has it; None where there is none."""
+    """The table as BigQuery has it; None if it does not exist."""
     from google.api_core.exceptions import NotFound
 
     with classified(f"table {table}", DestinationError):
@@ -30,7 +30,7 @@ def find_table(warehouse: Warehouse, table: TableId) -> bigquery.Table | None:
 
 
 def ensure_dataset(warehouse: Warehouse) -> None:
-    """Create the destination dataset where it is missing."""
+    """Create the destination dataset if it is missing."""
     from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
@@ -38,14 +38,14 @@ def ensure_dataset(warehouse: Warehouse) -> None:
     dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
     dataset.location = warehouse.settings.location
     with classified(f"the destination dataset {name}", DestinationError):
-        try:  # looked for first: making one takes a role that a run need not have
+        try:  # looked for first: a run may lack the role to create one
             ask(warehouse, partial(client.get_dataset, dataset.reference))
         except NotFound:
             ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
 
 
 def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
-    """Create the view where it is missing, and bring it up to date where it is another."""
+    """Create the view if it is missing, and update it if its statement differs."""
     from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
@@ -74,7 +74,7 @@ def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, 
 def ensure_table(
     warehouse: Warehouse, table: TableId, schema: TableSchema
 ) -> tuple[bool, bigquery.Table]:
-    """The table, made where it is missing and given columns that are new; whether it was made."""
+    """Create the table or add its new columns; returns it, and whether it was created."""
     from google.api_core.exceptions import NotFound, PreconditionFailed
     from google.cloud import bigquery
 

@@ -1,4 +1,4 @@
-"""Staging tables: made by one run for itself, and gone within a day."""
+"""Staging tables: made by one run for its own use, and expired within a day."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stage_select(
     layout: str = "",
     blame: type[EtlError] = DestinationError,
 ) -> TableId:
-    """A staging table made of a SELECT; whatever happens to the run, it expires in a day."""
+    """A staging table made from a SELECT; it expires in a day, whatever happens to the run."""
     table = warehouse.staging(name)
     expires = datetime.now(UTC) + timedelta(days=1)
     statement = f"""CREATE OR REPLACE TABLE {table.sql}
@@ -56,7 +56,7 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
 
 
 def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
-    """Drop staging tables that are done with; what can't be dropped now expires in a day."""
+    """Drop staging tables; one that can't be dropped expires in a day."""
 
     def drop(table: TableId) -> None:
         with suppress(EtlError), classified(f"staging table {table}", DestinationError):

@@ -13,7 +13,7 @@ type Outcome = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at, and one sentence about it."""
+    """The outcome of one check, and a sentence about it."""
 
     name: str
     outcome: Outcome

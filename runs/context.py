@@ -113,7 +113,7 @@ class Run:
     def publish(self, step: str, sql: str, parameters: Sequence[Parameter] = ()) -> None:
         """Run the transaction that readers see, once: it holds the fence by `hold_lease_sql`.
 
-        It also has @triggers, for a job that publishes once and completes with it.
+        @triggers is set too, for a job that publishes and completes in one transaction.
         """
         self._transact(step, sql, parameters, publishes=True)
 
@@ -128,7 +128,7 @@ class Run:
         given = [*parameters, self._triggers] if "@triggers" in sql else parameters
         with supervisor.publishing():
             lease = self.lease
-            if publishes:  # to the commit only the fence decides: nothing may end it half-known
+            if publishes:  # until the commit only the fence decides: its outcome must be known
                 lease = replace(lease, warehouse=replace(self.warehouse, check=lambda: None))
             lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
 
@@ -283,14 +283,14 @@ def finish(work: Work, status: RunStatus, error: str | None = None) -> RunReport
 
 
 def fail(work: Work, error: BaseException) -> RunReport:
-    """The final report of a run that this error ended; of a bug it names the type alone."""
+    """The final report of a run that this error ended; of a bug it names only the type."""
     if isinstance(error, EtlError):
         return finish(work, error.status, str(error))
     return finish(work, "failed", type(error).__name__)
 
 
 def record(run: Run, report: RunReport) -> None:
-    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
+    """Update the run's ledger row; no run fails if that fails, since nothing depends on it."""
     try:
         finish_ledger(run.warehouse, report)
     except EtlError as error:

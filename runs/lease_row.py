@@ -36,7 +36,7 @@ def lease_table(warehouse: Warehouse, job: str) -> TableId:
 
 @contextmanager
 def contended(what: str) -> Iterator[None]:
-    """Where another run changes the same row, BigQuery rejects one of the two statements."""
+    """If two runs change the same row, BigQuery rejects one of the two statements."""
     try:
         yield
     except StatementError as error:
@@ -57,11 +57,11 @@ class LeaseRow:
         return lease_table(self.warehouse, self.job).sql
 
     def take(self) -> Lease:
-        """Try to take the lease, once; returns it as it is then, ours or another run's."""
-        with suppress(StatementError):  # another first run makes it at this moment
+        """Try once to take the lease; returns it as it is then, ours or another run's."""
+        with suppress(StatementError):  # another first run is creating it at this moment
             self._query(create_lease_sql(self.sql, self.job))
         parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
-        # A conflict with another run that takes it: the row says which of the two came first.
+        # A conflict with another run that takes the lease: the row tells which run has it.
         with suppress(StatementError):
             self._query(take_lease_sql(self.sql), parameters)
         return self.read()
@@ -75,14 +75,14 @@ class LeaseRow:
         return Lease(triggers=triggers, **row)
 
     def renew(self, fence: int) -> bool:
-        """Hold the lease for its full time again; False where it is no longer ours."""
+        """Renew the lease for its full time; False if it is no longer ours."""
         parameters = [*self.parameters(fence), self._seconds]
         with contended("the lease"), classified("the lease", DestinationError):
             renewed = run_statement(self.warehouse, "lease", renew_lease_sql(self.sql), parameters)
         return renewed.num_dml_affected_rows == 1
 
     def release(self, fence: int) -> None:
-        """Give the lease back, if it is ours."""
+        """Release the lease, if it is ours."""
         with contended("the lease"):
             self._query(release_lease_sql(self.sql), self.parameters(fence))
 
@@ -96,10 +96,10 @@ class LeaseRow:
     def transact(
         self, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int, publishes: bool
     ) -> None:
-        """Run a transaction that needs the lease, again where a concurrent change cancelled it.
+        """Run a transaction that needs the lease, and retry it if a concurrent change cancels it.
 
-        With `publishes`, its commit is known from the row's `published_run_id`. Raises
-        LeaseLostError where the lease is no longer ours: then it did not commit.
+        With `publishes`, the row's `published_run_id` shows whether it committed. Raises
+        LeaseLostError if the lease is no longer ours: then it did not commit.
         """
         given = [*self.parameters(fence), *parameters]
         for attempt in range(1, _PUBLISH_ATTEMPTS + 1):

@@ -1,7 +1,7 @@
 """The run ledger as it is read: pages of runs, one run, each job's last success. SQL text. Pure.
 
-A row that says `running` is believed only while its run holds the lease: a run that was killed
-wrote no other.
+A row that says `running` counts only while its run holds the lease, since a killed run does not
+update its row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES: Final = ("limit", "before")
 
 
 def is_run_id(text: str) -> bool:
-    """Whether it is the id of a run; they sort by when the runs started."""
+    """Whether the text is a run's id; ids sort by the start of their runs."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -35,7 +35,7 @@ class RunsRequest:
     """The id of a run; None: from the newest."""
 
     def __post_init__(self) -> None:
-        """Raise a RequestError for what is no page."""
+        """Raise a RequestError for values that name no page."""
         if not 1 <= self.limit <= LONGEST_PAGE:
             message = f"limit must be a whole number from 1 to {LONGEST_PAGE}, or left out."
             raise RequestError(message)

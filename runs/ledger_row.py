@@ -23,7 +23,7 @@ LEDGER_TABLE: Final = "etl_runs"
 
 
 def start_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Write the run's row, as running; the table is made where it is missing."""
+    """Insert the run's row as running; creates the table if it is missing."""
     with classified("the run ledger", DestinationError):
         ensure_table(warehouse, warehouse.table(LEDGER_TABLE), RUNS)
     values = _values(report)
@@ -33,7 +33,7 @@ VALUES ({", ".join(f"@{name}" for name in values)})"""
 
 
 def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Bring the run's row up to date: what came of it."""
+    """Update the run's row with its outcome."""
     values = _values(report)
     changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
     sql = f"UPDATE {warehouse.table(LEDGER_TABLE).sql}\nSET {changes}\nWHERE run_id = @run_id"

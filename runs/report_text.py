@@ -1,4 +1,4 @@
-"""A run's report as text for people."""
+"""A run's report as text for people. Not the JSON of the service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def report_text(report: RunReport, *, width: int = 88) -> str:
-    """The report for people: what was asked, a sum of rows that closes, sessions, and seconds."""
+    """The report as text: the request, all rows by outcome, the job's figures, and seconds."""
     from io import StringIO
 
     from rich.console import Console

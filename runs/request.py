@@ -42,7 +42,7 @@ class RunRequest:
     """What only this job understands."""
 
     def __post_init__(self) -> None:
-        """Raise a RequestError for the first thing that makes no sense, and freeze `params`."""
+        """Raise a RequestError for the first contradiction, and freeze `params`."""
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
         _check_limit(self.limit)
         _check_dates(self.start_date, self.end_date)
@@ -73,7 +73,7 @@ class RunRequest:
         }
 
     def shown(self) -> dict[str, object]:
-        """The same for logs, answers and the ledger: values of `params`, maybe secret, left out."""
+        """The same without the values of `params`, which may be secret: for logs and reports."""
         return self.to_json() | {"params": dict.fromkeys(self.params, "(not shown)")}
 
 
@@ -146,7 +146,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _count(name: str, value: object) -> int | None:
-    if value is not None and type(value) is not int:  # a bool is no number here
+    if value is not None and type(value) is not int:  # a bool does not count as a number
         _refuse(f"{name} must be a whole number, or left out.")
     return value
 
@@ -158,7 +158,7 @@ def _day(name: str, value: object) -> date | None:
         if isinstance(value, str) and date.fromisoformat(value).isoformat() == value:
             return date.fromisoformat(value)
     except ValueError:
-        pass  # the 31st of February, or no date at all
+        pass  # the 31st of February, or not a date at all
     _refuse(f"{name} must be a day, like 2026-01-31, or left out.")
 
 

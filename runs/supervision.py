@@ -1,7 +1,7 @@
-"""What may stop a run: a lost lease, its deadline, or SIGTERM. Owns the thread that renews it.
+"""What may stop a run: a lost lease, its deadline, or SIGTERM. Owns the renewing thread.
 
-`Supervisor.check()` is asked between steps and batches and while BigQuery works; the lease's
-thread holds still while the run publishes.
+`Supervisor.check()` is called between steps, between batches and while BigQuery works. The thread
+pauses while the run publishes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 
 
 class Supervisor:
-    """Watches over one run, from when it has taken the lease of its job."""
+    """Watches one run from the moment it has taken the lease of its job."""
 
     def __init__(self, row: LeaseRow, lease: Lease) -> None:
         settings = row.warehouse.settings
@@ -63,11 +63,11 @@ class Supervisor:
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Hold the lease for its full time and leave its row alone: renewing it would conflict."""
+        """Renew the lease, then pause renewals, which would conflict with the transaction."""
         with self._renewing:
             if not self._row.renew(self.fence):
                 self._is_lost.set()
-            self.check()  # once more, and from here to the commit only the fence decides
+            self.check()  # for the last time: until the commit, only the fence decides
             yield
             self._outcome = "what it published stands, and what follows from it is missing"
 
@@ -103,7 +103,7 @@ class Supervisor:
 
 
 def take_lease(row: LeaseRow) -> Supervisor:
-    """The supervisor of a run that has the lease, waiting for it as long as the settings allow.
+    """Take the lease, waiting as long as the settings allow; returns the run's supervisor.
 
     Raises LeaseHeldError, which names who holds it and until when.
     """

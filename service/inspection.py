@@ -1,4 +1,4 @@
-"""What can be told without a run: the ledger, and who holds a lease. Changes nothing."""
+"""What can be read without a run: the ledger, and who holds a lease. Changes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _holder(warehouse: Warehouse, name: TableId) -> dict[str, object] | None:
     if table is None:
         return None
     with classified(f"table {name}", DestinationError):
-        # Rows are listed for nothing, where a query would be billed.
+        # Listing rows is free; a query would be billed.
         rows = warehouse.clients.bigquery.list_rows(
             table, max_results=1, retry=retry(), timeout=HTTP_SECONDS
         )
@@ -61,7 +61,7 @@ def read_runs(warehouse: Warehouse, page: RunsRequest) -> list[dict[str, object]
 
 
 def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:
-    """A run's report as the ledger has it; None where it has none."""
+    """A run's report from the ledger; None if the run is not there."""
     tables = _ledger(warehouse)
     if tables is None:
         return None
