@@ -80,7 +80,7 @@ def _refuse(why: str) -> Never:
 class _TokenGate:
     def __init__(self, settings: Settings, certificates: _Certificates) -> None:
         self._audience = settings.oidc_audience
-        self._allowed = frozenset(settings.oidc_allowed)
+        self._allowed = frozenset(email.lower() for email in settings.oidc_allowed)
         self._certificates = certificates
 
     def __call__(self, offered: Offered) -> None:
@@ -88,7 +88,7 @@ class _TokenGate:
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
             _refuse("there is no bearer token")
         email = self._verified_email(token)
-        if email not in self._allowed:
+        if email.lower() not in self._allowed:
             LOG.warning("a caller was refused: %s is not in OIDC_ALLOWED", email)
             raise ForbiddenError(_NOT_ALLOWED)
 

@@ -37,7 +37,7 @@ SAFE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-NO_KEY = "Key file /no/key.json can't be read (No such file or directory)"
+NO_KEY = "The key file of BIGQUERY_CREDENTIALS_PATH can't be read (No such file or directory)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

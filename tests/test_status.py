@@ -279,7 +279,9 @@ def test_without_credentials_nothing_else_is_tried() -> None:
     answer = client.get("/ready")
     assert answer.status_code == 503
     found = answer.get_json()["checks"]
-    assert found["credentials"]["problem"].startswith("Key file /no/key.json can't be read")
+    assert found["credentials"]["problem"].startswith(
+        "The key file of BIGQUERY_CREDENTIALS_PATH can't be read"
+    )
     others = [check for name, check in found.items() if name != "credentials"]
     assert {check["problem"] for check in others} == {"Not tried: there are no credentials."}
     status = client.get("/status")
@@ -309,10 +311,9 @@ def test_credentials_that_were_refused_are_read_again(folder: Path, clients: Cli
 PRIVATE = {
     "GOOGLE_CLOUD_PROJECT_ID": "canary-project",
     "BIGQUERY_SECRET_NAME": "projects/canary-project/secrets/key",
+    "BIGQUERY_CREDENTIALS_PATH": "/canary.json",
     "AUTH": "api_key",
     "ETL_API_KEY": "canary-0123456789",
-    "OIDC_AUDIENCE": "https://canary.example",
-    "OIDC_ALLOWED": "canary@example.com,canary2@example.com",
     "EXCLUDE_DISTINCT_IDS": "canary-1,canary-2,canary-3",
 }
 
@@ -331,4 +332,4 @@ def test_the_configuration_shows_no_secret_and_no_id() -> None:
     assert shown["EXCLUDE_DISTINCT_IDS"] == ["(not shown)"] * 3
     assert shown["ETL_API_KEY"] == "(not shown)"
     private = {setting.variable for setting in SETTINGS if setting.is_private}
-    assert private == PRIVATE.keys() - {"AUTH"}
+    assert private == PRIVATE.keys() - {"AUTH"} | {"OIDC_AUDIENCE", "OIDC_ALLOWED"}
