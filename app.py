@@ -32,6 +32,7 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
 from service.callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
+from service.deliveries import delivery
 from service.origins import Sent, check_host, check_origin
 from service.readiness import Readiness
 
@@ -216,7 +217,7 @@ class _Site:
 
         import main
 
-        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger())
+        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger(asked))
         return jsonify(report.to_json())
 
 
@@ -278,11 +279,11 @@ def _body() -> bytes:
     return body
 
 
-def _trigger() -> str | None:
+def _trigger(asked: RunRequest) -> str | None:
     """What Cloud Scheduler says it delivers, the same for every attempt; None for other callers."""
     name = request.headers.get("X-CloudScheduler-JobName")
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime")
-    return f"{name} {scheduled}" if name and scheduled else None
+    return delivery(name, scheduled, asked, datetime.now(UTC))
 
 
 def _failure(error: EtlError) -> ResponseReturnValue:

@@ -55,6 +55,11 @@ class RunRequest:
         if not _JOB_NAME.fullmatch(self.job):
             _refuse("job must be the name of a job, like sessions, or left out.")
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether a run of it leaves nothing to be done: no dates, no limit, no dry run."""
+        return self.limit is None and self.start_date is None and not self.dry_run
+
     @classmethod
     def from_json(cls, body: bytes) -> Self:
         """Read the body of a POST: an object of these fields and no others; empty is `{}`."""

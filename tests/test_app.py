@@ -178,6 +178,17 @@ def test_a_run_is_told_what_cloud_scheduler_delivers(service: Service) -> None:
     assert [line["trigger"] for line in requested[-2:]] == ["nightly 2026-01-01T03:00:00Z", None]
 
 
+def test_a_run_with_a_limit_is_told_of_no_delivery(service: Service) -> None:
+    """Whoever names a delivery and asks for less does not make the real one a duplicate."""
+    headers = {
+        "X-CloudScheduler-JobName": "nightly",
+        "X-CloudScheduler-ScheduleTime": "2026-01-01T03:00:00Z",
+    }
+    service.request("POST", "/run", b'{"limit": 1}', headers)
+    requested = [line for line in service.logged() if line["message"] == "run requested"]
+    assert requested[-1]["trigger"] is None
+
+
 def sent_raw(service: Service, text: bytes) -> bytes:
     """What comes back where a client sends this, and nothing more."""
     with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:

@@ -194,16 +194,18 @@ def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: 
 
 def test_jobs_say_how_fresh_their_data_are(service: Service, clients: Clients) -> None:
     """The last run that brought everything up to date: no dry run, none with a limit or dates."""
+    query(clients, "DELETE FROM posthog_aggregated.etl_runs WHERE TRUE")
     write_runs(
         clients,
-        ("20300101T000000_00000001", "succeeded", "nothing_new", False),
-        ("20300102T000000_00000002", "succeeded", "incremental", True),
-        ("20300103T000000_00000003", "succeeded", "limit", False),
-        ("20300104T000000_00000004", "succeeded", "dates", False),
-        ("20300105T000000_00000005", "failed", "incremental", False),
+        ("20260101T000000_00000001", "succeeded", "nothing_new", False),
+        ("20260102T000000_00000002", "succeeded", "incremental", True),
+        ("20260103T000000_00000003", "succeeded", "limit", False),
+        ("20260104T000000_00000004", "succeeded", "dates", False),
+        ("20260105T000000_00000005", "failed", "incremental", False),
+        ("20990101T000000_00000006", "succeeded", "incremental", False),  # its clock was ahead
     )
     (job,) = service.request("GET", "/jobs").body["jobs"]
-    assert job["last_success"]["run_id"] == "20300101T000000_00000001"
+    assert job["last_success"]["run_id"] == "20260101T000000_00000001"
     assert job["newest_event_at"] == "2026-10-05T23:00:00+00:00"
     assert job["age_hours"] > 26
     assert job["is_stale"] is True
