@@ -6,6 +6,7 @@ so the service answers `GET /health` at once.
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import re
@@ -31,6 +32,8 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
 from service.callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
+from service.deliveries import delivery
+from service.origins import Sent, check_host, check_origin
 from service.readiness import Readiness
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 _OPEN: Final = "/health"  # for the platform, which has no token
+_CUT_SHORT: Final = "The body did not arrive whole: send it once more."
 _TRACES: Final = {
     "X-Cloud-Trace-Context": re.compile(r"([0-9a-f]{32})(?:/.*)?"),
     "traceparent": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*"),
@@ -58,16 +62,21 @@ def create_app(
     environ: Mapping[str, str],
     *,
     is_local: bool = False,
+    only_loopback: bool = False,
     certificates_url: str = GOOGLE_CERTIFICATES,
 ) -> Flask:
     """The service for these environment variables. It also starts, and logs it, if they are wrong.
 
-    `is_local`: runs use the sandbox's emulator. `certificates_url`: the keys that sign tokens.
+    `is_local`: runs work on the sandbox's emulator. `only_loopback`: it answers to this machine's
+    own names alone, as it does where it is local. `certificates_url`: who signs tokens.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
     service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to notice too many
     service.json.sort_keys = False  # type: ignore[attr-defined]
+    if is_local or only_loopback:
+        service.before_request(_for_this_machine)
+    service.before_request(_of_no_other_page)
     service.before_request(site.admit)
     service.after_request(_protect)
     service.teardown_request(_close)
@@ -208,7 +217,7 @@ class _Site:
 
         import main
 
-        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger())
+        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger(asked))
         return jsonify(report.to_json())
 
 
@@ -220,6 +229,23 @@ def _trace(environ: Mapping[str, str]) -> dict[str, str]:
         if found and project:
             return {"logging.googleapis.com/trace": f"projects/{project}/traces/{found[1]}"}
     return {}
+
+
+def _for_this_machine() -> None:
+    check_host(_sent())
+
+
+def _of_no_other_page() -> None:
+    check_origin(_sent())
+
+
+def _sent() -> Sent:
+    return Sent(
+        method=request.method,
+        host=request.headers.get("Host", ""),
+        origin=request.headers.get("Origin"),
+        site=request.headers.get("Sec-Fetch-Site"),
+    )
 
 
 def _protect(answer: Response) -> Response:
@@ -239,18 +265,25 @@ def _health() -> ResponseReturnValue:
 
 
 def _body() -> bytes:
-    """The body, whatever its Content-Type: Cloud Scheduler's default is not JSON."""
-    body = request.get_data(cache=False)
-    if len(body) > MAX_BODY_BYTES:  # without a Content-Length, Flask cuts the body off at the limit
+    """The body, whatever the Content-Type: Cloud Scheduler's default says it is no JSON."""
+    try:
+        body = request.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise
+    except Exception as error:  # what gunicorn finds wrong with a body is of many types
+        raise RequestError(_CUT_SHORT) from error
+    if len(body) > MAX_BODY_BYTES:  # where no Content-Length gave it away, Flask cuts it off
         raise RequestEntityTooLarge
+    if request.content_length not in {None, len(body)}:
+        raise RequestError(_CUT_SHORT)
     return body
 
 
-def _trigger() -> str | None:
-    """Cloud Scheduler's name of a delivery, equal for every attempt; None for other callers."""
+def _trigger(asked: RunRequest) -> str | None:
+    """What Cloud Scheduler says it delivers, the same for every attempt; None for other callers."""
     name = request.headers.get("X-CloudScheduler-JobName")
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime")
-    return f"{name} {scheduled}" if name and scheduled else None
+    return delivery(name, scheduled, asked, datetime.now(UTC))
 
 
 def _failure(error: EtlError) -> ResponseReturnValue:
@@ -301,9 +334,9 @@ def _error(type_: str, message: str, **more: str) -> Response:
     return jsonify(error={"type": type_, "message": message, **more})
 
 
-def _start() -> Flask:
+def _start(*, only_loopback: bool = False) -> Flask:
     configure_logging(sys.stdout, as_json=True)
-    return create_app(os.environ)
+    return create_app(os.environ, only_loopback=only_loopback)
 
 
 def local() -> Flask:
@@ -321,6 +354,18 @@ def __getattr__(name: str) -> Flask:
     return service
 
 
+def _serve_here(arguments: list[str]) -> None:
+    """Serve this machine, for a quick try, without gunicorn."""
+    parser = argparse.ArgumentParser(prog="app.py", allow_abbrev=False)
+    parser.add_argument("--local", action="store_true", help="on the sandbox's emulator")
+    is_local = parser.parse_args(arguments).local
+    try:
+        port = Settings.from_environment(os.environ, local=is_local).port
+    except SettingsError as error:
+        parser.error(str(error))
+    service = local() if is_local else _start(only_loopback=True)
+    service.run(host="127.0.0.1", port=port)
+
+
 if __name__ == "__main__":
-    service = local() if "--local" in sys.argv[1:] else _start()
-    service.run(port=int(os.environ.get("PORT") or 8080))
+    _serve_here(sys.argv[1:])

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 wsgi_app = "app:app"
-bind = f"0.0.0.0:{os.environ.get('PORT') or 8080}"
+# On the emulator it is for this machine alone, and nobody is asked who they are.
+_host = "127.0.0.1" if any(each.endswith(":local()") for each in sys.argv) else "0.0.0.0"  # noqa: S104
+bind = f"{_host}:{os.environ.get('PORT') or 8080}"
 
 # One process: a run may use all of the instance's memory, and answers about it come from here.
 workers = 1

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runs.settings import Settings
 
 _SCOPES: Final = ("https://www.googleapis.com/auth/bigquery",)  # the Storage API takes it too
+# Not by its name: the variable may hold the key itself by mistake.
+_KEY_FILE: Final = "The key file of BIGQUERY_CREDENTIALS_PATH"
 _TOKEN_URI: Final = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 
 
@@ -34,8 +36,7 @@ def fetch_credentials(
     CredentialsError, and UnavailableError if trying again may help. The key stays in memory.
     """
     if settings.credentials_path is not None:
-        where = f"Key file {settings.credentials_path}"
-        return _key_credentials(where, _read_key_file(settings.credentials_path))
+        return _key_credentials(_KEY_FILE, _read_key_file(settings.credentials_path))
     if settings.secret_name is None:
         return _attached_credentials()
     version = _secret_version(settings.project_id, settings.secret_name)
@@ -54,11 +55,12 @@ def _read_key_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        message = (
-            f"Key file {path} can't be read ({error.strerror}):"
-            " correct BIGQUERY_CREDENTIALS_PATH, or unset it to use the secret."
-        )
-        raise CredentialsError(message) from error
+        reason = error.strerror
+    # Outside of the handler: a chained error would show the path.
+    message = (
+        f"{_KEY_FILE} can't be read ({reason}): correct the path, or unset it to use the secret."
+    )
+    raise CredentialsError(message)
 
 
 def _secret_version(project: str, name: str) -> str:

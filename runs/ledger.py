@@ -60,6 +60,7 @@ class RunsRequest:
         )
 
 
+_IS_AHEAD: Final = "started_at > TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR)"
 _STATUS_SQL: Final = "IF(r.status = 'running' AND l.run_id IS NULL, 'lost', r.status) AS status"
 
 
@@ -99,7 +100,8 @@ WHERE r.run_id = @run_id"""
 def last_successes_sql(ledger: str) -> str:
     """A SELECT of each job's last run that brought everything up to date.
 
-    Dry runs, and those with dates or a limit, leave something to be done.
+    Dry runs, and those with dates or a limit, leave something to be done. A run under a clock that
+    was ahead would stay the last for as long: it counts once nothing else does.
     """
     return f"""SELECT
   job, run_id, kind, finished_at,
@@ -108,4 +110,4 @@ FROM {ledger}
 WHERE status = 'succeeded'
   AND IFNULL(kind, '') NOT IN ('dates', 'limit')
   AND JSON_VALUE(report, '$.dry_run') = 'false'
-QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY run_id DESC) = 1"""
+QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY {_IS_AHEAD}, run_id DESC) = 1"""

@@ -4,7 +4,7 @@ import json
 import math
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import date
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from runs.settings import ENGINES, Engine
 
 FIRST_DAY: Final = date(2018, 1, 1)  # no job reads what is older
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
+_MOST_LEVELS: Final = 20  # of `params`: what reads them may recurse
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
 
@@ -52,6 +53,11 @@ class RunRequest:
             _refuse(f"engine must be {' or '.join(ENGINES)}, or left out for the default.")
         if not _JOB_NAME.fullmatch(self.job):
             _refuse("job must be the name of a job, like sessions, or left out.")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a run of it leaves nothing to be done: no dates, no limit, no dry run."""
+        return self.limit is None and self.start_date is None and not self.dry_run
 
     @classmethod
     def from_json(cls, body: bytes) -> Self:
@@ -175,7 +181,25 @@ def _name_or_none(name: str, value: object) -> str | None:
 def _object(name: str, value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         _refuse(f"{name} must be a JSON object, or left out.")
+    _check_depth(name, value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        _refuse(f"{name} must not hold half a character (\\ud800 to \\udfff): leave it out.")
     return value
+
+
+def _check_depth(name: str, value: object) -> None:
+    level = [value]
+    for _ in range(_MOST_LEVELS):
+        level = [inner for each in level for inner in _inner(each)]
+    if level:
+        _refuse(f"{name} must not be nested more than {_MOST_LEVELS} levels deep: make it flatter.")
+
+
+def _inner(value: object) -> list[object]:
+    inner = value.values() if isinstance(value, dict) else value
+    return list(inner) if isinstance(value, dict | list) and isinstance(inner, Iterable) else []
 
 
 _READERS: Final[Mapping[str, Callable[[str, object], object]]] = {

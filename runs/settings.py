@@ -1,5 +1,8 @@
 """The settings of a deployment: one typed record, read from the environment. Not a request."""
 
+import base64
+import binascii
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +18,8 @@ type Auth = Literal["platform", "oidc", "api_key"]
 ENGINES: Final[tuple[Engine, ...]] = ("pandas", "bigquery")
 AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key")
 LOCAL_PROJECT: Final = "local"
+_LONGEST_NAME: Final = 255  # of a file or folder, in bytes
+_LONGEST_REQUEST_SECONDS: Final = 3600  # Cloud Run answers 504 then, and takes the CPU away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +91,24 @@ def _list(takes: str, pattern: str) -> Kind:
 
 def _path(takes: str) -> Kind:
     def accepts(value: object) -> bool:
-        # A pasted key file is refused here, where no message shows the value.
-        return isinstance(value, Path) and not re.search(r"[{\n\0]", str(value))
+        # A pasted key is refused here, where no message shows the value.
+        return isinstance(value, Path) and not _is_no_path(str(value))
 
     return Kind(takes=takes, parse=Path, accepts=accepts)
+
+
+def _is_no_path(text: str) -> bool:
+    has_long_name = any(len(name.encode()) > _LONGEST_NAME for name in text.split("/"))
+    return has_long_name or bool(re.search(r"[{\n\0]", text)) or _is_encoded_json(text)
+
+
+def _is_encoded_json(text: str) -> bool:
+    """Whether it is an object as JSON in base64: the usual way to put a key into a variable."""
+    padded = text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4)
+    try:
+        return isinstance(json.loads(base64.b64decode(padded, validate=True)), dict)
+    except (binascii.Error, ValueError):
+        return False
 
 
 def _or_none(kind: Kind, *, when_blank: bool = False) -> Kind:
@@ -116,7 +135,7 @@ _SECRET: Final = _text(
     r"(?:projects/[a-z0-9.:-]+/secrets/[A-Za-z0-9_-]{1,255}(?:/versions/[A-Za-z0-9_-]+)?"
     r"|[A-Za-z0-9_-]{1,255})",
 )
-_EMAILS: Final = _list("e-mail addresses", r"[^@\s]+@[^@\s]+")
+_EMAILS: Final = _list("e-mail addresses", r"[^@\s*'\"]+@[^@\s*'\"]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +210,7 @@ class Settings:
             "BIGQUERY_CREDENTIALS_PATH",
             _or_none(_path("the path of a service-account key file, not its content")),
             "Service-account key file, for use outside Google Cloud; goes before the secret",
+            is_private=True,  # somebody may have put the key itself there
         ),
     )
     location: str = field(
@@ -270,7 +290,9 @@ class Settings:
         default=None,
         metadata=_env(
             "OIDC_AUDIENCE",
-            _or_none(_text("the audience of the tokens, as a rule the service's URL", r"\S+")),
+            _or_none(
+                _text("the audience of the tokens, as a rule the service's URL", r"[^\s'\"]+")
+            ),
             "Audience that a token must be made for, with AUTH=oidc",
             is_private=True,
         ),
@@ -355,7 +377,14 @@ class Settings:
         """Read every setting; with `local` the project is always the emulator's."""
         if local:
             environ = {**environ, "GOOGLE_CLOUD_PROJECT_ID": LOCAL_PROJECT}
-        return cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
+        settings = cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
+        if "K_SERVICE" in environ and settings.timeout_seconds > _LONGEST_REQUEST_SECONDS:
+            message = (
+                f"ETL_TIMEOUT_SECONDS is {settings.timeout_seconds}, and Cloud Run ends a request"
+                f" after {_LONGEST_REQUEST_SECONDS} s at most: set less, or run as a job."
+            )
+            raise SettingsError(message)
+        return settings
 
 
 SETTINGS: Final[tuple[Setting, ...]] = tuple(
@@ -390,6 +419,17 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         ("auth", "api_key"),
         lambda auth, api_key: auth != "api_key" or api_key,
         "AUTH=api_key needs ETL_API_KEY",
+    ),
+    # Otherwise somebody believes that the service is locked, and it is open.
+    (
+        ("auth", "oidc_audience", "oidc_allowed"),
+        lambda auth, audience, allowed: auth == "oidc" or not (audience or allowed),
+        "OIDC_AUDIENCE and OIDC_ALLOWED need AUTH=oidc: set it, or unset them",
+    ),
+    (
+        ("auth", "api_key"),
+        lambda auth, api_key: auth == "api_key" or not api_key,
+        "ETL_API_KEY needs AUTH=api_key: set it, or unset the key",
     ),
 )
 

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import math
 import threading
 import time
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Never
 
+from bigquery.retries import start
 from runs.errors import AuthenticationError, ForbiddenError, UnavailableError
 
 if TYPE_CHECKING:
@@ -27,7 +31,9 @@ _ISSUERS: Final = {"https://accounts.google.com", "accounts.google.com"}
 _SKEW_SECONDS: Final = 10  # between two clocks
 _FETCH_SECONDS: Final = 5.0
 _KEPT_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
-_MISSED_SECONDS: Final = 60.0  # an unknown key makes us fetch them again, at most this often
+_STALE_SECONDS: Final = 86400.0  # without an answer; Google's certificates are good for days
+_FAILED_SECONDS: Final = 5.0  # a fetch that failed is not tried again before
+_MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
 _LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
 _UNPROVEN: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
@@ -80,7 +86,7 @@ def _refuse(why: str) -> Never:
 class _TokenGate:
     def __init__(self, settings: Settings, certificates: _Certificates) -> None:
         self._audience = settings.oidc_audience
-        self._allowed = frozenset(settings.oidc_allowed)
+        self._allowed = frozenset(email.lower() for email in settings.oidc_allowed)
         self._certificates = certificates
 
     def __call__(self, offered: Offered) -> None:
@@ -88,7 +94,7 @@ class _TokenGate:
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
             _refuse("there is no bearer token")
         email = self._verified_email(token)
-        if email not in self._allowed:
+        if email.lower() not in self._allowed:
             LOG.warning("a caller was refused: %s is not in OIDC_ALLOWED", email)
             raise ForbiddenError(_NOT_ALLOWED)
 
@@ -130,34 +136,53 @@ def _problem(claims: Mapping[str, object]) -> str | None:
 
 
 class _Certificates:
-    """Google's certificates by key id, fetched once an hour and when a key is not among them."""
+    """Google's certificates by key id, fetched once an hour and when a key is not among them.
+
+    One caller fetches, and those that come meanwhile don't wait for it: they take what is known.
+    Where fetching fails, what is known is good for a day.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._known: Mapping[str, str] = {}
-        self._fetched_at: float | None = None
+        self._fetched_at = -math.inf
+        self._tried_at = -math.inf
 
     def of_key(self, key_id: object) -> Mapping[str, str]:
-        """All of them; UnavailableError if they can't be fetched."""
-        with self._lock:
-            age = None if self._fetched_at is None else time.monotonic() - self._fetched_at
-            longest = _KEPT_SECONDS if key_id in self._known else _MISSED_SECONDS
-            if age is None or age > longest:
-                self._known = self._fetch()
-                self._fetched_at = time.monotonic()
-            return self._known
-
-    def _fetch(self) -> Mapping[str, str]:
-        import requests
-
-        try:
-            answer = requests.get(self._url, timeout=_FETCH_SECONDS, allow_redirects=False)
-            found = answer.json() if answer.status_code == requests.codes.ok else None
-        except requests.RequestException as error:
-            found = None
-            LOG.warning("the certificates could not be fetched: %s", type(error).__name__)
-        if not isinstance(found, dict):
+        """All of them; UnavailableError where they can't be had."""
+        now = time.monotonic()
+        longest = _KEPT_SECONDS if key_id in self._known else _MISSED_SECONDS
+        is_due = now - self._fetched_at > longest and now - self._tried_at > _FAILED_SECONDS
+        if is_due and self._fetching.acquire(blocking=False):
+            try:
+                self._renew()
+            finally:
+                self._fetching.release()
+        if time.monotonic() - self._fetched_at > _STALE_SECONDS:
             message = "Google's certificates could not be fetched: try again later."
             raise UnavailableError(message)
-        return found
+        return self._known
+
+    def _renew(self) -> None:
+        self._tried_at = time.monotonic()  # a slow failure is not tried again by those after it
+        outcome = start(partial(_fetch, self._url))
+        found = outcome.result() if wait([outcome], timeout=_FETCH_SECONDS).done else None
+        self._tried_at = time.monotonic()
+        if found is not None:
+            self._known, self._fetched_at, self._tried_at = found, self._tried_at, -math.inf
+        else:
+            LOG.warning("the certificates could not be fetched")
+
+
+def _fetch(url: str) -> Mapping[str, str] | None:
+    """The certificates; None where they can't be had. An address that drips may hold it long."""
+    import requests
+
+    try:
+        answer = requests.get(url, timeout=_FETCH_SECONDS, allow_redirects=False)
+        found = answer.json() if answer.status_code == requests.codes.ok else None
+    except requests.RequestException as error:
+        LOG.warning("the certificates could not be fetched: %s", type(error).__name__)
+        return None
+    return found if isinstance(found, dict) else None

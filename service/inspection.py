@@ -90,7 +90,7 @@ def _freshness(job: str, last: dict[str, Any] | None, now: datetime) -> dict[str
         "last_success": _json_row(success),
         **_json_row({"newest_event_at": newest_at}),
         "age_hours": round(age.total_seconds() / 3600, 2) if age else None,
-        "is_stale": age is None or age > FRESH,
+        "is_stale": age is None or not -FRESH <= age <= FRESH,
     }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from runs.checks import Check
-from runs.report import FRESH
+from runs.report import AHEAD, FRESH
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -72,6 +72,11 @@ def check_last_run(finished_at: dt.datetime | None, run_id: str | None, now: dt.
         message = "No run has brought everything up to date yet: run main.py."
         return Check(name=name, outcome="warning", message=message)
     age = now - finished_at
+    if age < -AHEAD:
+        message = (
+            f"Run {run_id} ended {_hours(-age)} hours ahead: correct the clock that it ran by."
+        )
+        return Check(name=name, outcome="warning", message=message)
     message = f"Run {run_id} succeeded {_hours(age)} hours ago"
     if age > FRESH:
         return Check(name=name, outcome="warning", message=f"{message}: is the schedule paused?")
@@ -84,6 +89,9 @@ def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check
     if newest_at is None:
         return Check(name=name, outcome="warning", message="The source has no events.")
     age = now - newest_at
+    if age < -FRESH:
+        message = f"The newest event is {_hours(-age)} hours ahead: correct the clock, then run."
+        return Check(name=name, outcome="warning", message=message)
     message = f"The newest event is {_hours(age)} hours old"
     if age > FRESH:
         return Check(name=name, outcome="warning", message=f"{message}: is the export running?")

@@ -37,7 +37,7 @@ SAFE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-NO_KEY = "Key file /no/key.json can't be read (No such file or directory)"
+NO_KEY = "The key file of BIGQUERY_CREDENTIALS_PATH can't be read (No such file or directory)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +176,105 @@ def test_a_run_is_told_what_cloud_scheduler_delivers(service: Service) -> None:
         service.request("POST", "/run", headers=headers)
     requested = [line for line in service.logged() if line["message"] == "run requested"]
     assert [line["trigger"] for line in requested[-2:]] == ["nightly 2026-01-01T03:00:00Z", None]
+
+
+def test_a_run_with_a_limit_is_told_of_no_delivery(service: Service) -> None:
+    """Whoever names a delivery and asks for less does not make the real one a duplicate."""
+    headers = {
+        "X-CloudScheduler-JobName": "nightly",
+        "X-CloudScheduler-ScheduleTime": "2026-01-01T03:00:00Z",
+    }
+    service.request("POST", "/run", b'{"limit": 1}', headers)
+    requested = [line for line in service.logged() if line["message"] == "run requested"]
+    assert requested[-1]["trigger"] is None
+
+
+def sent_raw(service: Service, text: bytes) -> bytes:
+    """What comes back where a client sends this, and nothing more."""
+    with socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection:
+        connection.sendall(text)
+        connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").read()
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        b"Content-Length: 31\r\n\r\n",
+        b'Content-Length: 31\r\n\r\n{"limit": 1}',
+        b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+    ],
+    ids=["nothing", "a part", "a size that is none", "no last chunk"],
+)
+def test_a_body_that_does_not_arrive_whole_starts_no_run(service: Service, rest: bytes) -> None:
+    """A client that dies while it sends gets a 400: what it asked for is not known."""
+    before = len(service.logged())
+    answer = sent_raw(service, b"POST /run HTTP/1.1\r\nHost: a\r\n" + rest)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"The body did not arrive whole: send it once more." in answer
+    assert "run requested" not in [line["message"] for line in service.logged()[before:]]
+
+
+FOREIGN = [
+    {"Origin": "https://evil.example"},
+    {"Origin": "null"},
+    {"Origin": "http://127.0.0.1:1"},
+    {"Sec-Fetch-Site": "cross-site"},
+    {"Sec-Fetch-Site": "same-site"},
+]
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+@pytest.mark.parametrize("auth", ["platform", "api_key"])
+def test_a_page_of_another_origin_starts_no_run(headers: dict[str, str], auth: str) -> None:
+    """Whoever checks callers: a browser that sends what another site's page wants is refused."""
+    key = "0123456789abcdef"
+    environ = ENVIRON | ({"AUTH": "api_key", "ETL_API_KEY": key} if auth == "api_key" else {})
+    client = create_app(environ).test_client()
+    answer = client.post("/run", data=b"{}", headers={"X-API-Key": key} | headers)
+    assert answer.status_code == 403
+    assert answer.get_json()["error"] == {
+        "type": "ForbiddenError",
+        "message": "A page of another origin may not do this: use curl, or a page of the service.",
+    }
+    assert client.get("/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Origin": "https://etl.example", "Sec-Fetch-Site": "same-origin"}],
+    ids=["no browser", "its own page"],
+)
+def test_a_page_of_the_service_may_start_a_run(headers: dict[str, str]) -> None:
+    """Cloud Scheduler and curl say nothing of origins; a proxy in front may end TLS."""
+    answer = (
+        create_app(ENVIRON)
+        .test_client()
+        .post("/run", data=b'{"limit": 0}', headers={"Host": "etl.example"} | headers)
+    )
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:8080", 200),
+        ("attacker.example:8080", 403),
+        ("127.0.0.1.attacker.example", 403),
+        ("0.0.0.0:8080", 403),
+    ],
+)
+@pytest.mark.parametrize("kind", ["is_local", "only_loopback"])
+def test_a_local_service_answers_to_its_own_names_alone(host: str, status: int, kind: str) -> None:
+    """A name of somebody else's that points to this machine reads nothing and starts nothing."""
+    client = create_app(ENVIRON, **{kind: True}).test_client()  # type: ignore[arg-type]
+    for path in ("/config", "/health"):
+        assert client.get(path, headers={"Host": host}).status_code == status
+    elsewhere = create_app(ENVIRON).test_client().get("/config", headers={"Host": host})
+    assert elsewhere.status_code == 200
 
 
 def test_failures_are_logged(service: Service) -> None:
@@ -365,8 +464,36 @@ def test_the_service_starts_by_itself(tmp_path: Path, options: tuple[str, ...]) 
             assert quick.request("GET", "/health").body["status"] == "ok"
             shown = quick.request("GET", "/config").body["settings"]
             assert shown["SANDBOX_DIR"] == str(tmp_path)
+            rebound = quick.request("GET", "/config", headers={"Host": "attacker.example"})
+            assert rebound.status == 403
         finally:
             process.terminate()
+
+
+@pytest.mark.parametrize(
+    ("option", "port", "said"),
+    [("--locall", "8080", "unrecognized arguments: --locall"), ("", "abc", "PORT must be set to")],
+)
+def test_a_mistyped_option_serves_nothing(option: str, port: str, said: str) -> None:
+    """`app.py --locall` is no service of the real project, and a wrong PORT is a sentence."""
+    ran = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "app.py", *filter(None, [option])],
+        cwd=ROOT,
+        env=ENVIRON | {"PORT": port},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_service_of_the_emulator_is_for_this_machine() -> None:
+    """`gunicorn 'app:local()'` listens on loopback unless it is told otherwise."""
+    command = [sys.executable, "-m", "gunicorn", "--print-config", "app:local()"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    assert re.search(r"^bind += \['127\.0\.0\.1:", ran.stdout, re.MULTILINE)
 
 
 def test_how_gunicorn_serves() -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -112,16 +113,19 @@ class Certificates:
     served: Any = field(default_factory=lambda: {GOOGLE.key_id: GOOGLE.certificate})
     status: int = 200
     asked: int = 0
+    answers: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
 def serving_certificates() -> Iterator[Certificates]:
     """A server of certificates on loopback."""
     state = Certificates()
+    state.answers.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.asked += 1
+            state.answers.wait(60)
             body = json.dumps(state.served).encode()
             self.send_response(state.status)
             self.send_header("Content-Length", str(len(body)))
@@ -328,14 +332,17 @@ def test_a_new_key_is_known_once_it_is_used(
     ("status", "served"), [(500, {}), (302, {}), (200, []), (200, "text")], ids=str
 )
 def test_certificates_that_cannot_be_had_are_a_503(
-    certificates: Certificates, status: int, served: object
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, status: int, served: object
 ) -> None:
-    """A good token is neither accepted nor refused where nobody can tell: try again."""
+    """A good token is neither accepted nor refused where nobody can tell: try again in a moment."""
     certificates.status, certificates.served = status, served
     with calling(OIDC, certificates.url) as call:
         code, body = call(bearer(GOOGLE.token()))
         assert (code, json.loads(body)["error"]["type"]) == (503, "UnavailableError")
         certificates.status, certificates.served = 200, {GOOGLE.key_id: GOOGLE.certificate}
+        assert call(bearer(GOOGLE.token()))[0] == 503
+        assert certificates.asked == 1
+        monkeypatch.setattr(callers, "_FAILED_SECONDS", -1.0)
         assert call(bearer(GOOGLE.token()))[0] == 200
 
 
@@ -343,6 +350,42 @@ def test_certificates_out_of_reach_are_a_503() -> None:
     """Nobody listens where they should be."""
     with calling(OIDC, "http://127.0.0.1:9/certs") as call:
         assert call(bearer(GOOGLE.token()))[0] == 503
+
+
+def test_nobody_waits_behind_a_slow_fetch(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one caller waits for the certificates the others are answered, and it waits bounded."""
+    certificates.answers.clear()
+    monkeypatch.setattr(callers, "_FETCH_SECONDS", 1.0)
+    with calling(OIDC, certificates.url) as call, ThreadPoolExecutor(10) as pool:
+        started = time.monotonic()
+        token = bearer(GOOGLE.token())
+        codes = [each.result()[0] for each in [pool.submit(call, token) for _ in range(10)]]
+        assert time.monotonic() - started < 5 * callers._FETCH_SECONDS  # noqa: SLF001 - patched
+        certificates.answers.set()
+    assert (codes, certificates.asked) == ([503] * 10, 1)
+
+
+def test_known_certificates_outlive_a_failing_endpoint(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that was good an hour ago is good while nobody says otherwise, for a day."""
+    with calling(OIDC, certificates.url) as call:
+        assert call(bearer(GOOGLE.token()))[0] == 200
+        monkeypatch.setattr(callers, "_KEPT_SECONDS", -1.0)
+        certificates.status = 503
+        assert call(bearer(GOOGLE.token()))[0] == 200
+        assert certificates.asked == 2
+        monkeypatch.setattr(callers, "_STALE_SECONDS", -1.0)
+        assert call(bearer(GOOGLE.token()))[0] == 503
+
+
+def test_an_address_is_allowed_in_any_case() -> None:
+    """Google may write an address with capitals that the setting writes without."""
+    gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
+    token = GOOGLE.token(email=SCHEDULER.replace("s", "S"))
+    gate(Offered(authorization=f"Bearer {token}", api_key=None))
 
 
 @given(st.text(max_size=200))

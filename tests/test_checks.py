@@ -212,6 +212,15 @@ def test_age_warns_after_26_hours(age: timedelta | None, outcome: str) -> None:
     assert checks.check_last_run(at, "run", NOW).outcome == outcome
 
 
+def test_a_clock_that_was_ahead_is_no_fresh_run() -> None:
+    """What ended in the future says that a clock is wrong, not that all is well."""
+    later = NOW + timedelta(days=365)
+    for check in (checks.check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
+        assert (check.outcome, "8760 hours ahead" in check.message) == ("warning", True)
+    soon = NOW + timedelta(minutes=1)
+    assert checks.check_last_run(soon, "run", NOW).outcome == "ok"
+
+
 def test_days_to_come_are_not_missing() -> None:
     """A device whose clock is ahead leaves a day that no session has yet."""
     days = [date(2026, 10, 7), date(2026, 10, 8), date(2026, 10, 9)]

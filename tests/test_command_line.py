@@ -111,7 +111,7 @@ def test_bad_flags_are_refused(folder: Path, arguments: tuple[str, ...], sentenc
         (
             {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"},
             2,
-            "Key file /no/key.json can't be read",
+            "The key file of BIGQUERY_CREDENTIALS_PATH can't be read",
         ),
     ],
     ids=["no project", "bad project", "no key file"],

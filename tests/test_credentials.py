@@ -182,9 +182,10 @@ def test_a_missing_key_file_is_no_reason_to_try_the_secret(
     with pytest.raises(CredentialsError) as caught:
         fetch_credentials(settings(credentials_path=path), secret_client=client)
     assert str(caught.value) == (
-        f"Key file {path} can't be read (No such file or directory):"
-        " correct BIGQUERY_CREDENTIALS_PATH, or unset it to use the secret."
+        "The key file of BIGQUERY_CREDENTIALS_PATH can't be read (No such file or directory):"
+        " correct the path, or unset it to use the secret."
     )
+    assert "none.json" not in everything_said(caught.value)
     assert fake.asked == []
 
 
@@ -337,7 +338,7 @@ def test_an_unusable_key(
     asked = settings(credentials_path=path) if kept == "file" else settings()
     with fake.client() as client, pytest.raises(CredentialsError) as caught:
         fetch_credentials(asked, secret_client=client)
-    where = f"Key file {path}" if kept == "file" else f"Secret {LATEST}"
+    where = "The key file of BIGQUERY_CREDENTIALS_PATH" if kept == "file" else f"Secret {LATEST}"
     assert str(caught.value) == f"{where} {sentence}"
     assert not holds(everything_said(caught.value), content.encode())
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sessions import plan
-from sessions.metrics import QUARANTINE_ROWS
+from sessions.metrics import METRIC_TABLE
 from tests import oracle
 from tests.test_requests_on_data import MIDNIGHT, event
 from tests.world import Row, World, differences
@@ -192,8 +192,8 @@ def test_a_session_of_too_many_rows_is_kept_out(
 
     Of 100,000 rows in the long form; that this is the number stands in tests/snapshots/planned.sql.
     """
-    rows = QUARANTINE_ROWS if IS_SOAK else 1_000
-    monkeypatch.setattr(plan, "QUARANTINE_ROWS", rows)
+    rows = METRIC_TABLE.quarantine_rows if IS_SOAK else 1_000
+    monkeypatch.setattr(plan, "METRIC_TABLE.quarantine_rows", rows)
     with World(clients=clients) as world:
         table = world.datasets.table_id(clients.bigquery, "posthog_events")
         world.query(f"""INSERT INTO `{table}` (uuid, event, properties, timestamp)

@@ -197,7 +197,7 @@ def test_a_run_with_a_wrong_key_file_names_it(stage: image.Stage, work: Path) ->
     log = work / "wrong-key.log"
     with image.serving(stage, log, settings) as running:
         status, body = running.request("POST", "/run", b"{}")
-    sentence = "Key file /no/key can't be read"
+    sentence = "The key file of BIGQUERY_CREDENTIALS_PATH can't be read"
     assert (status, _error(body)["type"]) == (500, "CredentialsError")
     assert _error(body)["message"].startswith(sentence)
     assert "Traceback" not in log.read_text("utf-8")

@@ -108,7 +108,7 @@ def test_a_run_that_could_not_begin_has_its_line() -> None:
     line = finished(stream)
     assert (line["severity"], line["status"], line["run_id"]) == ("ERROR", "failed", None)
     assert (line["job"], line["error_type"]) == ("sessions", "CredentialsError")
-    assert line["error"].startswith("Key file /no/key.json can't be read")
+    assert line["error"].startswith("The key file of BIGQUERY_CREDENTIALS_PATH can't be read")
     assert line["message"] == f"run failed: {line['error']}"
 
 

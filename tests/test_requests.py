@@ -117,6 +117,11 @@ def test_a_start_alone_leaves_the_end_open() -> None:
         ('{"job": "a`b"}', "job must be the name of a job, like sessions, or left out."),
         ('{"job": ""}', "job must be the name of a job, like sessions, or left out."),
         ('{"params": []}', "params must be a JSON object, or left out."),
+        (
+            '{"params": {"a": ' + "[" * 1200 + "]" * 1200 + "}}",
+            "params must not be nested more than 20 levels deep: make it flatter.",
+        ),
+        ('{"params": {"\\ud800": 1}}', "params must not hold half a character"),
         ('{"fullLoad": true}', f"There is no field 'fullLoad': use {FIELDS}."),
         ('{"limit": 1, "limit": 2}', "'limit' stands twice in one object: leave one out."),
         ('{"params": {"a": 1, "a": 1}}', "'a' stands twice in one object: leave one out."),
@@ -137,6 +142,12 @@ def test_refusals(body: str, sentence: str) -> None:
         RunRequest.from_json(body.encode())
     assert str(caught.value).startswith(sentence)
     assert str(caught.value).endswith(".")
+
+
+def test_twenty_levels_of_params_are_fine() -> None:
+    """What a job may sensibly be told passes, and is shown without its values."""
+    body = '{"params": {"a": ' + "[" * 19 + "]" * 19 + "}}"
+    assert RunRequest.from_json(body.encode()).shown()["params"] == {"a": "(not shown)"}
 
 
 def test_bytes_that_are_no_text() -> None:

@@ -10,7 +10,7 @@ import pytest
 from apis.anthropic import anthropic_api, check_organization, read_code, read_costs, read_usage
 from apis.http import ApiClient
 from apis.windows import Window
-from runs.errors import SettingsError, SourceError, SourceShapeError
+from runs.errors import SettingsError, SourceShapeError
 from sandbox.apis.anthropic import FakeAnthropic, code, cost, usage
 from sandbox.apis.serving import Fault, Reply, serve
 from tests.apis.quick import quick

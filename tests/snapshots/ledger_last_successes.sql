@@ -5,4 +5,4 @@ FROM etl_runs
 WHERE status = 'succeeded'
   AND IFNULL(kind, '') NOT IN ('dates', 'limit')
   AND JSON_VALUE(report, '$.dry_run') = 'false'
-QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY run_id DESC) = 1
+QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY started_at > TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL 1 HOUR), run_id DESC) = 1

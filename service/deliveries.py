@@ -1,0 +1,41 @@
+"""By what name a scheduled delivery is known, so that a repeated one is not worked twice. Pure.
+
+Anybody who may call can send Cloud Scheduler's headers, so a name must not let one call stand for
+another: it counts for one request alone, for one that leaves nothing to be done, and not yet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from runs.request import RunRequest
+
+_SKEW: Final = timedelta(minutes=5)  # between Google's clock and ours
+
+
+def delivery(
+    name: str | None, scheduled: str | None, asked: RunRequest, now: datetime
+) -> str | None:
+    """The same for every attempt at a delivery; None for what is none, or must not count as one."""
+    at = _time(scheduled)
+    if not name or at is None or at > now + _SKEW or not asked.is_complete:
+        return None
+    is_nightly = asked == type(asked)()
+    return f"{name} {scheduled}" + ("" if is_nightly else f" {_digest(asked)}")
+
+
+def _time(text: str | None) -> datetime | None:
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else None
+
+
+def _digest(asked: RunRequest) -> str:
+    text = json.dumps(asked.to_json() | {"force": False}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
