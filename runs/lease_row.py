@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
-from bigquery.jobs import run_query, run_statement
+from bigquery.destination import list_rows
+from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import DestinationError, LeaseLostError, UnavailableError
 from runs.lease import (
     Lease,
     create_lease_sql,
-    read_lease_sql,
     release_lease_sql,
     renew_lease_sql,
     take_lease_sql,
@@ -57,9 +58,16 @@ class LeaseRow:
         return lease_table(self.warehouse, self.job).sql
 
     def take(self) -> Lease:
-        """Try to take the lease, once; returns it as it is then, ours or another run's."""
-        with suppress(StatementError):  # another first run makes it at this moment
-            self._query(create_lease_sql(self.sql, self.job))
+        """Try to take the lease, once; returns it as it is then, ours or another run's.
+
+        Who waits for it only looks, and bills nothing: an update could cancel a publication.
+        """
+        lease = self._find()
+        if lease is None:
+            with suppress(StatementError):  # another first run makes it at this moment
+                self._query(create_lease_sql(self.sql, self.job))
+        elif lease.is_held(datetime.now(UTC)):
+            return lease
         parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
         # A conflict with another run that takes it: the row says which of the two came first.
         with suppress(StatementError):
@@ -68,11 +76,21 @@ class LeaseRow:
 
     def read(self) -> Lease:
         """The lease as it is."""
-        row = run_query(self.warehouse, "lease", read_lease_sql(self.sql), blame=DestinationError)[
-            0
-        ]
-        triggers = {each["trigger"]: each["run_id"] for each in row.pop("triggers")}
-        return Lease(triggers=triggers, **row)
+        lease = self._find()
+        if lease is None:
+            message = f"Table {lease_table(self.warehouse, self.job)} is gone: run again."
+            raise DestinationError(message)
+        return lease
+
+    def _find(self) -> Lease | None:
+        rows = list_rows(self.warehouse, lease_table(self.warehouse, self.job))
+        if not rows:
+            return None
+        row = rows[0]
+        return Lease(
+            triggers={each["trigger"]: each["run_id"] for each in row["triggers"]},
+            **{name: row[name] for name in ("fence", "run_id", "expires_at", "published_run_id")},
+        )
 
     def renew(self, fence: int) -> bool:
         """Hold the lease for its full time again; False where it is no longer ours."""
@@ -95,27 +113,29 @@ class LeaseRow:
 
     def transact(
         self, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int, publishes: bool
-    ) -> None:
+    ) -> list[dict[str, Any]]:
         """Run a transaction that needs the lease, again where a concurrent change cancelled it.
 
-        With `publishes`, its commit is known from the row's `published_run_id`. Raises
-        LeaseLostError where the lease is no longer ours: then it did not commit.
+        With `publishes`, its commit is known from the row's `published_run_id`; else returns the
+        rows of a SELECT that follows it. Raises LeaseLostError where the lease is no longer ours:
+        then it did not commit.
         """
-        given = [*self.parameters(fence), *parameters]
-        for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
+        given = [*self.parameters(fence), self._seconds, *parameters]
+        for attempts_left in reversed(range(_PUBLISH_ATTEMPTS)):
             try:
-                run_query(self.warehouse, step, sql, given, blame=DestinationError)
+                with classified(step, DestinationError):
+                    job = run_statement(self.warehouse, step, sql, given)
+                    return [] if publishes else rows_of(self.warehouse, job)
             except StatementError:
                 lease = self.read()
                 if publishes and lease.published_run_id == self.warehouse.run_id:
-                    return
+                    break
                 if (lease.run_id, lease.fence) != (self.warehouse.run_id, fence):
                     message = f"Another run took the lease over at the step {step}: run again."
                     raise LeaseLostError(message) from None
-                if attempt == _PUBLISH_ATTEMPTS:
+                if not attempts_left:
                     raise
-            else:
-                return
+        return []
 
     @property
     def _seconds(self) -> Parameter:

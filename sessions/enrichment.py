@@ -239,15 +239,16 @@ enriched AS (
 
 
 def concerned_sql(
-    *, sessions: str, touched: str, user_keys: str, documents: str, channels: str
+    *, sessions: str, touched: str | None, user_keys: str, documents: str, channels: str
 ) -> str:
     """A SELECT of the stored sessions, the touched ones apart, whose enriched columns changed.
 
-    (`session_id`, `session_date`, the enriched columns as they are now.)
+    (`session_id`, `session_date`, the enriched columns as they are now.) `touched`: None where
+    no session is.
     """
+    others = f"\n  WHERE session_id NOT IN (SELECT session_id FROM {touched})" if touched else ""
     rows = f"""SELECT session_id, distinct_ids, started_at, ended_at
-  FROM {sessions}
-  WHERE session_id NOT IN (SELECT session_id FROM {touched})"""
+  FROM {sessions}{others}"""
     names = ["s.session_id", "s.session_date", *(f"e.{name}" for name in _ENRICHED_NAMES)]
     changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in _ENRICHED_NAMES)
     ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
@@ -257,6 +258,28 @@ SELECT
 FROM {sessions} AS s
 JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
+
+
+def stale_sql(*, sessions: str, user_keys: str, documents: str, channels: str) -> str:
+    """A SELECT of one row for a run without a changed day: how many sessions are `concerned`.
+
+    Besides, what the audit counts of Firebase: `users`, `documents`, `incomplete_documents`.
+    """
+    concerned = concerned_sql(
+        sessions=sessions,
+        touched=None,
+        user_keys=user_keys,
+        documents=documents,
+        channels=channels,
+    )
+    return f"""WITH concerned AS (
+{concerned}
+)
+SELECT
+  (SELECT COUNT(*) FROM concerned) AS concerned,
+  (SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
+  (SELECT COUNT(document_id) FROM {documents}) AS documents,
+  (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents"""
 
 
 def nobody_concerned_sql(*, sessions: str) -> str:

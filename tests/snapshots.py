@@ -119,7 +119,6 @@ def _lease() -> dict[str, str]:
         "lease_take": lease.take_lease_sql(table),
         "lease_renew": lease.renew_lease_sql(table),
         "lease_release": lease.release_lease_sql(table),
-        "lease_read": lease.read_lease_sql(table),
     }
 
 
@@ -170,6 +169,7 @@ def _aggregated() -> dict[str, str]:
         "new_rows": enrichment.new_rows_sql(
             aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
         ),
+        "stale": enrichment.stale_sql(sessions="sessions", **SMALL),
         "concerned": enrichment.concerned_sql(
             sessions="sessions", touched=STAGING.touched, **SMALL
         ),
@@ -200,9 +200,9 @@ def _published() -> dict[str, str]:
         "persons": publish.replace_sql(
             "etl_lease_sessions",
             {"identities": (IDENTITIES, identities), "persons": (PERSONS, persons)},
+            counts=derived_counts_sql(**DERIVED),
         ),
         "daily_activity": daily_activity_sql(**DERIVED),
-        "derived_counts": derived_counts_sql(**DERIVED),
     }
 
 
