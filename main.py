@@ -18,10 +18,17 @@ from bigquery.warehouse import Warehouse
 from jobs.registry import find_job
 from runs import VERSION
 from runs.checks import worst
-from runs.context import begin, finish, record, recorded, supervised
+from runs.context import (
+    await_ledger,
+    begin,
+    enter_ledger,
+    finish,
+    record,
+    recorded,
+    supervised,
+)
 from runs.errors import AuditError, EtlError, RequestError
 from runs.execution import Execution
-from runs.ledger_row import start_ledger
 from runs.log import LOG, configure_logging, log_run_not_begun
 from runs.progress import Progress, TerminalProgress
 from runs.report_text import report_text
@@ -60,11 +67,14 @@ def main(
         with supervised(work, run.supervisor):
             if run.finished_before:
                 return replace(finish(work, "duplicate"), run_id=run.finished_before)
-            start_ledger(run.warehouse, work.report("running"))
+            enter_ledger(work)
             for step in job.steps:
                 if not (step.publishes and request.dry_run):
                     with run.step(step.name):
+                        if step.publishes:
+                            await_ledger(run)
                         step.work(work)
+            await_ledger(run)
             report = finish(work, "succeeded")
             record(run, report)
     return report

@@ -6,18 +6,21 @@ past midnight, every fiftieth row is repeated, and each day brings new users and
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from bigquery.clients import Clients, local_clients
+from bigquery.clients import local_clients
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, create_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from bigquery.clients import Clients
+    from sandbox.emulator import Endpoints
 
 EVENTS_PER_SESSION: Final = 40
 _EVENTS_PER_STATEMENT: Final = 500_000
@@ -51,13 +54,16 @@ class History:
 @contextmanager
 def sandbox(folder: Path) -> Iterator[Clients]:
     """Clients of a fresh emulator in this folder; it runs for as long as the block does."""
-    with emulator.attach(folder) as endpoints:
-        clients = local_clients(endpoints)
+    with sandbox_endpoints(folder) as (clients, _):
+        yield clients
+
+
+@contextmanager
+def sandbox_endpoints(folder: Path) -> Iterator[tuple[Clients, Endpoints]]:
+    """The same, and where it answers."""
+    with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
         create_tables(clients.bigquery, _SOURCES)
-        try:
-            yield clients
-        finally:
-            clients.close()
+        yield clients, endpoints
 
 
 def fill_days(clients: Clients, history: History, days: range) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigquery.refusals import classified
-from bigquery.retries import ask
+from bigquery.retries import HTTP_SECONDS, ask, retry, start, watch
 from runs.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -27,6 +27,21 @@ def find_table(warehouse: Warehouse, table: TableId) -> bigquery.Table | None:
             return ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
         except NotFound:
             return None
+
+
+def list_rows(warehouse: Warehouse, table: TableId) -> list[dict[str, Any]] | None:
+    """The rows of a small table, by a request that bills nothing; None where there is no table."""
+    found = find_table(warehouse, table)
+    if found is None:
+        return None
+    client = warehouse.clients.bigquery
+
+    def rows() -> list[dict[str, Any]]:
+        listed = client.list_rows(found, retry=retry(), timeout=HTTP_SECONDS)
+        return [dict(row.items()) for row in listed]
+
+    with classified(f"table {table}", DestinationError):
+        return watch(warehouse, start(rows))
 
 
 def ensure_dataset(warehouse: Warehouse) -> None:

@@ -41,10 +41,13 @@ def run_query(
     """
     with classified(step, blame):
         job = run_statement(warehouse, step, sql, parameters)
-        if job.statement_type not in _ROWS:
-            return []
-        rows = watch(warehouse, start(lambda: list(fetch(job))))
-        return [dict(row.items()) for row in rows]
+        return rows_of(warehouse, job) if job.statement_type in _ROWS else []
+
+
+def rows_of(warehouse: Warehouse, job: bigquery.QueryJob) -> list[dict[str, Any]]:
+    """The rows of a finished job; those of a script's last SELECT."""
+    rows = watch(warehouse, start(lambda: list(fetch(job))))
+    return [dict(row.items()) for row in rows]
 
 
 def fetch(job: bigquery.QueryJob) -> RowIterator | _EmptyRowIterator:

@@ -52,9 +52,9 @@ def _check_source(warehouse: Warehouse, sessions: TableId, now: datetime) -> lis
     """The newest event, and the source's days against those of the sessions."""
     events = warehouse.source(warehouse.settings.posthog_dataset_id, "events")
     source = sources.resolve(etl.read_shape(warehouse, events), sources.EVENTS)
-    counts = etl.read_day_counts(warehouse, source)
+    counts, _ = etl.read_day_counts(warehouse, source)
     known = Plan(kind="incremental", reason=None, days=(), counts=counts)
-    newest_at, _ = etl.read_times(warehouse, source, known, now)
+    newest_at = etl.read_newest_event_at(warehouse, source, known, now)
     sql = checks.loaded_days_sql(sessions.sql)
     loaded = run_query(warehouse, "check_days", sql, blame=DestinationError)
     return [

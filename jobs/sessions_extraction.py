@@ -57,10 +57,11 @@ def find_changes(work: SessionsWork) -> None:
     """Compare the source's day counts with the state's, and decide what to read."""
     run = work.run
     tables = work.sources = _resolve_sources(run)
-    counts = etl.read_day_counts(run.warehouse, tables.events)
+    counts, work.snapshot_at = etl.read_day_counts(run.warehouse, tables.events)
     is_partial = run.request.limit is not None or run.request.start_date is not None
+    state = etl.read_state(run.warehouse)
     destination = planning.Destination(
-        state=etl.read_state(run.warehouse),
+        state=state,
         sessions_created_at=None if work.is_new else work.sessions_created_at,
         has_rows_of_another_version=is_partial
         and etl.has_rows_of_another_version(run.warehouse, work.metrics_version),
@@ -72,19 +73,28 @@ def find_changes(work: SessionsWork) -> None:
         metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
-    run.newest_event_at, work.snapshot_at = etl.read_times(
-        run.warehouse, tables.events, plan, run.started_at
+    work.has_changes = plan.kind != "incremental" or state is None or counts != state.days
+
+
+def _look_for_newest_event(work: SessionsWork) -> None:
+    """Tell how fresh the source is, by its newest event."""
+    run, events = work.run, work.found_sources.events
+    run.newest_event_at = etl.read_newest_event_at(
+        run.warehouse, events, work.made_plan, run.started_at
     )
     age = run.started_at - run.newest_event_at if run.newest_event_at else None
     if age is None:
-        run.warnings.append(f"Table {tables.events.shape.table} has no events.")
+        run.warnings.append(f"Table {events.shape.table} has no events.")
     elif age > FRESH:
         hours = age.total_seconds() / 3600
         run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
 
 
 def extract(work: SessionsWork) -> None:
-    """Project the changed days and the small tables, all in parallel, as of one moment."""
+    """Project the changed days and the small tables, all in parallel, as of one moment.
+
+    Where no day has changed, the small tables tell whether any session has to.
+    """
     run, tables = work.run, work.found_sources
     snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
     small = {
@@ -92,14 +102,36 @@ def extract(work: SessionsWork) -> None:
         "documents": enrichment.documents_sql(tables.documents),
         "channels": enrichment.channels_sql(tables.posthog_sessions),
     }
-    with ThreadPoolExecutor(len(small)) as pool:
+    with ThreadPoolExecutor(len(small) + 1) as pool:
         jobs = [
             pool.submit(copy_context().run, run.stage, name, sql, [snapshot], blame=SourceError)
             for name, sql in small.items()
         ]
-        _project(work, tables.events, snapshot)
+        newest = pool.submit(copy_context().run, _look_for_newest_event, work)
+        if work.has_changes:
+            _project(work, tables.events, snapshot)
         for job in jobs:
             job.result()
+        newest.result()
+    if not work.has_changes and not _find_idle(work):
+        _project(work, tables.events, snapshot)
+
+
+def _find_idle(work: SessionsWork) -> bool:
+    """Whether the small tables leave every stored session as it is."""
+    run, staging = work.run, work.staging()
+    sql = enrichment.stale_sql(
+        work.metric_table,
+        sessions=run.table("sessions"),
+        user_keys=staging.user_keys,
+        documents=staging.documents,
+        channels=staging.channels,
+    )
+    row = run_query(run.warehouse, "stale", sql)[0]
+    if row.pop("concerned"):
+        return False
+    work.idle = row
+    return True
 
 
 def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) -> None:

@@ -31,6 +31,8 @@ class SessionsWork:
     plan: Plan | None = None
     batches: int = 0
     snapshot_at: datetime | None = None  # BigQuery's time: as of then every source is read
+    has_changes: bool = True  # False where no day of the source has other rows than before
+    idle: dict[str, int] | None = None  # Firebase's figures, where no session is to change
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
     rows_by_day: dict[date, int] = field(default_factory=dict)

@@ -5,25 +5,28 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from uuid import uuid4
 
 from bigquery.parameters import records
+from bigquery.retries import watch
 from bigquery.staging import drop_staging, stage_select
 from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError, EtlError
 from runs.lease import with_trigger
 from runs.lease_row import LeaseRow
-from runs.ledger_row import finish_ledger
+from runs.ledger_row import finish_ledger, start_ledger
 from runs.log import LOG, log_fields, log_run_finished
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from concurrent.futures import Future
 
     from bigquery.clients import Clients
     from bigquery.parameters import Parameter
@@ -75,6 +78,7 @@ class Run:
     reason: str | None = None
     newest_event_at: datetime | None = None
     supervisor: Supervisor | None = None
+    ledger: Future[None] | None = None  # the row in the ledger, while it is inserted
     finished: RunReport | None = None  # once it is over
 
     @property
@@ -117,20 +121,25 @@ class Run:
         """
         self._transact(step, sql, parameters, publishes=True)
 
-    def complete(self, step: str, sql: str, parameters: Sequence[Parameter] = ()) -> None:
-        """Run the last transaction of a run that has published: it holds `complete_sql`."""
-        self._transact(step, sql, parameters, publishes=False)
+    def complete(
+        self, step: str, sql: str, parameters: Sequence[Parameter] = ()
+    ) -> list[dict[str, Any]]:
+        """Run the last transaction of a run: it holds `complete_sql`.
+
+        Returns the rows of the SELECT that follows it, where one does.
+        """
+        return self._transact(step, sql, parameters, publishes=False)
 
     def _transact(
         self, step: str, sql: str, parameters: Sequence[Parameter], *, publishes: bool
-    ) -> None:
+    ) -> list[dict[str, Any]]:
         supervisor = self._supervisor
         given = [*parameters, self._triggers] if "@triggers" in sql else parameters
         with supervisor.publishing():
             lease = self.lease
             if publishes:  # until the commit only the fence decides: its outcome must be known
                 lease = replace(lease, warehouse=replace(self.warehouse, check=lambda: None))
-            lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
+            return lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
 
     @property
     def _supervisor(self) -> Supervisor:
@@ -289,8 +298,23 @@ def fail(work: Work, error: BaseException) -> RunReport:
     return finish(work, "failed", type(error).__name__)
 
 
+def enter_ledger(work: Work) -> None:
+    """Begin to write the run's ledger row, which nothing that stops the run holds up."""
+    run = work.run
+    unwatched = replace(run.warehouse, check=lambda: None)
+    run.ledger = start_ledger(unwatched, work.report("running"))
+
+
+def await_ledger(run: Run) -> None:
+    """Wait for the ledger row of the run. Raises why there is none: nobody could follow the run."""
+    if run.ledger is not None:
+        watch(run.warehouse, run.ledger)
+
+
 def record(run: Run, report: RunReport) -> None:
-    """Update the run's ledger row; no run fails if that fails, since nothing depends on it."""
+    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
+    if run.ledger is not None:
+        wait([run.ledger])  # why it failed, if it did, was raised by `await_ledger`
     try:
         finish_ledger(run.warehouse, report)
     except EtlError as error:

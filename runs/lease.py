@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 _KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
+_HELD = "expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)"
 _ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
 
 
@@ -32,6 +33,10 @@ class Lease:
     expires_at: dt.datetime | None
     published_run_id: str | None
     triggers: Mapping[str, str]
+
+    def is_held(self, now: dt.datetime) -> bool:
+        """Whether a run holds it then, by the clock of whoever asks: BigQuery's own decides."""
+        return self.run_id is not None and self.expires_at is not None and self.expires_at >= now
 
 
 def create_lease_sql(lease: str, job: str) -> str:
@@ -50,14 +55,14 @@ def take_lease_sql(lease: str) -> str:
 SET
   fence = fence + 1,
   run_id = @run_id,
-  expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
+  {_HELD}
 WHERE run_id IS NULL OR expires_at < CURRENT_TIMESTAMP()"""
 
 
 def renew_lease_sql(lease: str) -> str:
     """Renew the lease for @seconds, if it still belongs to @run_id and @fence."""
     return f"""UPDATE {lease}
-SET expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
+SET {_HELD}
 WHERE run_id = @run_id AND fence = @fence"""
 
 
@@ -66,12 +71,6 @@ def release_lease_sql(lease: str) -> str:
     return f"""UPDATE {lease}
 SET run_id = NULL, expires_at = NULL
 WHERE run_id = @run_id AND fence = @fence"""
-
-
-def read_lease_sql(lease: str) -> str:
-    """A SELECT of the row."""
-    return f"""SELECT fence, run_id, expires_at, published_run_id, triggers
-FROM {lease}"""
 
 
 def hold_lease_sql(lease: str) -> list[str]:
@@ -83,7 +82,9 @@ def hold_lease_sql(lease: str) -> list[str]:
     """
     return [
         f"""UPDATE {lease}
-SET published_run_id = @run_id
+SET
+  published_run_id = @run_id,
+  {_HELD}
 WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id, TRUE)""",
         _ASSERTION,
     ]
@@ -93,7 +94,9 @@ def complete_sql(lease: str) -> list[str]:
     """The same for the last transaction of a run: it tells for which @triggers all is done."""
     return [
         f"""UPDATE {lease}
-SET triggers = @triggers
+SET
+  triggers = @triggers,
+  {_HELD}
 WHERE run_id = @run_id AND fence = @fence""",
         _ASSERTION,
     ]
@@ -102,7 +105,10 @@ WHERE run_id = @run_id AND fence = @fence""",
 def fenced_sql(lease: str, statements: Iterable[str]) -> str:
     """One transaction for a job that publishes once: both of the above, and its statements."""
     held = f"""UPDATE {lease}
-SET published_run_id = @run_id, triggers = @triggers
+SET
+  published_run_id = @run_id,
+  triggers = @triggers,
+  {_HELD}
 WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id, TRUE)"""
     every = ["BEGIN TRANSACTION", held, _ASSERTION, *statements, "COMMIT TRANSACTION"]
     return ";\n".join(every) + ";"

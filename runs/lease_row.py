@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from bigquery.jobs import run_query, run_statement
+from bigquery.destination import list_rows
+from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import DestinationError, LeaseLostError, UnavailableError
 from runs.lease import (
     Lease,
     create_lease_sql,
-    read_lease_sql,
     release_lease_sql,
     renew_lease_sql,
     take_lease_sql,
@@ -57,9 +57,13 @@ class LeaseRow:
         return lease_table(self.warehouse, self.job).sql
 
     def take(self) -> Lease:
-        """Try once to take the lease; returns it as it is then, ours or another run's."""
-        with suppress(StatementError):  # another first run is creating it at this moment
-            self._query(create_lease_sql(self.sql, self.job))
+        """Try once to take the lease; returns it as it is then, ours or another run's.
+
+        Whether it is free is for BigQuery's clock to say: this machine's may be wrong.
+        """
+        if self._find() is None:
+            with suppress(StatementError):  # another first run is creating it at this moment
+                self._query(create_lease_sql(self.sql, self.job))
         parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
         # A conflict with another run that takes the lease: the row tells which run has it.
         with suppress(StatementError):
@@ -68,11 +72,21 @@ class LeaseRow:
 
     def read(self) -> Lease:
         """The lease as it is."""
-        row = run_query(self.warehouse, "lease", read_lease_sql(self.sql), blame=DestinationError)[
-            0
-        ]
-        triggers = {each["trigger"]: each["run_id"] for each in row.pop("triggers")}
-        return Lease(triggers=triggers, **row)
+        lease = self._find()
+        if lease is None:
+            message = f"Table {lease_table(self.warehouse, self.job)} is gone: run again."
+            raise DestinationError(message)
+        return lease
+
+    def _find(self) -> Lease | None:
+        rows = list_rows(self.warehouse, lease_table(self.warehouse, self.job))
+        if not rows:
+            return None
+        row = rows[0]
+        return Lease(
+            triggers={each["trigger"]: each["run_id"] for each in row["triggers"]},
+            **{name: row[name] for name in ("fence", "run_id", "expires_at", "published_run_id")},
+        )
 
     def renew(self, fence: int) -> bool:
         """Renew the lease for its full time; False if it is no longer ours."""
@@ -95,27 +109,29 @@ class LeaseRow:
 
     def transact(
         self, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int, publishes: bool
-    ) -> None:
-        """Run a transaction that needs the lease, and retry it if a concurrent change cancels it.
+    ) -> list[dict[str, Any]]:
+        """Run a transaction that needs the lease, again where a concurrent change cancelled it.
 
-        With `publishes`, the row's `published_run_id` shows whether it committed. Raises
-        LeaseLostError if the lease is no longer ours: then it did not commit.
+        With `publishes`, its commit is known from the row's `published_run_id`; else returns the
+        rows of a SELECT that follows it. Raises LeaseLostError where the lease is no longer ours:
+        then it did not commit.
         """
-        given = [*self.parameters(fence), *parameters]
-        for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
+        given = [*self.parameters(fence), self._seconds, *parameters]
+        for attempts_left in reversed(range(_PUBLISH_ATTEMPTS)):
             try:
-                run_query(self.warehouse, step, sql, given, blame=DestinationError)
+                with classified(step, DestinationError):
+                    job = run_statement(self.warehouse, step, sql, given)
+                    return [] if publishes else rows_of(self.warehouse, job)
             except StatementError:
                 lease = self.read()
                 if publishes and lease.published_run_id == self.warehouse.run_id:
-                    return
+                    break
                 if (lease.run_id, lease.fence) != (self.warehouse.run_id, fence):
                     message = f"Another run took the lease over at the step {step}: run again."
                     raise LeaseLostError(message) from None
-                if attempt == _PUBLISH_ATTEMPTS:
+                if not attempts_left:
                     raise
-            else:
-                return
+        return []
 
     @property
     def _seconds(self) -> Parameter:

@@ -9,12 +9,15 @@ from bigquery.destination import ensure_table, find_table
 from bigquery.jobs import run_query
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
+from bigquery.retries import start
 from runs.errors import DestinationError
 from runs.lease_row import contended
 from runs.ledger import last_successes_sql
 from runs.tables import RUNS
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from bigquery.parameters import Parameter
     from bigquery.warehouse import Warehouse
     from runs.report import RunReport
@@ -22,8 +25,13 @@ if TYPE_CHECKING:
 LEDGER_TABLE: Final = "etl_runs"
 
 
-def start_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Insert the run's row as running; creates the table if it is missing."""
+def start_ledger(warehouse: Warehouse, report: RunReport) -> Future[None]:
+    """Begin to write the run's row, as running; the run goes on meanwhile."""
+    return start(lambda: _insert(warehouse, report))
+
+
+def _insert(warehouse: Warehouse, report: RunReport) -> None:
+    """The table is made where it is missing."""
     with classified("the run ledger", DestinationError):
         ensure_table(warehouse, warehouse.table(LEDGER_TABLE), RUNS)
     values = _values(report)

@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from contextvars import copy_context
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Self
 
 from runs.errors import AbortedError, EtlError, LeaseHeldError, LeaseLostError, RunTimeoutError
@@ -30,7 +31,8 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 class Supervisor:
     """Watches one run from the moment it has taken the lease of its job."""
 
-    def __init__(self, row: LeaseRow, lease: Lease) -> None:
+    def __init__(self, row: LeaseRow, lease: Lease, *, asked: float) -> None:
+        """`asked`: when the lease was asked for, by the monotonic clock."""
         settings = row.warehouse.settings
         self.fence = lease.fence
         self.triggers = lease.triggers
@@ -39,6 +41,7 @@ class Supervisor:
         self._deadline = time.monotonic() + settings.timeout_seconds
         self._lease_seconds = settings.lease_seconds
         self._outcome = "nothing was published"
+        self._renewed = asked
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
         self._renewing = threading.Lock()
@@ -63,12 +66,18 @@ class Supervisor:
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Renew the lease, then pause renewals, which would conflict with the transaction."""
+        """Leave the row of the lease alone, which was renewed of late: doing so would conflict."""
         with self._renewing:
-            if not self._row.renew(self.fence):
-                self._is_lost.set()
-            self.check()  # for the last time: until the commit, only the fence decides
+            if time.monotonic() - self._renewed > self._lease_seconds / 4:
+                asked = time.monotonic()
+                if self._row.renew(self.fence):
+                    self._renewed = asked
+                else:
+                    self._is_lost.set()
+            self.check()  # once more, and from here to the commit only the fence decides
+            asked = time.monotonic()
             yield
+            self._renewed = asked  # the transaction holds the lease for its full time, too
             self._outcome = "what it published stands, and what follows from it is missing"
 
     def __enter__(self) -> Self:
@@ -84,7 +93,6 @@ class Supervisor:
                 LOG.warning("the lease could not be given back and expires: %s", error)
 
     def _renew_until_over(self) -> None:
-        renewed = time.monotonic()
         while not self._is_over.wait(self._lease_seconds / 4):
             with self._renewing:
                 if self._is_over.is_set():
@@ -94,9 +102,9 @@ class Supervisor:
                     is_ours = self._row.renew(self.fence)
                 except Exception as error:  # noqa: BLE001 - tried again until the lease runs out
                     LOG.warning("the lease could not be renewed: %s", type(error).__name__)
-                    is_ours = asked - renewed < self._lease_seconds
+                    is_ours = asked - self._renewed < self._lease_seconds
                 else:
-                    renewed = asked
+                    self._renewed = asked
                 if not is_ours:
                     self._is_lost.set()
                     return
@@ -108,13 +116,17 @@ def take_lease(row: LeaseRow) -> Supervisor:
     Raises LeaseHeldError, which names who holds it and until when.
     """
     patience = time.monotonic() + row.warehouse.settings.lease_wait_seconds
+    asked = time.monotonic()
     lease = row.take()
     while lease.run_id != row.warehouse.run_id:
         if STOP.is_set() or time.monotonic() >= patience:
             raise LeaseHeldError(_held(lease))
         time.sleep(_POLL_SECONDS)
-        lease = row.take()
-    return Supervisor(row, lease)
+        asked = time.monotonic()
+        lease = row.read()  # which bills nothing; an update could cancel a publication
+        if not lease.is_held(datetime.now(UTC)) or asked >= patience:
+            lease = row.take()
+    return Supervisor(row, lease, asked=asked)
 
 
 def _held(lease: Lease) -> str:

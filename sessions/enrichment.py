@@ -234,18 +234,19 @@ def concerned_sql(
     metric_table: MetricTable,
     *,
     sessions: str,
-    touched: str,
+    touched: str | None,
     user_keys: str,
     documents: str,
     channels: str,
 ) -> str:
     """A SELECT of the stored sessions, the touched ones apart, whose enriched columns changed.
 
-    (`session_id`, `session_date`, the enriched columns as they are now.)
+    (`session_id`, `session_date`, the enriched columns as they are now.) `touched`: None where
+    no session is.
     """
+    others = f"\n  WHERE session_id NOT IN (SELECT session_id FROM {touched})" if touched else ""
     rows = f"""SELECT session_id, distinct_ids, started_at, ended_at
-  FROM {sessions}
-  WHERE session_id NOT IN (SELECT session_id FROM {touched})"""
+  FROM {sessions}{others}"""
     enriched = [column.name for column in metric_table.enriched]
     names = ["s.session_id", "s.session_date", *(f"e.{name}" for name in enriched)]
     changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in enriched)
@@ -258,6 +259,31 @@ SELECT
 FROM {sessions} AS s
 JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
+
+
+def stale_sql(
+    metric_table: MetricTable, *, sessions: str, user_keys: str, documents: str, channels: str
+) -> str:
+    """A SELECT of one row for a run without a changed day: how many sessions are `concerned`.
+
+    Besides, what the audit counts of Firebase: `users`, `documents`, `incomplete_documents`.
+    """
+    concerned = concerned_sql(
+        metric_table,
+        sessions=sessions,
+        touched=None,
+        user_keys=user_keys,
+        documents=documents,
+        channels=channels,
+    )
+    return f"""WITH concerned AS (
+{concerned}
+)
+SELECT
+  (SELECT COUNT(*) FROM concerned) AS concerned,
+  (SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
+  (SELECT COUNT(document_id) FROM {documents}) AS documents,
+  (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents"""
 
 
 def nobody_concerned_sql(metric_table: MetricTable, *, sessions: str) -> str:

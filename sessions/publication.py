@@ -185,8 +185,8 @@ def publish_sql(
     return ";\n".join(statements) + ";"
 
 
-def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]]) -> str:
-    """One transaction: each table's rows out, those of its SELECT in; then the run is complete.
+def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]], *, counts: str) -> str:
+    """One transaction: each table's rows out, those of its SELECT in; then `counts`, a SELECT.
 
     In order, so that a SELECT reads what was written before it. @run_id, @fence, @triggers.
     """
@@ -196,7 +196,7 @@ def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]]) -> st
             f"DELETE FROM {table}\nWHERE TRUE",
             f"INSERT INTO {table} (\n  {_names(schema)}\n)\n{select}",
         ]
-    return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
+    return ";\n".join([*statements, "COMMIT TRANSACTION", counts]) + ";"
 
 
 def _names(schema: TableSchema) -> str:

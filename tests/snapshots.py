@@ -120,7 +120,6 @@ def _lease() -> dict[str, str]:
         "lease_take": lease.take_lease_sql(table),
         "lease_renew": lease.renew_lease_sql(table),
         "lease_release": lease.release_lease_sql(table),
-        "lease_read": lease.read_lease_sql(table),
     }
 
 
@@ -177,6 +176,7 @@ def _aggregated() -> dict[str, str]:
         "new_rows": enrichment.new_rows_sql(
             METRIC_TABLE, aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
         ),
+        "stale": enrichment.stale_sql(sessions="sessions", **SMALL),
         "concerned": enrichment.concerned_sql(
             METRIC_TABLE, sessions="sessions", touched=STAGING.touched, **SMALL
         ),
@@ -211,9 +211,9 @@ def _published() -> dict[str, str]:
                 "identities": (IDENTITIES, identities),
                 "persons": (persons_schema(METRIC_TABLE), persons),
             },
+            counts=derived_counts_sql(**DERIVED),
         ),
         "daily_activity": daily_activity_sql(METRIC_TABLE, **DERIVED),
-        "derived_counts": derived_counts_sql(**DERIVED),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import engines_agree, full_load, growth
+from benchmarks import engines_agree, full_load, growth, latency
 
 
 def test_both_engines_are_compared_cell_by_cell() -> None:
@@ -29,3 +29,19 @@ def test_growth_counts_what_a_night_reads() -> None:
     assert 1 <= found["days_read"] <= 3
     assert 100 <= found["rows_read"] <= 300
     assert found["seconds_to_publish"] > 0
+
+
+def test_latency_counts_the_jobs_that_a_run_waits_for() -> None:
+    """A run with nothing new sends fewer of them, and none of them for events."""
+    found = latency.measure(0.1, days=2, events_per_day=50)
+    idle, ordinary = found["nothing_new"], found["ordinary"]
+    assert (idle["kind"], ordinary["kind"]) == ("nothing_new", "incremental")
+    assert 5 < idle["in_a_row"] <= idle["jobs"] <= 11
+    assert idle["jobs"] < ordinary["jobs"] <= 24
+    assert idle["seconds"] > idle["in_a_row"] * 0.1
+
+
+def test_jobs_side_by_side_count_once_in_a_row() -> None:
+    """What begins while another job takes its time is not waited for besides."""
+    assert latency.in_a_row([0.0, 0.5, 1.0, 1.2, 2.5], 1.0) == 3
+    assert latency.in_a_row([], 1.0) == 0

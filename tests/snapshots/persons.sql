@@ -1,6 +1,8 @@
 BEGIN TRANSACTION;
 UPDATE etl_lease_sessions
-SET triggers = @triggers
+SET
+  triggers = @triggers,
+  expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
 WHERE run_id = @run_id AND fence = @fence;
 ASSERT @@row_count = 1 AS 'the lease was lost';
 DELETE FROM identities
@@ -261,3 +263,8 @@ FROM persons AS p
 LEFT JOIN user_creations AS c ON c.user_id = p.user_id
 LEFT JOIN staging_user_keys AS u ON u.user_match = 'uid' AND u.key = p.user_id;
 COMMIT TRANSACTION;
+SELECT
+  (SELECT COUNT(*) FROM persons) AS persons,
+  (SELECT COUNT(*) FROM identities) AS identities,
+  COUNTIF(user_id IS NULL AND distinct_id IS NULL) AS sessions_without_person
+FROM sessions;
