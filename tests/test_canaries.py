@@ -71,9 +71,26 @@ def check_silent(*said: str) -> None:
     assert [name for name, canary in CANARIES.items() if canary.lower() in heard] == []
 
 
+def written(world: World) -> str:
+    """Every row of every table of the destination."""
+    names = [table.table_id for table in world.clients.bigquery.list_tables(world.destination)]
+    rows = [world.query(f"SELECT * FROM {{d}}.{name}") for name in names]
+    return repr(dict(zip(names, rows, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A world with a person in it, run once, where its emulator answers, and what names it."""
+
+    world: World
+    endpoints: emulator.Endpoints
+    environ: dict[str, str]
+    staged: str  # all that was written when that run began its audit
+
+
 @dataclass(kw_only=True)
 class Scene:
-    """A world with a person in it, and the ways to run over it."""
+    """The same, and the ways to run over it."""
 
     world: World
     endpoints: emulator.Endpoints
@@ -96,15 +113,6 @@ class Scene:
             for method, path, body in requests
         ]
 
-    def written(self) -> str:
-        """Every row of every table of the destination."""
-        names = [
-            table.table_id
-            for table in self.world.clients.bigquery.list_tables(self.world.destination)
-        ]
-        rows = [self.world.query(f"SELECT * FROM {{d}}.{name}") for name in names]
-        return repr(dict(zip(names, rows, strict=True)))
-
     @contextmanager
     def users(self, select: str) -> Iterator[None]:
         """The users table is a view, over what it was."""
@@ -120,10 +128,8 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def made(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[World, emulator.Endpoints, dict[str, str]]]:
-    """The world, run once, where its emulator answers, and the environment that names it."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """The world, in a sandbox that the command line finds."""
     folder = tmp_path_factory.mktemp("sandbox")
     with emulator.attach(folder) as endpoints:
         clients = local_clients(endpoints)
@@ -132,31 +138,37 @@ def made(
         world.arrive("posthog_events", [event("canary", at, distinct_id="canary-user")])
         world.arrive("posthog_events", day_of_sessions(0, 2))
         world.arrive("firebase_users", [PERSON, {**PERSON, "user_id": "twin", "createdAt": None}])
-        world.run()
         settings = world.make_settings()
-        yield (
-            world,
-            endpoints,
-            {
+        staged: list[str] = []
+        progress = At("audit", lambda: staged.append(written(world)))
+        main.main(RunRequest(), settings, clients, progress=progress)
+        yield Made(
+            world=world,
+            endpoints=endpoints,
+            environ={
                 "SANDBOX_DIR": str(folder),
                 "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
                 "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
                 "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
             },
+            staged=staged[0],
         )
         clients.close()
 
 
 @pytest.fixture
-def scene(
-    made: tuple[World, emulator.Endpoints, dict[str, str]], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Scene]:
+def scene(made: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """The same, with something to do, and with the log as it was afterwards."""
-    world, endpoints, environ = made
-    world.arrive("posthog_events", [event("canary", MIDNIGHT, distinct_id="canary-user")])
+    rows = [event("canary", MIDNIGHT, distinct_id="canary-user")]
+    made.world.arrive("posthog_events", rows)
     log = logging.getLogger("posthog_etl")
     kept = (log.handlers[:], log.level, log.propagate)
-    yield Scene(world=world, endpoints=endpoints, environ=environ, monkeypatch=monkeypatch)
+    yield Scene(
+        world=made.world,
+        endpoints=made.endpoints,
+        environ=made.environ,
+        monkeypatch=monkeypatch,
+    )
     log.handlers[:], log.level, log.propagate = kept
 
 
@@ -317,16 +329,9 @@ def stage_twice(world: World) -> None:
     world.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
 
 
-def test_no_table_holds_a_canary(scene: Scene) -> None:
+def test_no_table_holds_a_canary(made: Made) -> None:
     """Staging tables and what is published: users are matched by hashes, and named by their id."""
-    seen = []
-    main.main(
-        RunRequest(full_load=True),
-        scene.world.make_settings(),
-        scene.world.clients,
-        progress=At("audit", lambda: seen.append(scene.written())),
-    )
-    seen.append(scene.written())
-    assert "_user_keys" in seen[0]
-    assert "canary-user" in seen[1]
-    check_silent(*seen)
+    now = written(made.world)
+    assert "_user_keys" in made.staged
+    assert "canary-user" in now
+    check_silent(made.staged, now)

@@ -59,7 +59,6 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from bigquery.tables import TableSchema
     from sandbox.emulator import Endpoints
-    from sandbox.tables import TableName
 
 ROOT = Path(__file__).parent.parent
 _TOOL = 4  # of sys.monitoring: none that a debugger, coverage or a profiler takes
@@ -149,13 +148,13 @@ def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
         world.arrive("firebase_events", [document])
         world.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
         read(world, limit=3)
-        reshape(world, "posthog_events", AS_TEXT)
+        world.replace("posthog_events", AS_TEXT)
         world.settings = {}
         run_in_every_way(world)
         for table, statement in OTHERS.items():
-            reshape(world, table, statement)
+            world.replace(table, statement)
         for statement in EVENTS_SHAPES.values():
-            reshape(world, "posthog_events", statement)
+            world.replace("posthog_events", statement)
             read(world, full_load=True)
     yield Heard(client.sent, called, world.destination)
     client.close()  # type: ignore[no-untyped-call]
@@ -203,19 +202,6 @@ def ask_without_a_run(world: World, run_id: str) -> None:
     assert check_sessions(METRIC_TABLE, warehouse, now)
     probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     assert [probe.problem for probe in probes if probe.problem] == []
-
-
-def reshape(world: World, table: TableName, statement: str) -> None:
-    """Put a table of another shape in a source's place, made of the first that stood there."""
-    client = world.clients.bigquery
-    name = world.datasets.table_id(client, table)
-    dataset, _, short = name.rpartition(".")
-    kept = f"{dataset}.kept_{short}"
-    if kept in {str(each.reference) for each in client.list_tables(dataset)}:
-        client.delete_table(name)
-        world.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
-    else:
-        world.replace(table, statement)
 
 
 @pytest.fixture(scope="module")

@@ -60,14 +60,21 @@ def cases() -> Cases:
     return load_cases(Path(__file__).parent / "cases")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def world(clients: Clients, cases: Cases) -> Iterator[World]:
-    """All cases, arrived in tables of the canonical shape."""
+    """All cases, arrived in tables of the canonical shape, which each test replaces."""
     with World(clients=clients) as world:
         world.arrive("posthog_events", cases.events)
         world.arrive("firebase_users", cases.users)
         world.arrive("firebase_events", cases.documents)
         world.arrive("posthog_sessions", cases.posthog_sessions)
+        yield world
+
+
+@pytest.fixture
+def empty(clients: Clients) -> Iterator[World]:
+    """Tables without rows, for tests whose runs read none."""
+    with World(clients=clients) as world:
         yield world
 
 
@@ -77,13 +84,16 @@ def test_other_shapes_make_the_same_sessions(world: World, events: str) -> None:
     world.replace("posthog_events", EVENTS[events])
     for table, statement in OTHERS.items():
         world.replace(table, statement)
-    report = world.run()
+    report = world.run(full_load=True)
     assert report.warnings == () or "hours old" in report.warnings[0]
     assert differences(world.sessions(), world.expected()) == []
 
 
-def test_odd_times_are_read_or_null_and_never_end_a_run(world: World) -> None:
-    """Nanoseconds are cut to microseconds; what no TIMESTAMP can hold is null."""
+def test_odd_times_and_missing_columns_never_end_a_run(world: World) -> None:
+    """Nanoseconds are cut to microseconds; what no TIMESTAMP can hold is null.
+
+    Optional columns may be missing; the report says what can't be matched.
+    """
     world.replace(
         "firebase_events",
         """CREATE TABLE {n} AS SELECT document_id, user_id, type, etl_loaded_at,
@@ -93,25 +103,32 @@ def test_odd_times_are_read_or_null_and_never_end_a_run(world: World) -> None:
           ELSE '2026-10-01T00:00:00.123456789Z'
         END AS createdAt FROM {t}""",
     )
-    report = world.run()
+    world.replace("firebase_users", "CREATE TABLE {n} AS SELECT user_id, createdAt FROM {t}")
+    report = world.run(full_load=True)
     assert report.firebase["documents"] > 0
     assert report.firebase["incomplete_documents"] > 0
+    assert [text.rsplit(" ", 1)[-1] for text in report.warnings if "column" in text] == [
+        "phone.",
+        "email.",
+    ]
+    matches = {row["user_match"] for row in world.sessions().values()}
+    assert matches == {"uid", None}
 
 
-def test_a_missing_table_is_named(world: World) -> None:
+def test_a_missing_table_is_named(empty: World) -> None:
     """One sentence with the table's name, and nothing published."""
-    world.query(f"DROP TABLE {world.prefix}_firebase.users")
-    with pytest.raises(SourceMissingError, match=rf"local\.{world.prefix}_firebase\.users"):
-        world.run()
-    assert world.sessions() == {}
+    empty.query(f"DROP TABLE {empty.prefix}_firebase.users")
+    with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_firebase\.users"):
+        empty.run()
+    assert empty.sessions() == {}
 
 
-def test_a_missing_column_is_named_with_the_names_tried(world: World) -> None:
+def test_a_missing_column_is_named_with_the_names_tried(empty: World) -> None:
     """Table, logical column and every name that was looked for."""
-    world.replace("posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}")
+    empty.replace("posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}")
     with pytest.raises(SourceShapeError, match="event_at: looked for timestamp, event_timestamp"):
-        world.run()
-    assert world.sessions() == {}
+        empty.run()
+    assert empty.sessions() == {}
 
 
 @pytest.mark.parametrize(
@@ -127,21 +144,9 @@ def test_a_missing_column_is_named_with_the_names_tried(world: World) -> None:
     ids=["GA4", "Firestore changelog"],
 )
 def test_a_table_of_a_foreign_shape_is_refused_by_name(
-    world: World, table: TableName, columns: str, what: str
+    empty: World, table: TableName, columns: str, what: str
 ) -> None:
     """What looks like another export is never misread."""
-    world.replace(table, f"CREATE TABLE {{n}} ({columns})")
+    empty.replace(table, f"CREATE TABLE {{n}} ({columns})")
     with pytest.raises(SourceShapeError, match=f"looks like {what}"):
-        world.run()
-
-
-def test_users_without_phone_or_email_make_a_warning(world: World) -> None:
-    """Optional columns may be missing; the report says what can't be matched."""
-    world.replace("firebase_users", "CREATE TABLE {n} AS SELECT user_id, createdAt FROM {t}")
-    report = world.run()
-    assert [text.rsplit(" ", 1)[-1] for text in report.warnings if "column" in text] == [
-        "phone.",
-        "email.",
-    ]
-    matches = {row["user_match"] for row in world.sessions().values()}
-    assert matches == {"uid", None}
+        empty.run()

@@ -81,12 +81,17 @@ class World:
         self.clients.bigquery.query(f"DELETE FROM `{name}` WHERE {where}").result()
 
     def replace(self, table: TableName, statement: str) -> None:
-        """Put a table of another shape in a source's place: {n} is made, from {t}."""
+        """Put a table of another shape in a source's place: {n} is made, from {t}.
+
+        That is what stood there at first, however often it is replaced.
+        """
         name = self.datasets.table_id(self.clients.bigquery, table)
         dataset, _, short = name.rpartition(".")
         kept = f"{dataset}.kept_{short}"
-        self.query(f"CREATE TABLE `{kept}` AS SELECT * FROM `{name}`")
-        self.query(f"DROP TABLE `{name}`")
+        there = {each.table_id for each in self.clients.bigquery.list_tables(dataset)}
+        if f"kept_{short}" not in there:
+            self.query(f"CREATE TABLE `{kept}` AS SELECT * FROM `{name}`")
+        self.clients.bigquery.delete_table(name)
         self.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
 
     def run(self, **request: Any) -> SessionsReport:  # noqa: ANN401 - the fields of a request
