@@ -120,7 +120,7 @@ LOCK := --quiet --universal --python-version 3.13 --generate-hashes --no-emit-in
 	--no-emit-find-links --custom-compile-command "make lock"
 
 audit: setup ## Ask for known vulnerabilities of what the image installs (needs a network)
-	@$(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements.txt
+	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.txt
 
 rehearse: setup ## Build and run the image without a container engine (needs a network)
 	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/test_image.py -n 0 -vv
