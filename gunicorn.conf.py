@@ -28,14 +28,19 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes it
-    """Tell the run in progress of SIGTERM, before gunicorn's own handler ends the worker."""
+    """Tell the run in progress that it ends, before gunicorn's own handler ends the worker.
+
+    gunicorn's handlers of SIGINT and SIGQUIT take the threads away from under a run: the service
+    ends as by SIGTERM, whatever tells it to.
+    """
     handler = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(_: int, frame: FrameType | None) -> None:
         # Without a run so far the module isn't loaded, and nothing is to be stopped.
         if "runs.supervision" in sys.modules:
             sys.modules["runs.supervision"].STOP.set()
         if callable(handler):
-            handler(number, frame)
+            handler(signal.SIGTERM, frame)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)
