@@ -1,7 +1,7 @@
-"""The HTTP service: requests in, reports and errors out, as JSON. What a run does is `main`'s.
+"""The HTTP service: requests in, reports and errors out, as JSON. Not what a run does.
 
-Run by gunicorn as `app:app`. Nothing that a run needs is imported before the first request that
-needs it, so that the service answers `GET /health` at once.
+Run by gunicorn as `app:app`. What a run needs is imported by the first request that needs it,
+so the service answers `GET /health` at once.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def create_app(
     only_loopback: bool = False,
     certificates_url: str = GOOGLE_CERTIFICATES,
 ) -> Flask:
-    """The service for these environment variables; it starts, and says so, where they are wrong.
+    """The service for these environment variables. It also starts, and logs it, if they are wrong.
 
     `is_local`: runs work on the sandbox's emulator. `only_loopback`: it answers to this machine's
     own names alone, as it does where it is local. `certificates_url`: who signs tokens.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
-    service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to see that it is more
+    service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to notice too many
     service.json.sort_keys = False  # type: ignore[attr-defined]
     if is_local or only_loopback:
         service.before_request(_for_this_machine)
@@ -96,7 +96,7 @@ def create_app(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Deployment:
-    """What the settings make of the service, where they are right."""
+    """The settings, and what the service makes from them if they are valid."""
 
     settings: Settings
     gate: Gate
@@ -133,7 +133,7 @@ class _Site:
 
     @property
     def _deployment(self) -> _Deployment:
-        """Raises SettingsError where there is none; what is wrong, only to whom it concerns."""
+        """Raises SettingsError if the settings are wrong; details only if AUTH is `platform`."""
         if isinstance(self._made, _Deployment):
             return self._made
         if self._environ.get("AUTH", "").strip() in {"", "platform"}:
@@ -142,7 +142,7 @@ class _Site:
         raise SettingsError(message)
 
     def admit(self) -> None:
-        """Before every request: let its log lines say which it is, and its caller prove itself."""
+        """Before every request: add its trace to the log lines, and check its caller."""
         g.until_the_end = ExitStack()
         g.until_the_end.enter_context(log_fields(_trace(self._environ)))
         if request.path != _OPEN:
@@ -160,7 +160,7 @@ class _Site:
         ), HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
 
     def status(self) -> ResponseReturnValue:
-        """The runs of this process; where there is none, who else holds the lease."""
+        """The runs of this process; if there are none, who else holds the lease."""
         now = datetime.now(UTC)
         here = [run.to_json(now) for run in IN_PROGRESS.all()]
         if here:
@@ -183,7 +183,7 @@ class _Site:
         return jsonify(runs=runs, next=following)
 
     def run(self, run_id: str) -> ResponseReturnValue:
-        """A run's report; while it works here, how far it has come as well."""
+        """A run's report, and its progress while it runs in this process."""
         here = next((run for run in IN_PROGRESS.all() if run.run_id == run_id), None)
         found = None
         if is_run_id(run_id):
@@ -222,7 +222,7 @@ class _Site:
 
 
 def _trace(environ: Mapping[str, str]) -> dict[str, str]:
-    """The field by which Cloud Logging puts a request's lines together, where it has a trace."""
+    """The field by which Cloud Logging groups a request's lines; empty if it has no trace."""
     project = environ.get("GOOGLE_CLOUD_PROJECT_ID")
     for header, pattern in _TRACES.items():
         found = pattern.fullmatch(request.headers.get(header, ""))
@@ -249,7 +249,7 @@ def _sent() -> Sent:
 
 
 def _protect(answer: Response) -> Response:
-    """Nothing of it is kept, guessed at, framed or run by a browser."""
+    """Forbid browsers to store, sniff, frame or execute the answer."""
     for name, value in _HEADERS.items():
         answer.headers.setdefault(name, value)
     return answer
@@ -298,7 +298,7 @@ def _failure(error: EtlError) -> ResponseReturnValue:
 
 
 def _refusal(error: HTTPException) -> ResponseReturnValue:
-    """What HTTP itself refuses, with its headers: a 405 names the methods in `Allow`."""
+    """An error of HTTP itself, with its headers: a 405 names the methods in `Allow`."""
     answer = _error(type(error).__name__, _sentence(error))
     for name, value in error.get_headers():
         if name != "Content-Type":
@@ -323,7 +323,7 @@ def _addresses() -> str:
 
 
 def _bug(error: Exception) -> ResponseReturnValue:
-    """Whatever is not an EtlError: the log has the traceback, the answer only its id."""
+    """Any other error: the log has the traceback, the answer only an id to find it by."""
     error_id = uuid4().hex
     LOG.error("bug %s at %s %s", error_id, request.method, request.path, exc_info=error)
     message = f"Something unforeseen happened: look for {error_id} in the log."
@@ -346,7 +346,7 @@ def local() -> Flask:
 
 
 def __getattr__(name: str) -> Flask:
-    """`app`, made of the process's environment when it is first asked for, not at import."""
+    """`app`, made from the process's environment when it is first used, not at import."""
     if name != "app":
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)

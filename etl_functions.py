@@ -2,90 +2,55 @@
 
 from __future__ import annotations
 
-import json
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
+from bigquery.destination import ensure_table, schema_field
 from bigquery.jobs import fetch, run_job, run_query, run_statement
 from bigquery.parameters import scalar
-from bigquery.refusals import StatementError, classified
+from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, ask, repeated, retry, start, watch
 from runs.errors import (
     DestinationError,
-    EtlError,
-    LeaseLostError,
     SourceError,
     SourceMissingError,
-    UnavailableError,
 )
-from runs.lease import (
-    Lease,
-    create_lease_sql,
-    read_lease_sql,
-    release_lease_sql,
-    renew_lease_sql,
-    take_lease_sql,
-)
-from runs.tables import RUNS
-from sessions.persons import IDENTITIES, PERSONS
+from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
-from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
+from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     import pandas as pd
     import pyarrow as pa
     from google.cloud import bigquery
 
-    from bigquery.parameters import Parameter
-    from bigquery.tables import Field, TableId, TableSchema
+    from bigquery.tables import TableId, TableSchema
     from bigquery.warehouse import Warehouse
-    from runs.report import RunReport
+    from sessions.metric_table import MetricTable
     from sessions.plan import Plan
     from sessions.sources import Source
 
-_PUBLISH_ATTEMPTS: Final = 3
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
-LEASE_TABLE: Final = f"etl_lease_{JOB}"
-DESTINATION_TABLES: Final = {
-    "sessions": SESSIONS,
-    "quarantined_sessions": QUARANTINED_SESSIONS,
-    STATE_TABLE: STATE,
-    "etl_runs": RUNS,
-    "persons": PERSONS,
-    "identities": IDENTITIES,
-}
 
 
-def stage_select(
-    warehouse: Warehouse,
-    name: str,
-    sql: str,
-    parameters: Sequence[Parameter] = (),
-    *,
-    layout: str = "",
-    blame: type[EtlError] = DestinationError,
-) -> TableId:
-    """A staging table made of a SELECT; whatever happens to the run, it expires in a day."""
-    table = warehouse.staging(name)
-    expires = datetime.now(UTC) + timedelta(days=1)
-    statement = f"""CREATE OR REPLACE TABLE {table.sql}
-{layout}
-OPTIONS (expiration_timestamp = TIMESTAMP '{expires:%Y-%m-%d %H:%M:%S}+00')
-AS
-{sql}"""
-    run_query(warehouse, name, statement, parameters, blame=blame)
-    return table
+def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
+    """The tables that a run makes where they are missing, by name."""
+    return {
+        "sessions": sessions_schema(metric_table),
+        "quarantined_sessions": quarantined_schema(metric_table),
+        STATE_TABLE: STATE,
+        "persons": persons_schema(metric_table),
+        "identities": IDENTITIES,
+    }
 
 
 def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
@@ -122,22 +87,7 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> dict[str, int]:
     return counts
 
 
-def ensure_dataset(warehouse: Warehouse) -> None:
-    """Create the destination dataset where it is missing."""
-    from google.api_core.exceptions import NotFound
-    from google.cloud import bigquery
-
-    client, name = warehouse.clients.bigquery, warehouse.settings.aggregated_dataset_id
-    dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
-    dataset.location = warehouse.settings.location
-    with classified(f"the destination dataset {name}", DestinationError):
-        try:  # looked for first: making one takes a role that a run need not have
-            ask(warehouse, partial(client.get_dataset, dataset.reference))
-        except NotFound:
-            ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
-
-
-def ensure_destination(warehouse: Warehouse) -> tuple[bool, datetime]:
+def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
     """Create the tables that are missing, and add columns that are new.
 
     Returns whether `sessions` was missing until now, and when it was created: which table it is.
@@ -145,96 +95,11 @@ def ensure_destination(warehouse: Warehouse) -> tuple[bool, datetime]:
     """
     with classified("the destination tables", DestinationError):
         found = {
-            name: _ensure_table(warehouse, warehouse.table(name), schema)
-            for name, schema in DESTINATION_TABLES.items()
+            name: ensure_table(warehouse, warehouse.table(name), schema)
+            for name, schema in destination_tables(metric_table).items()
         }
     is_new, sessions = found["sessions"]
     return is_new, cast("datetime", sessions.created)
-
-
-def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
-    """Create the view where it is missing, and bring it up to date where it is another."""
-    from google.api_core.exceptions import NotFound
-    from google.cloud import bigquery
-
-    client, view = warehouse.clients.bigquery, warehouse.table(name)
-    wanted = bigquery.Table(str(view))
-    wanted.view_query = sql
-    wanted.description = schema.description
-    columns = [_schema_field(each) for each in schema.fields]
-    with classified(f"view {view}", DestinationError):
-        try:
-            found = ask(warehouse, partial(client.get_table, str(view)))
-        except NotFound:
-            found = ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
-        if found.view_query != sql or _described(found.schema) != _described(columns):
-            wanted.schema = columns
-            ask(
-                warehouse,
-                partial(client.update_table, wanted, ["view_query", "schema", "description"]),
-            )
-
-
-def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
-    return [(each.name, _standard(each.field_type), each.description) for each in columns]
-
-
-def _ensure_table(
-    warehouse: Warehouse, table: TableId, schema: TableSchema
-) -> tuple[bool, bigquery.Table]:
-    from google.api_core.exceptions import NotFound, PreconditionFailed
-    from google.cloud import bigquery
-
-    client = warehouse.clients.bigquery
-    try:
-        found = ask(warehouse, partial(client.get_table, str(table)))
-    except NotFound:
-        wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
-        wanted.description = schema.description
-        if schema.partitioned_by:
-            wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
-        wanted.clustering_fields = list(schema.clustered_by) or None
-        return True, ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
-    try:
-        _add_columns(warehouse, table, found, schema)
-    except PreconditionFailed:  # it has changed since, perhaps by this very request
-        return _ensure_table(warehouse, table, schema)
-    return False, found
-
-
-def _add_columns(
-    warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
-) -> None:
-    stored = {column.name: column for column in found.schema}
-    for wanted in schema.fields:
-        column = stored.get(wanted.name)
-        if column is not None and _standard(column.field_type) != wanted.type:
-            message = (
-                f"Column {wanted.name} of table {table} is {column.field_type} and should be "
-                f"{wanted.type}: rename or drop the table, and run again."
-            )
-            raise DestinationError(message)
-    missing = [each for each in schema.fields if each.name not in stored]
-    if missing:
-        found.schema = [*found.schema, *(_schema_field(each) for each in missing)]
-        ask(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
-
-
-def _standard(type_: str) -> str:
-    legacy = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "STRUCT": "RECORD"}
-    return legacy.get(type_, type_)
-
-
-def _schema_field(wanted: Field) -> bigquery.SchemaField:
-    from google.cloud import bigquery
-
-    return bigquery.SchemaField(
-        wanted.name,
-        wanted.type,
-        mode="REPEATED" if wanted.is_repeated else "NULLABLE",
-        description=wanted.description,
-        fields=[_schema_field(each) for each in wanted.fields],
-    )
 
 
 def read_state(warehouse: Warehouse) -> State | None:
@@ -246,106 +111,6 @@ FROM {warehouse.table(STATE_TABLE).sql}"""
         return None
     days = {day["partition_id"]: day["row_count"] for day in rows[0].pop("days")}
     return State(days=days, **rows[0])
-
-
-def take_lease(warehouse: Warehouse) -> Lease:
-    """Try to take the job's lease, once; the lease as it is then, ours or another run's."""
-    lease = warehouse.table(LEASE_TABLE).sql
-    with suppress(StatementError):  # another first run makes it at this moment
-        run_query(warehouse, "lease", create_lease_sql(lease, JOB), blame=DestinationError)
-    seconds = scalar("seconds", "INT64", warehouse.settings.lease_seconds)
-    parameters = [scalar("run_id", "STRING", warehouse.run_id), seconds]
-    # A conflict with another run that takes it: the row says which of the two came first.
-    with suppress(StatementError):
-        run_query(warehouse, "lease", take_lease_sql(lease), parameters, blame=DestinationError)
-    return read_lease(warehouse)
-
-
-def read_lease(warehouse: Warehouse) -> Lease:
-    """The lease as it is."""
-    sql = read_lease_sql(warehouse.table(LEASE_TABLE).sql)
-    row = run_query(warehouse, "lease", sql, blame=DestinationError)[0]
-    triggers = {each["trigger"]: each["run_id"] for each in row.pop("triggers")}
-    return Lease(triggers=triggers, **row)
-
-
-@contextmanager
-def _contended(what: str) -> Iterator[None]:
-    """Where another run changes the same row, BigQuery rejects one of the two statements."""
-    try:
-        yield
-    except StatementError as error:
-        message = f"The row of {what} was changed at the same moment: run again."
-        raise UnavailableError(message) from error
-
-
-def renew_lease(warehouse: Warehouse, fence: int) -> bool:
-    """Hold the lease for its full time again; False where it is no longer ours."""
-    sql = renew_lease_sql(warehouse.table(LEASE_TABLE).sql)
-    parameters = [
-        *lease_parameters(warehouse, fence),
-        scalar("seconds", "INT64", warehouse.settings.lease_seconds),
-    ]
-    with _contended("the lease"), classified("the lease", DestinationError):
-        renewed = run_statement(warehouse, "lease", sql, parameters)
-    return renewed.num_dml_affected_rows == 1
-
-
-def release_lease(warehouse: Warehouse, fence: int) -> None:
-    """Give the lease back, if it is ours."""
-    sql = release_lease_sql(warehouse.table(LEASE_TABLE).sql)
-    parameters = lease_parameters(warehouse, fence)
-    with _contended("the lease"):
-        run_query(warehouse, "lease", sql, parameters, blame=DestinationError)
-
-
-def lease_parameters(warehouse: Warehouse, fence: int) -> list[Parameter]:
-    """@run_id and @fence, which tell whose lease it is."""
-    return [scalar("run_id", "STRING", warehouse.run_id), scalar("fence", "INT64", fence)]
-
-
-def publish(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter], *, fence: int) -> None:
-    """Run the publishing transaction, again where a concurrent change cancelled it.
-
-    Raises LeaseLostError where the lease is no longer ours: then it did not commit.
-    """
-    _transact(warehouse, "publish", sql, parameters, fence=fence)
-
-
-def rebuild(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter], *, fence: int) -> None:
-    """Run the transaction that rebuilds the derived tables, likewise."""
-    _transact(warehouse, "persons", sql, parameters, fence=fence)
-
-
-def _transact(
-    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int
-) -> None:
-    for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
-        try:
-            run_query(warehouse, step, sql, parameters, blame=DestinationError)
-        except StatementError:
-            lease = read_lease(warehouse)
-            if step == "publish" and lease.published_run_id == warehouse.run_id:
-                return
-            if (lease.run_id, lease.fence) != (warehouse.run_id, fence):
-                message = f"Another run took the lease over at the step {step}: run again."
-                raise LeaseLostError(message) from None
-            if attempt == _PUBLISH_ATTEMPTS:
-                raise
-        else:
-            return
-
-
-def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -> TableId:
-    """An empty staging table that load jobs append to."""
-    from google.cloud import bigquery
-
-    table = warehouse.staging(name)
-    wanted = bigquery.Table(str(table), schema=[_schema_field(each) for each in schema.fields])
-    wanted.expires = datetime.now(UTC) + timedelta(days=1)
-    with classified(f"staging table {table}", DestinationError):
-        ask(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))
-    return table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -464,7 +229,7 @@ def start_load(
     options = bigquery.ParquetOptions()
     options.enable_list_inference = True
     config = bigquery.LoadJobConfig(
-        schema=[_schema_field(each) for each in schema.fields],
+        schema=[schema_field(each) for each in schema.fields],
         source_format="PARQUET",
         write_disposition="WRITE_APPEND",
         labels={"app": "posthog-etl", "step": "load"},
@@ -502,18 +267,6 @@ def start_load(
     return finish
 
 
-def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
-    """Drop staging tables that are done with; what can't be dropped now expires in a day."""
-
-    def drop(table: TableId) -> None:
-        with suppress(EtlError), classified(f"staging table {table}", DestinationError):
-            delete = warehouse.clients.bigquery.delete_table
-            ask(warehouse, partial(delete, str(table), not_found_ok=True))
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(drop, tables))
-
-
 def has_rows_of_another_version(warehouse: Warehouse, metrics_version: str) -> bool:
     """Whether `sessions` holds any row that another version of the metrics built."""
     sql = f"""SELECT COUNT(*) AS row_count
@@ -535,37 +288,3 @@ FROM {events.shape.table.sql}
 WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
     row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
     return row["newest_at"], row["asked_at"]
-
-
-def start_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Write the run's row, as running."""
-    values = _ledger_values(report)
-    sql = f"""INSERT INTO {warehouse.table("etl_runs").sql} ({", ".join(values)})
-VALUES ({", ".join(f"@{name}" for name in values)})"""
-    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
-
-
-def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Bring the run's row up to date: what came of it."""
-    values = _ledger_values(report)
-    changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
-    sql = f"UPDATE {warehouse.table('etl_runs').sql}\nSET {changes}\nWHERE run_id = @run_id"
-    with _contended("the ledger"):
-        run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
-
-
-def _ledger_values(report: RunReport) -> dict[str, Parameter]:
-    texts = {
-        "run_id": report.run_id,
-        "job": report.job,
-        "status": report.status,
-        "kind": report.kind,
-        "engine": report.engine,
-        "error": report.error,
-        "report": json.dumps(report.to_json()),
-    }
-    times = {"started_at": report.started_at, "finished_at": report.finished_at}
-    return {
-        **{name: scalar(name, "STRING", value) for name, value in texts.items()},
-        **{name: scalar(name, "TIMESTAMP", value) for name, value in times.items()},
-    }

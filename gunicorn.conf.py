@@ -1,4 +1,4 @@
-"""How gunicorn serves the service: `gunicorn` alone is enough, on Cloud Run and anywhere else."""
+"""gunicorn's settings for the service: start it with `gunicorn`, on Cloud Run and elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ bind = f"{_host}:{os.environ.get('PORT') or 8080}"
 # One process: a run may use all of the instance's memory, and answers about it come from here.
 workers = 1
 worker_class = "gthread"
-threads = 8  # a run holds one for an hour, the others answer meanwhile
+threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
 timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
 graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
 

@@ -1,4 +1,4 @@
-"""Sessions to persons, identities and daily activity, as SQL text from the metric table. Pure.
+"""Sessions to persons, identities and daily activity, as SQL text from a metric table. Pure.
 
 All three are functions of `sessions` and of Firebase's users and documents alone, rebuilt whole.
 """
@@ -9,15 +9,24 @@ from typing import TYPE_CHECKING, assert_never
 
 from sessions.enrichment import id_users_sql, is_junk_sql
 from sessions.layout import wrapped
-from sessions.metrics import RollUp
-from sessions.persons import DAILY, DAILY_ACTIVITY, PERSONS, RETENTION_DAYS, ROLLED_UP, RolledUp
+from sessions.metric_table import RollUp
+from sessions.persons import (
+    RETENTION_DAYS,
+    daily,
+    daily_activity_schema,
+    persons_schema,
+    rolled_up,
+)
 from sessions.pushdown import pick_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from sessions.metric_table import MetricTable
+    from sessions.persons import RolledUp
 
-def identities_sql(*, sessions: str, user_keys: str) -> str:
+
+def identities_sql(metric_table: MetricTable, *, sessions: str, user_keys: str) -> str:
     """A SELECT of (`anonymous_id`, `user_id`, `_run_id`): ids that are one user's alone.
 
     An id counts as anonymous where it matches no user by itself; it is tied to every user that the
@@ -26,15 +35,15 @@ def identities_sql(*, sessions: str, user_keys: str) -> str:
     return f"""WITH pairs AS (
   SELECT DISTINCT i.anonymous_id, i.distinct_id
   FROM {sessions} AS s, UNNEST(s.identified) AS i
-  WHERE NOT {is_junk_sql("i.anonymous_id")}
-    AND NOT {is_junk_sql("i.distinct_id")}
+  WHERE NOT {is_junk_sql(metric_table, "i.anonymous_id")}
+    AND NOT {is_junk_sql(metric_table, "i.distinct_id")}
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs
   UNION DISTINCT
   SELECT distinct_id FROM pairs
 ),
-{id_users_sql(user_keys)}
+{id_users_sql(metric_table, user_keys)}
 SELECT p.anonymous_id, MIN(u.user_id) AS user_id, @run_id AS _run_id
 FROM pairs AS p
 JOIN id_users AS a ON a.distinct_id = p.anonymous_id
@@ -45,21 +54,28 @@ HAVING COUNT(DISTINCT u.user_id) = 1"""
 
 
 def persons_sql(
-    *, sessions: str, identities: str, user_keys: str, documents: str, churn_days: int
+    metric_table: MetricTable,
+    *,
+    sessions: str,
+    identities: str,
+    user_keys: str,
+    documents: str,
+    churn_days: int,
 ) -> str:
     """A SELECT of finished `persons` rows; @now, @today (the UTC day of the run's start), @run_id.
 
     Sessions without user and distinct id are nobody's.
     """
-    rolled_up = ",\n    ".join(f"{_roll_up_sql(each)} AS {each.name}" for each in ROLLED_UP)
+    columns = rolled_up(metric_table)
+    values = ",\n    ".join(f"{_roll_up_sql(each)} AS {each.name}" for each in columns)
     returned = ",\n    ".join(
         f"COUNTIF(day_no = {number}) > 0 AS has_day_{number}" for number in RETENTION_DAYS
     )
-    return f"""WITH {_session_persons_sql(sessions, identities)},
+    return f"""WITH {_session_persons_sql(metric_table, sessions, identities)},
 person_sessions AS (
   SELECT
     user_id, person_id, session_date, started_at, ended_at,
-    {wrapped(_names(ROLLED_UP), indent=4)},
+    {wrapped(_names(columns), indent=4)},
     ROW_NUMBER() OVER (PARTITION BY user_id, person_id ORDER BY started_at, session_id)
       AS session_no,
     DATE_DIFF(session_date, MIN(session_date) OVER (PARTITION BY user_id, person_id), DAY)
@@ -76,7 +92,7 @@ persons AS (
     DATE_DIFF(@today, MIN(session_date), DAY) AS age_days,
     GREATEST(0, DATE_DIFF(@today, DATE(MAX(ended_at)), DAY)) AS days_since_last_seen,
     {returned},
-    {rolled_up}
+    {values}
   FROM person_sessions
   GROUP BY user_id, person_id
 ),
@@ -98,25 +114,28 @@ user_creations AS (
   GROUP BY user_id
 )
 SELECT
-  {_person_columns(churn_days)}
+  {_person_columns(metric_table, churn_days)}
 FROM persons AS p
 LEFT JOIN user_creations AS c ON c.user_id = p.user_id
 LEFT JOIN {user_keys} AS u ON u.user_match = 'uid' AND u.key = p.user_id"""
 
 
-def daily_activity_sql(*, sessions: str, identities: str, persons: str) -> str:
+def daily_activity_sql(
+    metric_table: MetricTable, *, sessions: str, identities: str, persons: str
+) -> str:
     """A SELECT of one row per person and UTC day: what the view `daily_activity` shows."""
     keys = ("activity_date", "person_id", "user_id")
     columns = ",\n  ".join(
         field.name if field.name in keys else f"SUM({field.name}) AS {field.name}"
-        for field in DAILY_ACTIVITY.fields
+        for field in daily_activity_schema(metric_table).fields
     )
-    zeros = ["0" if each.column.type == "INT64" else "NULL" for each in DAILY]
-    return f"""WITH {_session_persons_sql(sessions, identities)},
+    summed = daily(metric_table)
+    zeros = ["0" if each.column.type == "INT64" else "NULL" for each in summed]
+    return f"""WITH {_session_persons_sql(metric_table, sessions, identities)},
 activities AS (
   SELECT
     session_date AS activity_date, person_id, user_id, 1 AS session_count,
-    {wrapped(_names(DAILY), indent=4)},
+    {wrapped(_names(summed), indent=4)},
     0 AS events_created, 0 AS checkins_created
   FROM session_persons
   UNION ALL
@@ -141,13 +160,13 @@ def derived_counts_sql(*, sessions: str, identities: str, persons: str) -> str:
 FROM {sessions}"""
 
 
-def _session_persons_sql(sessions: str, identities: str) -> str:
+def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: str) -> str:
     """CTEs that end in `session_persons`: each session with whose it is.
 
     The session's own user, else that of the distinct id, among those that `identities` ties to
     one, that it used last; else nobody but its distinct id.
     """
-    columns = wrapped((f"s.{name}" for name in _names(ROLLED_UP)), indent=4)
+    columns = wrapped((f"s.{name}" for name in _names(rolled_up(metric_table))), indent=4)
     return f"""tied_sessions AS (
   SELECT
     s.session_id,
@@ -194,7 +213,7 @@ def _roll_up_sql(each: RolledUp) -> str:
             assert_never(each.rule)
 
 
-def _person_columns(churn_days: int) -> str:
+def _person_columns(metric_table: MetricTable, churn_days: int) -> str:
     """The columns of `persons`, in their order."""
     written = {
         "user_signed_up_at": "u.signed_up_at",
@@ -211,7 +230,7 @@ def _person_columns(churn_days: int) -> str:
         written[f"returned_day_{number}"] = (
             f"IF({returned} OR p.age_days > {number}, {returned}, NULL)"
         )
-    names = [field.name for field in PERSONS.fields]
+    names = [field.name for field in persons_schema(metric_table).fields]
     return ",\n  ".join(
         f"{written[name]} AS {name}" if name in written else f"p.{name}" for name in names
     )

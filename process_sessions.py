@@ -18,12 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions.metrics import ENGAGED_GAP_CAP_SECONDS, METRICS, Aggregation, Filter, Metric
+from sessions.metric_table import Aggregation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
+
+    from sessions.metric_table import Filter, Metric, MetricTable
 
     type Ints = NDArray[np.int64]
     type Floats = NDArray[np.float64]
@@ -48,8 +48,8 @@ _ARROW_TYPES = {
 }
 
 
-def process_sessions(events: pd.DataFrame, metrics: Iterable[Metric] = METRICS) -> pd.DataFrame:
-    """One row per session, in the order of `session_no`, with a column per metric.
+def process_sessions(events: pd.DataFrame, metric_table: MetricTable) -> pd.DataFrame:
+    """One row per session, in the order of `session_no`, with a column per metric of the table.
 
     `events`: one row per event, in any order, repeats left out, Arrow-backed. `session_no` (int64)
     tells sessions apart and `event_no` (int64) counts from 1 in the order of the session's events;
@@ -60,11 +60,10 @@ def process_sessions(events: pd.DataFrame, metrics: Iterable[Metric] = METRICS) 
     It is fastest, and needs least memory, where most sessions' rows stand together and in order.
     Raises ValueError where `event_no` leaves a gap or repeats itself within a session.
     """
-    metrics = tuple(metrics)
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
         blocks = _blocks(pa.Table.from_pandas(events, preserve_index=False))
         # NumPy and Arrow let go of the interpreter, so that threads are enough.
-        parts = pa.concat_tables(pool.map(lambda block: _sessions_of(block, metrics), blocks))
+        parts = pa.concat_tables(pool.map(lambda block: _sessions_of(block, metric_table), blocks))
     names, columns = parts.column_names, parts.columns[::-1]
     order = pc.sort_indices(parts.column("session_no"))
     del parts  # so that each column goes as soon as it stands in order
@@ -135,12 +134,14 @@ def _only_whole(parts: list[_Runs]) -> list[_Runs]:
     ]
 
 
-def _sessions_of(block: _Block, metrics: tuple[Metric, ...]) -> pa.Table:
+def _sessions_of(block: _Block, metric_table: MetricTable) -> pa.Table:
     """A row for each session that the block has whole."""
     layout = _layout_of_runs(block.runs) if block.runs else _layout_of_any_order(block.table)
     events = _Events(block.table, layout)
     columns = {"session_no": pa.array(layout.session_nos)}
-    columns |= {metric.name: _aggregate(events, metric) for metric in metrics}
+    columns |= {
+        metric.name: _aggregate(events, metric, metric_table) for metric in metric_table.metrics
+    }
     sessions = pa.table(columns)
     return sessions.filter(pa.array(block.runs.is_whole)) if block.runs else sessions
 
@@ -306,7 +307,7 @@ class _Events:
 
 
 def _aggregate(  # noqa: C901, PLR0911, PLR0912 - one case for each aggregation
-    events: _Events, metric: Metric
+    events: _Events, metric: Metric, metric_table: MetricTable
 ) -> pa.Array:
     match metric.aggregation:
         case Aggregation.COUNT:
@@ -334,7 +335,7 @@ def _aggregate(  # noqa: C901, PLR0911, PLR0912 - one case for each aggregation
         case Aggregation.SECONDS_BETWEEN:
             return _seconds_between(events, metric)
         case Aggregation.CAPPED_GAP_SUM:
-            return _capped_gap_sum(events)
+            return _capped_gap_sum(events, metric_table.engaged_gap_cap_seconds)
         case _:
             assert_never(metric.aggregation)
 
@@ -438,12 +439,12 @@ def _first_places(events: _Events, places: Ints) -> Ints:
     return found
 
 
-def _capped_gap_sum(events: _Events) -> pa.Array:
+def _capped_gap_sum(events: _Events, cap_seconds: int) -> pa.Array:
     if not events.session_count:
         return pa.array([], pa.float64())
     gaps = np.diff(events.times, prepend=events.times[:1])
     gaps[events.starts] = 0
-    np.minimum(gaps, ENGAGED_GAP_CAP_SECONDS * _MICROSECONDS, out=gaps)
+    np.minimum(gaps, cap_seconds * _MICROSECONDS, out=gaps)
     return pa.array(np.add.reduceat(gaps, events.starts) / _MICROSECONDS)
 
 

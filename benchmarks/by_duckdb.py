@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from sessions.metrics import (
-    ENGAGED_GAP_CAP_SECONDS,
-    METRICS,
-    REPEATED_AGGREGATIONS,
-    Aggregation,
-    Metric,
-)
+from sessions.metric_table import Aggregation, Metric, is_repeated
+from sessions.metrics import METRIC_TABLE
 from sessions.projection import filters_sql
 
 if TYPE_CHECKING:
@@ -35,8 +30,10 @@ def statement() -> str:
 
     One grouping of all of them takes a third longer: its rows no longer fit the cache.
     """
-    own = {metric.name: sql for metric in METRICS if (sql := _own_sql(metric))}
-    simple = sorted((metric for metric in METRICS if metric.name not in own), key=_kind)
+    own = {metric.name: sql for metric in METRIC_TABLE.metrics if (sql := _own_sql(metric))}
+    simple = sorted(
+        (metric for metric in METRIC_TABLE.metrics if metric.name not in own), key=_kind
+    )
     tables = {
         kind: f"SELECT session_no, {', '.join(map(_simple_sql, metrics))}\n"
         "  FROM events GROUP BY session_no"
@@ -45,7 +42,7 @@ def statement() -> str:
     spine, *others = tables
     ctes = ",\n".join(f"{name}_table AS (\n  {sql}\n)" for name, sql in (tables | own).items())
     joins = "\n".join(f"LEFT JOIN {name}_table USING (session_no)" for name in (*others, *own))
-    columns = ", ".join(_column_sql(metric) for metric in METRICS)
+    columns = ", ".join(_column_sql(metric) for metric in METRIC_TABLE.metrics)
     return f"""WITH {ctes}
 SELECT session_no, {columns}
 FROM {spine}_table
@@ -61,7 +58,7 @@ def _kind(metric: Metric) -> str:
 
 
 def _column_sql(metric: Metric) -> str:
-    is_list = metric.aggregation in REPEATED_AGGREGATIONS
+    is_list = is_repeated(metric)
     return f"COALESCE({metric.name}, []) AS {metric.name}" if is_list else metric.name
 
 
@@ -115,7 +112,7 @@ def _own_sql(metric: Metric) -> str:
         case Aggregation.CAPPED_GAP_SUM:
             return f"""SELECT session_no, SUM(gap) / 1e6 AS {metric.name}
   FROM (
-    SELECT session_no, LEAST({ENGAGED_GAP_CAP_SECONDS * 1_000_000}, EPOCH_US(event_at)
+    SELECT session_no, LEAST({METRIC_TABLE.engaged_gap_cap_seconds * 1_000_000}, EPOCH_US(event_at)
       - LAG(EPOCH_US(event_at), 1, EPOCH_US(event_at)) OVER in_order) AS gap
     FROM events WINDOW in_order AS (PARTITION BY session_no ORDER BY event_no)
   ) GROUP BY session_no"""

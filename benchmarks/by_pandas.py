@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sessions.metrics import (
-    ENGAGED_GAP_CAP_SECONDS,
-    METRICS,
-    REPEATED_AGGREGATIONS,
-    Aggregation,
-    Filter,
-    Metric,
-)
+from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.metrics import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,18 +36,22 @@ def aggregate(events: pa.Table) -> pd.DataFrame:
     frame = events.to_pandas().sort_values([_KEY, "event_no"], ignore_index=True)
     flags = _flags(frame)
     sessions = pd.concat([_simple(frame, flags), *_preferred(frame, flags)], axis="columns")
-    for metric in METRICS:
+    for metric in METRIC_TABLE.metrics:
         if metric.aggregation is Aggregation.SECONDS_BETWEEN:
             sessions[metric.name] = _seconds_between(frame, metric, flags)
-        elif metric.aggregation in REPEATED_AGGREGATIONS:
+        elif is_repeated(metric):
             rows, values = _listed(frame, metric, flags)
             sessions[metric.name] = _lists(rows[_KEY], values, sessions.index)
-    return sessions.reset_index()[[_KEY, *(metric.name for metric in METRICS)]]
+    return sessions.reset_index()[[_KEY, *(metric.name for metric in METRIC_TABLE.metrics)]]
 
 
 def _flags(frame: pd.DataFrame) -> Flags:
     """Which events each of the metrics' filters takes."""
-    wanted = {part for metric in METRICS for part in (metric.where, metric.prefer, metric.since)}
+    wanted = {
+        part
+        for metric in METRIC_TABLE.metrics
+        for part in (metric.where, metric.prefer, metric.since)
+    }
     return {filters: _condition(frame, filters) for filters in wanted if filters}
 
 
@@ -75,12 +73,12 @@ def _parts(frame: pd.DataFrame, condition: Filter) -> Iterator[pd.Series[bool]]:
 def _simple(frame: pd.DataFrame, flags: Flags) -> pd.DataFrame:
     """All that one `agg` of columns and flags computes."""
     columns, how = {_KEY: frame[_KEY]}, {}
-    for metric in METRICS:
+    for metric in METRIC_TABLE.metrics:
         if aggregation := _how(metric):
             columns[metric.name] = _source(frame, metric, flags)
             how[metric.name] = aggregation
     sessions = pd.DataFrame(columns).groupby(_KEY).agg(how)
-    for metric in METRICS:
+    for metric in METRIC_TABLE.metrics:
         if metric.aggregation is Aggregation.CAPPED_GAP_SUM:
             sessions[metric.name] /= 1_000_000
     return sessions
@@ -105,12 +103,12 @@ def _source(frame: pd.DataFrame, metric: Metric, flags: Flags) -> pd.Series[Any]
 def _gaps(frame: pd.DataFrame) -> pd.Series[int]:
     """Microseconds since the session's event before, capped; 0 for its first."""
     gaps = frame["event_at"].astype("int64").diff().where(frame["event_no"] > 1, 0)
-    return gaps.clip(upper=ENGAGED_GAP_CAP_SECONDS * 1_000_000).astype("int64")
+    return gaps.clip(upper=METRIC_TABLE.engaged_gap_cap_seconds * 1_000_000).astype("int64")
 
 
 def _preferred(frame: pd.DataFrame, flags: Flags) -> Iterator[pd.DataFrame]:
     """The values of the preferred events where the session has any of those, else of all."""
-    metrics = [metric for metric in METRICS if metric.prefer]
+    metrics = [metric for metric in METRIC_TABLE.metrics if metric.prefer]
     for prefer, pick in dict.fromkeys((each.prefer, each.aggregation) for each in metrics):
         chosen = [each for each in metrics if (each.prefer, each.aggregation) == (prefer, pick)]
         columns = [each.value or "" for each in chosen]

@@ -12,14 +12,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sessions.metrics import (
-    ENGAGED_GAP_CAP_SECONDS,
-    METRICS,
-    REPEATED_AGGREGATIONS,
-    Aggregation,
-    Filter,
-    Metric,
-)
+from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.metrics import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +37,7 @@ def query(events: pl.LazyFrame) -> pl.LazyFrame:
     joined = _by_name(events)
     for part in (*_picks(events), *_others(events)):
         joined = joined.join(part, on=_KEY, how="left")
-    return joined.sort(_KEY).select(_KEY, *map(_finished, METRICS))
+    return joined.sort(_KEY).select(_KEY, *map(_finished, METRIC_TABLE.metrics))
 
 
 def _finished(metric: Metric) -> pl.Expr:
@@ -52,7 +46,7 @@ def _finished(metric: Metric) -> pl.Expr:
     if metric.aggregation in _COUNTS:
         counted = column.fill_null(0)
         return counted > 0 if metric.aggregation is Aggregation.ANY else counted.cast(pl.Int64)
-    if metric.aggregation in REPEATED_AGGREGATIONS:
+    if is_repeated(metric):
         return column.fill_null([])
     return column
 
@@ -66,12 +60,12 @@ def _by_name(events: pl.LazyFrame) -> pl.LazyFrame:
     names = events.group_by(_KEY, "event").agg(pl.len().cast(pl.Int64).alias("count"))
     sums = [
         pl.col("count").filter(_condition(metric.where)).sum().alias(metric.name)
-        for metric in METRICS
+        for metric in METRIC_TABLE.metrics
         if _counts_names(metric)
     ]
     lists = [
         pl.struct("event", "count").alias(metric.name)
-        for metric in METRICS
+        for metric in METRIC_TABLE.metrics
         if metric.aggregation is Aggregation.COUNTS_BY_VALUE
     ]
     return names.sort(_KEY, "event").group_by(_KEY, maintain_order=True).agg(*sums, *lists)
@@ -79,7 +73,7 @@ def _by_name(events: pl.LazyFrame) -> pl.LazyFrame:
 
 def _picks(events: pl.LazyFrame) -> Iterator[pl.LazyFrame]:
     """First and last values, those of one column together."""
-    picks = [metric for metric in METRICS if metric.aggregation in _PICKS]
+    picks = [metric for metric in METRIC_TABLE.metrics if metric.aggregation in _PICKS]
     for value, prefer in dict.fromkeys((metric.value or "", metric.prefer) for metric in picks):
         known = events.filter(pl.col(value).is_not_null())
         if prefer:
@@ -104,7 +98,7 @@ def _preferred(
 
 
 def _others(events: pl.LazyFrame) -> Iterator[pl.LazyFrame]:
-    for metric in METRICS:
+    for metric in METRIC_TABLE.metrics:
         value, taken = pl.col(metric.value or ""), events.filter(_condition(metric.where))
         match metric.aggregation:
             case Aggregation.COUNT | Aggregation.ANY if not _counts_names(metric):
@@ -157,7 +151,7 @@ def _seconds_between(events: pl.LazyFrame, metric: Metric) -> pl.LazyFrame:
 def _gaps(events: pl.LazyFrame, metric: Metric) -> pl.LazyFrame:
     ordered = events.select(_KEY, "event_no", "event_at").sort(_KEY, "event_no")
     gap = pl.col("event_at").diff().dt.total_microseconds()
-    capped = gap.clip(upper_bound=ENGAGED_GAP_CAP_SECONDS * 1_000_000)
+    capped = gap.clip(upper_bound=METRIC_TABLE.engaged_gap_cap_seconds * 1_000_000)
     gaps = ordered.select(_KEY, gap=pl.when(pl.col("event_no") > 1).then(capped).otherwise(0))
     summed = pl.col("gap").sum() / 1_000_000
     return gaps.group_by(_KEY).agg(summed.alias(metric.name))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from process_sessions import process_sessions
+from sessions.metrics import METRIC_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -14,4 +15,4 @@ if TYPE_CHECKING:
 
 def aggregate(events: pa.Table) -> pd.DataFrame:
     """One row per session, in the order of `session_no`."""
-    return process_sessions(events.to_pandas(types_mapper=pd.ArrowDtype))
+    return process_sessions(events.to_pandas(types_mapper=pd.ArrowDtype), METRIC_TABLE)

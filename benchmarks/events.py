@@ -13,7 +13,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from sessions.metrics import PROPERTIES
+from sessions.metrics import METRIC_TABLE
 from sessions.projection import batches_sql, travelling_columns
 
 if TYPE_CHECKING:
@@ -275,8 +275,8 @@ def _travelled(projected: pa.Table, sessions: int) -> pa.Table:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("projected", projected)
         connection.register("planned", planned)
-        travelled = batches_sql(projected="projected", planned="planned")
-        columns = ", ".join(travelling_columns())
+        travelled = batches_sql(METRIC_TABLE, projected="projected", planned="planned")
+        columns = ", ".join(travelling_columns(METRIC_TABLE))
         statement = f"SELECT {columns} FROM ({travelled}) ORDER BY session_no, event_no"
         table = connection.execute(statement).to_arrow_table()
     return table.cast(pa.schema([field.with_type(_type_of(field.name)) for field in table.schema]))
@@ -287,5 +287,5 @@ def _type_of(name: str) -> pa.DataType:
         return pa.int64()
     if name == "event_at":
         return pa.timestamp("us", "UTC")
-    numbers = {item.name for item in PROPERTIES if item.kind != "text"}
+    numbers = {item.name for item in METRIC_TABLE.properties if item.kind != "text"}
     return pa.float64() if name in numbers else pa.string()

@@ -28,6 +28,7 @@ from benchmarks.figures import print_json, rounded
 from benchmarks.history import sandbox
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
 from process_sessions import process_sessions
+from sessions.metrics import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def compare(count: int, rounds: int) -> dict[str, Any]:
 
 def _aggregated(count: int) -> pa.Table:
     """The sessions of a batch of that many events, as they are loaded."""
-    rows = process_sessions(events(count).to_pandas(types_mapper=pd.ArrowDtype))
+    rows = process_sessions(events(count).to_pandas(types_mapper=pd.ArrowDtype), METRIC_TABLE)
     rows.insert(0, "batch", 0)
     return pa.Table.from_pandas(rows, preserve_index=False)
 

@@ -19,12 +19,13 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
-from sessions.metrics import METRICS, is_repeated
+from sessions.metric_table import is_repeated
+from sessions.metrics import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessions.metrics import ColumnType, Metric
+    from sessions.metric_table import ColumnType, Metric
 
 ENGINES = ("process_sessions", "duckdb", "polars", "pandas")
 FLOOR = "floor"
@@ -93,7 +94,7 @@ def as_arrow(sessions: Any) -> pa.Table:  # noqa: ANN401 - each engine has a tab
 
 def schema() -> pa.Schema:
     """The columns of a result."""
-    fields = [(metric.name, _type(metric)) for metric in METRICS]
+    fields = [(metric.name, _type(metric)) for metric in METRIC_TABLE.metrics]
     return pa.schema([("session_no", pa.int64()), *fields])
 
 

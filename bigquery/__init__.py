@@ -1,1 +1,1 @@
-"""How BigQuery is spoken to: clients, credentials, jobs, retries, errors by class. No table."""
+"""How we talk to BigQuery: clients, credentials, jobs, retries, errors. Knows no table."""

@@ -1,4 +1,4 @@
-"""The clients a run works with: of Google's BigQuery, or of an emulator. Asks nothing."""
+"""The clients of a run, for Google's BigQuery or an emulator. Makes them and sends no request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Clients:
 
 
 def make_clients(settings: Settings, credentials: Credentials) -> Clients:
-    """Clients of Google's BigQuery: nothing in the environment leads them elsewhere."""
+    """Clients of Google's BigQuery, whatever the environment says about other addresses."""
     from google.cloud import bigquery
     from google.cloud.bigquery_storage import BigQueryReadClient
 
@@ -39,7 +39,7 @@ def make_clients(settings: Settings, credentials: Credentials) -> Clients:
             project=settings.project_id,
             credentials=credentials,
             location=settings.location,
-            # Said outright, since BIGQUERY_EMULATOR_HOST would be sent real tokens.
+            # Explicit: otherwise BIGQUERY_EMULATOR_HOST could receive real tokens.
             client_options={"api_endpoint": _BIGQUERY_URL},
         ),
         storage=BigQueryReadClient(credentials=credentials),
@@ -57,7 +57,7 @@ def local_clients(endpoints: Endpoints) -> Clients:
         BigQueryReadGrpcTransport,
     )
 
-    # A proxy of the environment has no business between us and an emulator on this machine.
+    # The environment's proxy must not be used for an emulator on this machine.
     channel = grpc.insecure_channel(
         endpoints.grpc,
         options=[("grpc.max_receive_message_length", -1), ("grpc.enable_http_proxy", 0)],

@@ -1,4 +1,4 @@
-"""Clients for a deployment: of Google's BigQuery, or of the sandbox's emulator. Asks nothing."""
+"""Clients as a deployment's settings say: who opens and closes them. Sends no request itself."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _remote(settings: Settings) -> Iterator[Clients]:
 
 @contextmanager
 def _local(settings: Settings) -> Iterator[Clients]:
-    """Clients of the sandbox's emulator, which is started where it does not run yet."""
+    """Clients of the sandbox's emulator, which is started if it is not running."""
     try:
         from sandbox import emulator
         from sandbox.errors import SandboxError
@@ -56,7 +56,7 @@ def _local(settings: Settings) -> Iterator[Clients]:
 
 
 class KeptClients:
-    """Clients for many requests: made when they are first needed, and anew once refused."""
+    """Clients for many requests: made when first needed, and again after a CredentialsError."""
 
     def __init__(self, settings: Settings, *, is_local: bool) -> None:
         self._settings = settings
@@ -75,7 +75,7 @@ class KeptClients:
             raise
 
     def close(self) -> None:
-        """Close them; whoever asks again gets new ones."""
+        """Close them; the next caller gets new ones."""
         with self._lock:
             self._clients = None
             self._held.close()

@@ -32,8 +32,8 @@ def fetch_credentials(
 ) -> Credentials:
     """Credentials for BigQuery: the key file, else the secret, else the attached service account.
 
-    The first of them that the settings name is used or refused, never passed over. Raises
-    CredentialsError, and UnavailableError where trying again may help. The key stays in memory.
+    The first one that the settings name must work; there is no fall-back to the next. Raises
+    CredentialsError, and UnavailableError if trying again may help. The key stays in memory.
     """
     if settings.credentials_path is not None:
         return _key_credentials(_KEY_FILE, _read_key_file(settings.credentials_path))
@@ -69,7 +69,7 @@ def _secret_version(project: str, name: str) -> str:
 
 
 def _read_secret(client: SecretManagerServiceClient, version: str, seconds: float) -> bytes:
-    """The payload of one secret version, as its checksum says it was stored."""
+    """The payload of one secret version, checked against its checksum."""
     import google_crc32c
     from google.api_core.retry import Retry, if_transient_error
     from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
@@ -119,7 +119,7 @@ def _secret_errors(version: str) -> Iterator[None]:
 
 
 def _key_credentials(where: str, key: bytes) -> Credentials:
-    """Credentials made from a service-account key; no error holds any of it, chained or not."""
+    """Credentials from a service-account key; no error, chained or not, holds any part of it."""
     from google.oauth2 import service_account
 
     account = _parse_key(key)
@@ -127,7 +127,7 @@ def _key_credentials(where: str, key: bytes) -> Credentials:
         message = f"{where} holds no service-account key: store the whole JSON key file there."
         raise CredentialsError(message)
     if account.get("token_uri") != _TOKEN_URI:
-        # Whoever answers there is sent a signed claim to be the account.
+        # The server at this address receives a signed claim to be the account.
         message = f"{where} names another token_uri than {_TOKEN_URI}: store an unedited key there."
         raise CredentialsError(message)
     with suppress(ValueError):
@@ -140,7 +140,7 @@ def _key_credentials(where: str, key: bytes) -> Credentials:
 
 
 def _parse_key(key: bytes) -> dict[str, Any]:
-    """The object that the key is as JSON; empty where it is none, as the error would quote it."""
+    """The key as a JSON object; empty if it is not one, since an error would quote it."""
     with suppress(ValueError, RecursionError):
         account = json.loads(key)
         if isinstance(account, dict):

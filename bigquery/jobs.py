@@ -1,4 +1,4 @@
-"""Statements and load jobs, under ids by which a lost answer is met again. Knows no table."""
+"""Statements and load jobs, with ids of our own to find them by. Knows no table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bigquery.warehouse import Warehouse
 
 
-_POLL_SECONDS: Final = 0.05  # the first pause before a job is asked about again, growing to
+_POLL_SECONDS: Final = 0.05  # the first pause between two looks at a job; it grows up to
 _LONGEST_POLL_SECONDS: Final = 1.0
 _ROWS: Final = {None, "SELECT"}  # statement types that have rows to fetch; None: not known
 
@@ -36,8 +36,8 @@ def run_query(
 ) -> list[dict[str, Any]]:
     """The rows of a statement, or none for DML and DDL.
 
-    `blame` is what a refusal is raised as; other errors of the statement itself are bugs: then it
-    is a StatementError.
+    `blame` is the error that a refusal is raised as. Other errors of the statement itself are bugs
+    and raised as StatementError.
     """
     with classified(step, blame):
         job = run_statement(warehouse, step, sql, parameters)
@@ -55,7 +55,7 @@ def fetch(job: bigquery.QueryJob) -> RowIterator | _EmptyRowIterator:
 def run_statement(
     warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter] = ()
 ) -> bigquery.QueryJob:
-    """The job of a statement, when it has succeeded: see `run_job`."""
+    """Run a statement and return its job when it has succeeded: see `run_job`."""
     from google.cloud import bigquery
 
     config = bigquery.QueryJobConfig(
@@ -85,11 +85,11 @@ def run_statement(
 def run_job[Job: (bigquery.QueryJob, bigquery.LoadJob)](
     warehouse: Warehouse, step: str, submit: Callable[[str], Job]
 ) -> Job:
-    """The job that `submit` makes under the id that it is given, when it has succeeded.
+    """Submit a job under an id, wait, and return the job when it has succeeded.
 
-    A submission whose answer was lost is met again by its id. A job that BigQuery failed has had no
-    effect: where the reason passes, it is submitted again, under another id. What stops the run
-    ends its job.
+    If the answer to a submission is lost, the job is found by its id. A job that BigQuery failed
+    had no effect: if the reason is temporary, it is submitted again under another id. What stops
+    the run cancels its job.
     """
     name = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
     numbers = itertools.count(1)

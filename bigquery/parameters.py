@@ -45,5 +45,5 @@ def records(
         )
         for row in rows
     ]
-    # With its type spelled out, since an empty array says it nowhere else.
+    # With its type, since an empty array does not show it.
     return bigquery.ArrayQueryParameter(name, bigquery.StructQueryParameterType(*types), values)

@@ -1,4 +1,4 @@
-"""What the client raises, turned into our errors by type and reason, never by message."""
+"""Turns the client's errors into ours, by type and reason, never by message."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound"}
 class StatementError(Exception):
     """BigQuery rejected a statement or what it worked on: a bug, or a conflict with another change.
 
-    It names the job and not what BigQuery said, which may quote a phone number out of the rows.
+    It names the job but not BigQuery's message, which may quote a phone number from a row.
     """
 
 
 @contextmanager
 def classified(what: str, blame: type[EtlError]) -> Iterator[None]:
-    """Turn what the client raises into our tree, by type and reason; a bug stays what it is."""
+    """Turn the client's errors into ours, by type and reason; a bug is raised unchanged."""
     from google.api_core import exceptions as api
     from google.auth.exceptions import GoogleAuthError
     from requests import exceptions as http
@@ -59,7 +59,7 @@ def classified(what: str, blame: type[EtlError]) -> Iterator[None]:
 
 
 def reason_of(error: Any) -> str:  # noqa: ANN401 - the client's errors are dicts of anything
-    """The reason that BigQuery gives, empty where it gives none."""
+    """The reason that BigQuery gives; empty if it gives none."""
     first = next(iter(getattr(error, "errors", None) or ()), None)
     return str(first.get("reason", "")) if isinstance(first, dict) else ""  # gRPC's are no dicts
 
@@ -70,7 +70,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _rejection(what: str, error: Exception) -> str:
-    """What may be said of a rejected statement: what BigQuery says only where it quotes no row."""
+    """What to say of a rejected statement; BigQuery's message only if it quotes no row."""
     said = _first_line(error).partition("; reason: ")[0]
     is_about_the_text = re.search(r" at \[\d+:\d+\]$", said) and not said.startswith("Query error")
     told = f": {said}" if is_about_the_text else ""

@@ -1,4 +1,4 @@
-"""Which failures pass, and how a call is repeated and watched until it ends. No table, no SQL."""
+"""Which failures are temporary, and how calls are retried and watched. No table, no SQL."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _PASSING_CODES: Final = {408, 429, 500, 502, 503, 504}
 
 
 def repeated[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
-    """What the call returns, called again, after growing pauses, where it fails for what passes.
+    """What the call returns; it is called again, after growing pauses, if a failure is temporary.
 
-    Only for calls that have no effect when they fail so.
+    Only for calls that have no effect if they fail.
     """
     from google.api_core.exceptions import GoogleAPICallError
 
@@ -80,12 +80,12 @@ class _Request[T](Protocol):
 
 
 def ask[T](warehouse: Warehouse, request: _Request[T]) -> T:
-    """What a request of the client's comes to, asking meanwhile whether the run goes on."""
+    """The result of a client's request; meanwhile the run may be stopped."""
     return watch(warehouse, start(lambda: request(retry=retry(), timeout=HTTP_SECONDS)))
 
 
 def start[T](call: Callable[[], T]) -> Future[T]:
-    """Call it in a thread that nobody waits for at the end of the process, should it hang."""
+    """Call it in a thread that does not keep the process alive if it hangs."""
     outcome: Future[T] = Future()
 
     def work() -> None:
@@ -99,16 +99,16 @@ def start[T](call: Callable[[], T]) -> Future[T]:
 
 
 def watch[T](warehouse: Warehouse, outcome: Future[T]) -> T:
-    """The outcome, or what stops the run meanwhile."""
+    """The outcome; raises what stops the run meanwhile."""
     while not wait([outcome], timeout=_CHECK_SECONDS).done:
         warehouse.check()
     return outcome.result()
 
 
 def retry(*also: type[Exception]) -> Retry:
-    """Repeats a request that fails for what passes, or as `also` says, for a bounded time.
+    """Retries a request for a limited time, if the failure is temporary or `also` says so.
 
-    So an address where nobody answers is known in seconds.
+    So an address where nobody answers is noticed within seconds.
     """
     from google.api_core.retry import Retry
 
@@ -121,7 +121,7 @@ def retry(*also: type[Exception]) -> Retry:
 
 
 def is_passing(error: Exception) -> bool:
-    """Whether the same may succeed in a moment: a busy service, a broken connection, no answer."""
+    """Whether the failure is temporary: a busy service, a broken connection, no answer."""
     from google.api_core.exceptions import Aborted, DataLoss, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError, TransportError
     from requests import exceptions as http
@@ -132,7 +132,7 @@ def is_passing(error: Exception) -> bool:
         return reason in _PASSING or (is_passing_code and reason not in _FINAL)
     if isinstance(error, GoogleAuthError):
         return isinstance(error, TransportError) or error.retryable
-    if isinstance(error, http.SSLError):  # a connection error, but one that stays
+    if isinstance(error, http.SSLError):  # a connection error, but a permanent one
         return False
     broken = (http.ConnectionError, http.Timeout, http.ChunkedEncodingError)
     return isinstance(error, (ConnectionError, TimeoutError, *broken))

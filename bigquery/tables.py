@@ -1,4 +1,4 @@
-"""Names and schemas of tables, as records: nothing here knows a client. Pure."""
+"""Names and schemas of tables, as records. Knows no client. Pure."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableId:
-    """A table's full name, checked, since identifiers go into SQL as they are."""
+    """A table's full name, checked, because identifiers are put into SQL unchanged."""
 
     project: str
     dataset: str
     name: str
 
     def __post_init__(self) -> None:
-        """Refuse what could not be an identifier (SettingsError)."""
+        """Raise SettingsError for a name that is not a valid identifier."""
         fits = (
             _PROJECT.fullmatch(self.project)
             and _DATASET.fullmatch(self.dataset)
@@ -54,7 +54,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableSchema:
-    """A destination table: its columns and how it is laid out."""
+    """A destination table: its columns, partitioning and clustering."""
 
     fields: tuple[Field, ...]
     description: str

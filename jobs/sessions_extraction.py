@@ -20,21 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
+    from jobs.sessions_work import SessionsWork
     from runs.context import Run
-    from sessions.plan import Plan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceTables:
-    """The four source tables, as they are read in this run."""
-
-    events: sources.Source
-    users: sources.Source
-    documents: sources.Source
-    posthog_sessions: sources.Source
-
-
-def resolve_sources(run: Run) -> SourceTables:
+def _resolve_sources(run: Run) -> sources.SourceTables:
     """Read each table's real schema, all at once."""
     posthog, firebase = run.settings.posthog_dataset_id, run.settings.firebase_dataset_id
     wanted = {
@@ -55,7 +45,7 @@ def resolve_sources(run: Run) -> SourceTables:
             key: pool.submit(copy_context().run, partial(resolve, *table))
             for key, table in wanted.items()
         }
-        tables = SourceTables(**{key: future.result() for key, future in found.items()})
+        tables = sources.SourceTables(**{key: future.result() for key, future in found.items()})
     for name, column in (("users", "phone"), ("users", "email"), ("users", "created_at")):
         source = getattr(tables, name)
         if column not in source.sql:
@@ -63,24 +53,26 @@ def resolve_sources(run: Run) -> SourceTables:
     return tables
 
 
-def find_changes(run: Run, tables: SourceTables, *, is_new: bool) -> Plan:
+def find_changes(work: SessionsWork) -> None:
     """Compare the source's day counts with the state's, and decide what to read."""
+    run = work.run
+    tables = work.sources = _resolve_sources(run)
     counts = etl.read_day_counts(run.warehouse, tables.events)
     is_partial = run.request.limit is not None or run.request.start_date is not None
     destination = planning.Destination(
         state=etl.read_state(run.warehouse),
-        sessions_created_at=None if is_new else run.sessions_created_at,
+        sessions_created_at=None if work.is_new else work.sessions_created_at,
         has_rows_of_another_version=is_partial
-        and etl.has_rows_of_another_version(run.warehouse, run.metrics_version),
+        and etl.has_rows_of_another_version(run.warehouse, work.metrics_version),
     )
-    plan = planning.make_plan(
+    plan = work.plan = planning.make_plan(
         run.request,
         counts,
         destination,
-        metrics_version=run.metrics_version,
+        metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
-    run.newest_event_at, run.snapshot_at = etl.read_times(
+    run.newest_event_at, work.snapshot_at = etl.read_times(
         run.warehouse, tables.events, plan, run.started_at
     )
     age = run.started_at - run.newest_event_at if run.newest_event_at else None
@@ -89,14 +81,14 @@ def find_changes(run: Run, tables: SourceTables, *, is_new: bool) -> Plan:
     elif age > FRESH:
         hours = age.total_seconds() / 3600
         run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
-    return plan
 
 
-def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
+def extract(work: SessionsWork) -> None:
     """Project the changed days and the small tables, all in parallel, as of one moment."""
-    snapshot = scalar("snapshot_at", "TIMESTAMP", run.snapshot_at)
+    run, tables = work.run, work.found_sources
+    snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
     small = {
-        "user_keys": enrichment.user_keys_sql(tables.users),
+        "user_keys": enrichment.user_keys_sql(work.metric_table, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
         "channels": enrichment.channels_sql(tables.posthog_sessions),
     }
@@ -105,33 +97,38 @@ def extract(run: Run, plan: Plan, tables: SourceTables) -> None:
             pool.submit(copy_context().run, run.stage, name, sql, [snapshot], blame=SourceError)
             for name, sql in small.items()
         ]
-        _project(run, plan, tables.events, snapshot)
+        _project(work, tables.events, snapshot)
         for job in jobs:
             job.result()
 
 
-def _project(run: Run, plan: Plan, events: sources.Source, snapshot: Parameter) -> None:
+def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) -> None:
     """Fill `projected` with every row the run needs, and `touched` with the sessions to build."""
+    run, plan = work.run, work.made_plan
     projected = run.warehouse.staging("projected").sql
     quarantined = run.table("quarantined_sessions")
-    project = _Projector(run=run, source=events, snapshot=snapshot)
+    project = _Projector(work=work, source=events, snapshot=snapshot)
     if plan.limit is None:
-        run.read_whole = plan.days
+        work.read_whole = plan.days
         project(plan.days)
     else:
-        run.read_whole = _project_latest(run, plan, project)
+        work.read_whole = _project_latest(work, project)
     touched = run.stage(
         "touched" if plan.limit is None else "found",
         planning.touched_sql(
-            plan, projected=projected, sessions=run.table("sessions"), quarantined=quarantined
+            work.metric_table,
+            plan,
+            projected=projected,
+            sessions=run.table("sessions"),
+            quarantined=quarantined,
         ),
     )
     if not plan.is_full_load:
-        others = _other_days(run, plan, touched)
+        others = _other_days(work, touched)
         if others:
             project(others, sessions=touched)
-            run.read_days = len(others)
-    run.read_days += len(run.read_whole)
+            work.read_days = len(others)
+    work.read_days += len(work.read_whole)
     if plan.limit is not None:
         run.stage(
             "touched", planning.latest_sql(projected=projected, found=touched, limit=plan.limit)
@@ -142,14 +139,16 @@ def _project(run: Run, plan: Plan, events: sources.Source, snapshot: Parameter) 
 class _Projector:
     """Adds the valid rows of some days to `projected`; the first call makes the table."""
 
-    run: Run
+    work: SessionsWork
     source: sources.Source
     snapshot: Parameter
 
     def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
         """Read these days: whole, or only the rows of the sessions in a table of ids."""
-        settings, warehouse = self.run.settings, self.run.warehouse
+        run, metric_table = self.work.run, self.work.metric_table
+        settings = run.settings
         sql = projection.project_sql(
+            metric_table,
             self.source,
             planning.ranges_sql(self.source, days),
             exclusions=projection.exclusion_sql(
@@ -165,18 +164,19 @@ class _Projector:
             array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
             array("excluded_libs", "STRING", settings.exclude_libs),
         ]
-        if "projected" not in self.run.staged:
-            self.run.stage(
+        if "projected" not in run.staged:
+            run.stage(
                 "projected", sql, parameters, layout="CLUSTER BY session_id", blame=SourceError
             )
         else:
-            columns = ", ".join(name for name, _ in projection.PROJECTED_COLUMNS)
-            insert = f"INSERT INTO {warehouse.staging('projected').sql} ({columns})\n{sql}"
-            run_query(warehouse, "projected", insert, parameters)
+            columns = ", ".join(projection.projected_columns(metric_table))
+            insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{sql}"
+            run_query(run.warehouse, "projected", insert, parameters)
 
 
-def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ...]:
+def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]:
     """Read changed days from the newest back, until they hold enough sessions for the limit."""
+    run, plan = work.run, work.made_plan
     project(())
     found_sql = planning.found_sql(
         projected=run.warehouse.staging("projected").sql,
@@ -195,20 +195,22 @@ def _project_latest(run: Run, plan: Plan, project: _Projector) -> tuple[date, ..
     return read
 
 
-def _other_days(run: Run, plan: Plan, touched: str) -> list[date]:
+def _other_days(work: SessionsWork, touched: str) -> list[date]:
     """The days besides those read on which the touched sessions have rows, or may have."""
+    run, plan = work.run, work.made_plan
     sql = planning.other_days_sql(touched=touched, sessions=run.table("sessions"))
     stored = run_query(run.warehouse, "other_days", sql)[0]
-    run.session_dates |= set(stored["session_dates"])
+    work.session_dates |= set(stored["session_dates"])
     days = set(stored["days"])
     if not plan.is_ordinary:
-        days |= planning.neighbours(plan, run.read_whole)
-    return sorted(days.difference(run.read_whole))
+        days |= planning.neighbours(work.metric_table, plan, work.read_whole)
+    return sorted(days.difference(work.read_whole))
 
 
-def plan_sessions(run: Run, plan: Plan) -> int:
+def plan_sessions(work: SessionsWork) -> None:
     """Count every row that was read, judge the touched sessions, and cut them into batches."""
-    staging = run.staging()
+    run, plan = work.run, work.made_plan
+    staging = work.staging()
     accounts = run_query(
         run.warehouse,
         "accounts",
@@ -222,17 +224,23 @@ def plan_sessions(run: Run, plan: Plan) -> int:
     for row in accounts:
         run.counts[row["account"]] = run.counts.get(row["account"], 0) + row["row_count"]
         if row["day"] is not None:
-            run.rows_by_day[row["day"]] = run.rows_by_day.get(row["day"], 0) + row["row_count"]
-    batches = planning.batch_count(
+            work.rows_by_day[row["day"]] = work.rows_by_day.get(row["day"], 0) + row["row_count"]
+    batches = work.batches = planning.batch_count(
         run.counts.get("touched", 0), max_batch_events=run.settings.max_batch_events
     )
     run.stage(
         "planned",
-        planning.planned_sql(projected=staging.projected, touched=staging.touched, batches=batches),
+        planning.planned_sql(
+            work.metric_table,
+            projected=staging.projected,
+            touched=staging.touched,
+            batches=batches,
+        ),
     )
     run.stage(
         "batches",
-        projection.batches_sql(projected=staging.projected, planned=staging.planned),
+        projection.batches_sql(
+            work.metric_table, projected=staging.projected, planned=staging.planned
+        ),
         layout=f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))",
     )
-    return batches

@@ -1,4 +1,4 @@
-"""What every run has, whatever its job: request, report, lease, ledger, deadline, log."""
+"""What every run has, whatever its job: request, report, lease, ledger, deadline, log. No job."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""One run in progress: what it was asked, what it works with, and what it has found so far."""
+"""One run in progress: what it was asked, what it works with, and how far it is. Knows no job."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import resource
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TypedDict
 from uuid import uuid4
 
-import etl_functions as etl
+from bigquery.parameters import records
+from bigquery.staging import drop_staging, stage_select
 from bigquery.warehouse import Warehouse
-from runs import VERSION
-from runs.errors import DestinationError, EtlError, RequestError
+from runs.errors import DestinationError, EtlError
+from runs.lease import with_trigger
+from runs.lease_row import LeaseRow
+from runs.ledger_row import finish_ledger
 from runs.log import LOG, log_fields, log_run_finished
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
-from sessions import publication as publishing
-from sessions.metrics import metrics_version
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bigquery.clients import Clients
     from bigquery.parameters import Parameter
@@ -31,37 +32,50 @@ if TYPE_CHECKING:
     from runs.request import RunRequest
     from runs.settings import Engine, Settings
     from runs.supervision import Supervisor
-    from sessions.plan import Plan
+
+
+class ReportHead(TypedDict):
+    """The fields that every job's report begins with."""
+
+    run_id: str
+    job: str
+    status: RunStatus
+    request: RunRequest
+    engine: Engine
+    kind: RunKind | None
+    reason: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    counts: Mapping[str, int]
+    steps: tuple[StepReport, ...]
+    peak_memory_bytes: int
+    bytes_processed: int
+    cost_usd: float
+    newest_event_at: datetime | None
+    warnings: tuple[str, ...]
+    error: str | None
+    dry_run: bool
 
 
 @dataclass(kw_only=True)
 class Run:
-    """A run in progress: what it was asked, what it works with, and what it has found so far."""
+    """A run in progress: what every job has, whatever it does."""
 
     request: RunRequest
     warehouse: Warehouse
-    metrics_version: str
     started_at: datetime
     progress: Progress
+    trigger: str | None = None
     staged: dict[str, TableId] = field(default_factory=dict)
     steps: list[StepReport] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)  # of the step in progress
-    counts: dict[str, int] = field(default_factory=dict)
-    sessions: dict[str, int] = field(default_factory=dict)
-    firebase: dict[str, int] = field(default_factory=dict)
-    persons: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # source rows by what became of them
     warnings: list[str] = field(default_factory=list)
-    trigger: str | None = None
-    supervisor: Supervisor | None = None
-    plan: Plan | None = None
-    read_whole: tuple[date, ...] = ()
-    read_days: int = 0
-    rows_by_day: dict[date, int] = field(default_factory=dict)
-    session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
+    kind: RunKind | None = None
+    reason: str | None = None
     newest_event_at: datetime | None = None
-    snapshot_at: datetime | None = None  # BigQuery's time: as of then every source is read
-    sessions_created_at: datetime | None = None  # which `sessions` table it is
-    report: RunReport | None = None  # once it is over
+    supervisor: Supervisor | None = None
+    finished: RunReport | None = None  # once it is over
 
     @property
     def engine(self) -> Engine:
@@ -72,6 +86,11 @@ class Run:
     def settings(self) -> Settings:
         """The deployment's settings."""
         return self.warehouse.settings
+
+    @property
+    def lease(self) -> LeaseRow:
+        """The row of the job's lease."""
+        return LeaseRow(warehouse=self.warehouse, job=self.request.job)
 
     def table(self, name: str) -> str:
         """A destination table, as it stands in SQL."""
@@ -88,15 +107,52 @@ class Run:
     ) -> str:
         """Make a staging table of a SELECT; returns it as it stands in SQL."""
         self.staged[name] = self.warehouse.staging(name)
-        table = etl.stage_select(self.warehouse, name, sql, parameters, layout=layout, blame=blame)
+        table = stage_select(self.warehouse, name, sql, parameters, layout=layout, blame=blame)
         return table.sql
 
-    def staging(self) -> publishing.StagingTables:
-        """The staging tables, by what they hold."""
-        names = publishing.StagingTables.__dataclass_fields__
-        return publishing.StagingTables(
-            **{name: self.warehouse.staging(name).sql for name in names}
-        )
+    def publish(self, step: str, sql: str, parameters: Sequence[Parameter] = ()) -> None:
+        """Run the transaction that readers see, once: it holds the fence by `hold_lease_sql`.
+
+        @triggers is set too, for a job that publishes and completes in one transaction.
+        """
+        self._transact(step, sql, parameters, publishes=True)
+
+    def complete(self, step: str, sql: str, parameters: Sequence[Parameter] = ()) -> None:
+        """Run the last transaction of a run that has published: it holds `complete_sql`."""
+        self._transact(step, sql, parameters, publishes=False)
+
+    def _transact(
+        self, step: str, sql: str, parameters: Sequence[Parameter], *, publishes: bool
+    ) -> None:
+        supervisor = self._supervisor
+        given = [*parameters, self._triggers] if "@triggers" in sql else parameters
+        with supervisor.publishing():
+            lease = self.lease
+            if publishes:  # until the commit only the fence decides: its outcome must be known
+                lease = replace(lease, warehouse=replace(self.warehouse, check=lambda: None))
+            lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
+
+    @property
+    def _supervisor(self) -> Supervisor:
+        if self.supervisor is None:
+            message = "A run publishes only while it holds its lease."
+            raise RuntimeError(message)
+        return self.supervisor
+
+    @property
+    def _triggers(self) -> Parameter:
+        """The deliveries that have succeeded once this run has."""
+        triggers = self._supervisor.triggers
+        if self.trigger is not None:
+            triggers = with_trigger(triggers, self.trigger, self.warehouse.run_id)
+        return records("triggers", {"trigger": "STRING", "run_id": "STRING"}, triggers.items())
+
+    @property
+    def finished_before(self) -> str | None:
+        """The run that did this scheduled delivery's work before, unless it is forced."""
+        if self.trigger is None or self.request.force:
+            return None
+        return self._supervisor.triggers.get(self.trigger)
 
     def check(self) -> None:
         """Raise what stops the run, if anything does: a lost lease, the deadline, SIGTERM."""
@@ -105,7 +161,7 @@ class Run:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time a step, and tell whoever watches; what stops the run stops it here."""
+        """Time a step and report it as progress; what stops the run stops it here."""
         self.check()
         self.progress.step(name)
         started, billed = time.monotonic(), self.warehouse.bytes_billed
@@ -120,91 +176,44 @@ class Run:
             )
         )
 
-    def took(self, part: str, seconds: float) -> None:
-        """Note what a part of the step took, perhaps beside others."""
+    def add_seconds(self, part: str, seconds: float) -> None:
+        """Add to the seconds of a part of the step, which may run beside others."""
         self.parts[part] = self.parts.get(part, 0.0) + seconds
 
-
-def begin(
-    request: RunRequest, settings: Settings, clients: Clients, progress: Progress | None
-) -> Run:
-    """A run with an id of its own; RequestError for a job that there is not."""
-    if request.job != "sessions":
-        message = f"There is no job {request.job}: the only one is sessions."
-        raise RequestError(message)
-    started_at = datetime.now(UTC)
-    run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
-    warehouse = Warehouse(clients=clients, settings=settings, run_id=run_id)
-    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at)
-    return Run(
-        request=request,
-        warehouse=warehouse,
-        metrics_version=metrics_version(settings.exclusions),
-        started_at=started_at,
-        progress=progress or LogProgress(here),
-    )
-
-
-@contextmanager
-def told(run: Run) -> Iterator[None]:
-    """Every log line within carries the run's id, and the last one says how the run ended."""
-    error_type = None
-    with log_fields({"run_id": run.warehouse.run_id, "job": run.request.job}):
-        try:
-            yield
-        except BaseException as error:
-            fail(run, error)
-            error.add_note(f"In run {run.warehouse.run_id}.")  # whoever logs it tells of the run
-            error_type = type(error).__name__
-            raise
-        finally:
-            run.progress.close()
-            log_run_finished(run.report or report_of(run, "failed"), error_type=error_type)
+    def head(self, status: RunStatus, error: str | None) -> ReportHead:
+        """What every job's report begins with."""
+        billed = self.warehouse.bytes_billed
+        return {
+            "run_id": self.warehouse.run_id,
+            "job": self.request.job,
+            "status": status,
+            "request": self.request,
+            "engine": self.engine,
+            "kind": self.kind,
+            "reason": self.reason,
+            "started_at": self.started_at,
+            "finished_at": None if status == "running" else datetime.now(UTC),
+            "counts": dict(self.counts),
+            "steps": tuple(self.steps),
+            "peak_memory_bytes": _peak_memory_bytes(),
+            "bytes_processed": billed,
+            "cost_usd": billed / 2**40 * self.settings.usd_per_tib,
+            "newest_event_at": self.newest_event_at,
+            "warnings": tuple(self.warnings),
+            "error": error,
+            "dry_run": self.request.dry_run,
+        }
 
 
-def finish(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
-    """What came of the run, for the caller, the ledger and the log alike."""
-    run.report = report_of(run, status, error)
-    return run.report
+class Work(Protocol):
+    """What a job has found in one run so far."""
 
+    @property
+    def run(self) -> Run:
+        """The run that it works in."""
 
-def fail(run: Run, error: BaseException) -> RunReport:
-    """What came of a run that this error ended; of a bug only its type is told."""
-    if isinstance(error, EtlError):
-        return finish(run, error.status, str(error))
-    return finish(run, "failed", type(error).__name__)
-
-
-def report_of(run: Run, status: RunStatus, error: str | None = None) -> RunReport:
-    """What the run has done so far, under this status."""
-    plan = run.plan
-    return RunReport(
-        run_id=run.warehouse.run_id,
-        job=run.request.job,
-        status=status,
-        request=run.request,
-        engine=run.engine,
-        kind=_kind(run),
-        reason=plan.reason if plan else None,
-        started_at=run.started_at,
-        finished_at=None if status == "running" else datetime.now(UTC),
-        changed_days=len(plan.days) if plan else 0,
-        read_days=run.read_days,
-        counts=dict(run.counts),
-        sessions=dict(run.sessions),
-        firebase=dict(run.firebase),
-        persons=dict(run.persons),
-        steps=tuple(run.steps),
-        peak_memory_bytes=_peak_memory_bytes(),
-        bytes_processed=run.warehouse.bytes_billed,
-        cost_usd=run.warehouse.bytes_billed / 2**40 * run.settings.usd_per_tib,
-        newest_event_at=run.newest_event_at,
-        warnings=tuple(run.warnings),
-        error=error,
-        dry_run=run.request.dry_run,
-        metrics_version=run.metrics_version,
-        version=VERSION,
-    )
+    def report(self, status: RunStatus, error: str | None = None) -> RunReport:
+        """What it has done so far, under this status."""
 
 
 def _peak_memory_bytes() -> int:
@@ -212,18 +221,77 @@ def _peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _kind(run: Run) -> RunKind | None:
-    if run.plan is None:
-        return None
-    touched = run.sessions.get("touched", 0) + run.sessions.get("concerned", 0)
-    if run.plan.kind == "incremental" and run.sessions and not touched:
-        return "nothing_new"
-    return run.plan.kind
+def begin(
+    request: RunRequest,
+    settings: Settings,
+    clients: Clients,
+    *,
+    trigger: str | None,
+    progress: Progress | None,
+) -> Run:
+    """A run with an id of its own, which has done nothing yet."""
+    started_at = datetime.now(UTC)
+    run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
+    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at)
+    return Run(
+        request=request,
+        warehouse=Warehouse(clients=clients, settings=settings, run_id=run_id),
+        started_at=started_at,
+        trigger=trigger,
+        progress=progress or LogProgress(here),
+    )
+
+
+@contextmanager
+def recorded(work: Work) -> Iterator[None]:
+    """Within, every log line carries the run's id; the last one says how the run ended."""
+    run, error_type = work.run, None
+    with log_fields({"run_id": run.warehouse.run_id, "job": run.request.job}):
+        try:
+            yield
+        except BaseException as error:
+            fail(work, error)
+            error.add_note(f"In run {run.warehouse.run_id}.")  # for whoever logs it
+            error_type = type(error).__name__
+            raise
+        finally:
+            run.progress.close()
+            log_run_finished(run.finished or work.report("failed"), error_type=error_type)
+
+
+@contextmanager
+def supervised(work: Work, supervisor: Supervisor) -> Iterator[None]:
+    """Within, the lease is renewed and watched; a failure is recorded, and staging is dropped."""
+    run = work.run
+    unwatched = run.warehouse
+    run.warehouse = replace(unwatched, check=supervisor.check)
+    with supervisor:
+        try:
+            yield
+        except Exception as error:
+            run.warehouse = unwatched
+            record(run, fail(work, error))
+            raise
+        finally:
+            drop_staging(unwatched, run.staged.values())
+
+
+def finish(work: Work, status: RunStatus, error: str | None = None) -> RunReport:
+    """The final report, for the caller, the ledger and the log alike."""
+    report = work.run.finished = work.report(status, error)
+    return report
+
+
+def fail(work: Work, error: BaseException) -> RunReport:
+    """The final report of a run that this error ended; of a bug it names only the type."""
+    if isinstance(error, EtlError):
+        return finish(work, error.status, str(error))
+    return finish(work, "failed", type(error).__name__)
 
 
 def record(run: Run, report: RunReport) -> None:
-    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
+    """Update the run's ledger row; no run fails if that fails, since nothing depends on it."""
     try:
-        etl.finish_ledger(run.warehouse, report)
+        finish_ledger(run.warehouse, report)
     except EtlError as error:
         LOG.warning("the ledger could not be written: %s", error)

@@ -47,7 +47,7 @@ class RequestError(EtlError):
 class SettingsError(EtlError):
     """Environment variables are missing, malformed or contradict each other."""
 
-    http_status = 500  # for the caller of the service: not its own fault
+    http_status = 500  # not the fault of the service's caller
     exit_code = 2
 
 

@@ -1,4 +1,4 @@
-"""What Cloud Run tells the task of a job's execution about itself. Pure."""
+"""The Cloud Run job that this process belongs to, from its environment. Pure."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class Execution:
 
     @property
     def trigger(self) -> str:
-        """The same for every attempt: one that follows a success finds it done."""
+        """The same for every attempt: an attempt after a success is a duplicate."""
         return f"{self.job} {self.name}"
 
     @property
     def log_fields(self) -> dict[str, object]:
-        """What every line of the log says of it."""
+        """The fields that every log line carries."""
         return {"execution": self.name, "attempt": self.attempt}
 
     @property

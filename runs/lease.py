@@ -1,9 +1,9 @@
 """The lease of a job: one row that only one run at a time may hold, as SQL text. Pure.
 
-The row is made once and from then on only updated, because BigQuery lets two updates of one row
-conflict and two inserts not. `fence` grows with every run that takes the lease, so that a run that
-was replaced can be told from the one that replaced it. Time is BigQuery's own: the clocks of two
-machines that compete for the lease need not agree.
+The row is inserted once and then only updated: in BigQuery two updates of one row conflict, and two
+inserts do not. `fence` grows with every run that takes the lease, so a run that was replaced can be
+told from the run that replaced it. Expiry uses BigQuery's time, so the clocks of two machines need
+not agree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
 _ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
@@ -35,7 +35,7 @@ class Lease:
 
 
 def create_lease_sql(lease: str, job: str) -> str:
-    """The table with its one row, however often it is repeated."""
+    """Create the table with its one row; repeating the statement changes nothing."""
     return f"""CREATE TABLE IF NOT EXISTS {lease} AS
 SELECT
   '{job}' AS job, 0 AS fence,
@@ -45,7 +45,7 @@ SELECT
 
 
 def take_lease_sql(lease: str) -> str:
-    """Take the lease for @run_id and @seconds, where it is free or has expired."""
+    """Take the lease for @run_id and @seconds, if it is free or has expired."""
     return f"""UPDATE {lease}
 SET
   fence = fence + 1,
@@ -55,14 +55,14 @@ WHERE run_id IS NULL OR expires_at < CURRENT_TIMESTAMP()"""
 
 
 def renew_lease_sql(lease: str) -> str:
-    """Hold the lease for @seconds more, where it is still that of @run_id and @fence."""
+    """Renew the lease for @seconds, if it still belongs to @run_id and @fence."""
     return f"""UPDATE {lease}
 SET expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)
 WHERE run_id = @run_id AND fence = @fence"""
 
 
 def release_lease_sql(lease: str) -> str:
-    """Give the lease back, where it is still that of @run_id and @fence."""
+    """Release the lease, if it still belongs to @run_id and @fence."""
     return f"""UPDATE {lease}
 SET run_id = NULL, expires_at = NULL
 WHERE run_id = @run_id AND fence = @fence"""
@@ -97,6 +97,15 @@ SET triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence""",
         _ASSERTION,
     ]
+
+
+def fenced_sql(lease: str, statements: Iterable[str]) -> str:
+    """One transaction for a job that publishes once: both of the above, and its statements."""
+    held = f"""UPDATE {lease}
+SET published_run_id = @run_id, triggers = @triggers
+WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id, TRUE)"""
+    every = ["BEGIN TRANSACTION", held, _ASSERTION, *statements, "COMMIT TRANSACTION"]
+    return ";\n".join(every) + ";"
 
 
 def with_trigger(triggers: Mapping[str, str], trigger: str, run_id: str) -> dict[str, str]:

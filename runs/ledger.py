@@ -1,7 +1,7 @@
 """The run ledger as it is read: pages of runs, one run, each job's last success. SQL text. Pure.
 
-A row that says `running` is believed only while its run holds the lease: a run that was killed
-wrote no other.
+A row that says `running` counts only while its run holds the lease, since a killed run does not
+update its row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _NAMES: Final = ("limit", "before")
 
 
 def is_run_id(text: str) -> bool:
-    """Whether it is the id of a run; they sort by when the runs started."""
+    """Whether the text is a run's id; ids sort by the start of their runs."""
     return _RUN_ID.fullmatch(text) is not None
 
 
@@ -35,7 +35,7 @@ class RunsRequest:
     """The id of a run; None: from the newest."""
 
     def __post_init__(self) -> None:
-        """Raise a RequestError for what is no page."""
+        """Raise a RequestError for values that name no page."""
         if not 1 <= self.limit <= LONGEST_PAGE:
             message = f"limit must be a whole number from 1 to {LONGEST_PAGE}, or left out."
             raise RequestError(message)
@@ -70,6 +70,15 @@ def _ledger_sql(ledger: str, lease: str) -> str:
 LEFT JOIN {lease} AS l ON l.run_id = r.run_id AND l.expires_at > CURRENT_TIMESTAMP()"""
 
 
+def leases_sql(leases: Sequence[str]) -> str:
+    """The rows of several leases as one table, which stands in FROM; without any, no row."""
+    if len(leases) == 1:
+        return leases[0]
+    none = "SELECT CAST(NULL AS STRING) AS run_id, CAST(NULL AS TIMESTAMP) AS expires_at"
+    selects = [none, *(f"SELECT run_id, expires_at FROM {lease}" for lease in leases)]
+    return "({})".format("\n  UNION ALL ".join(selects))
+
+
 def runs_sql(ledger: str, lease: str, *, limit: int) -> str:
     """A SELECT of the newest runs before @before, the newest first; those of a second by id."""
     return f"""SELECT
@@ -99,6 +108,6 @@ def last_successes_sql(ledger: str) -> str:
   SAFE_CAST(JSON_VALUE(report, '$.newest_event_at') AS TIMESTAMP) AS newest_event_at
 FROM {ledger}
 WHERE status = 'succeeded'
-  AND kind NOT IN ('dates', 'limit')
+  AND IFNULL(kind, '') NOT IN ('dates', 'limit')
   AND JSON_VALUE(report, '$.dry_run') = 'false'
 QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY {_IS_AHEAD}, run_id DESC) = 1"""

@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runs.report import RunReport
 
 
 LOG = logging.getLogger("posthog_etl")
 
-# Of the thread at work: one that it starts takes them along by contextvars.copy_context().
+# Of the current thread: it passes them on to a new one with contextvars.copy_context().
 _FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
     "log_fields", default=MappingProxyType({})
 )
@@ -26,7 +26,7 @@ _FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
 
 @contextmanager
 def log_fields(fields: Mapping[str, object]) -> Iterator[None]:
-    """Every log line that is written within carries these fields, too."""
+    """Add these fields to every log line that is written within."""
     token = _FIELDS.set({**_FIELDS.get(), **fields})
     try:
         yield
@@ -35,7 +35,7 @@ def log_fields(fields: Mapping[str, object]) -> Iterator[None]:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the fields that Cloud Logging knows, and some of every line."""
+    """One JSON object per line, with the field names that Cloud Logging knows."""
 
     def __init__(self, fields: Mapping[str, object] = MappingProxyType({})) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def configure_logging(
 ) -> None:
     """Send log lines to the stream: as JSON, or warnings and worse as text for a person.
 
-    `fields` are in every line of JSON. People aren't told of events: the report says the same.
+    Every JSON line has `fields`. Text leaves out lines with an `event`: the report says the same.
     """
     handler = logging.StreamHandler(stream)
     text = logging.Formatter("%(levelname)s: %(message)s")
@@ -86,7 +86,6 @@ _OF_THE_REPORT: Final = (
     "error",
     "newest_event_at",
     "warnings",
-    "sessions",
     "bytes_processed",
     "cost_usd",
     "version",
@@ -96,10 +95,10 @@ _OF_THE_REPORT: Final = (
 def log_run_finished(report: RunReport, *, error_type: str | None = None) -> None:
     """The one line that says how a run ended: alerts and queries filter on its fields.
 
-    `error_type`: the class of what ended it, where it did not succeed.
+    `error_type`: the class of the error that ended it, if it failed.
     """
     shown = report.to_json()
-    fields = {name: shown[name] for name in _OF_THE_REPORT}
+    fields = {name: shown[name] for name in (*_OF_THE_REPORT, *report.log_names)}
     fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
     level = logging.WARNING if report.warnings else logging.INFO
     if report.status not in {"succeeded", "duplicate"}:
@@ -109,9 +108,12 @@ def log_run_finished(report: RunReport, *, error_type: str | None = None) -> Non
     _log_run_finished(level, f"run {report.status}{seconds}{error}", fields)
 
 
-def log_run_not_begun(job: str, error: Exception, sentence: str) -> None:
-    """The same line for a run that failed before it had an id: its credentials, say."""
-    fields = dict.fromkeys((*_OF_THE_REPORT, "error_type", "is_stale", "rows"))
+def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable[str] = ()) -> None:
+    """The same line for a run that failed before it had an id, for example for credentials.
+
+    `names`: the job's own fields, null here like the others.
+    """
+    fields = dict.fromkeys((*_OF_THE_REPORT, *names, "error_type", "is_stale", "rows"))
     told = {"status": "failed", "job": job, "error": sentence, "error_type": type(error).__name__}
     _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | told)
 

@@ -1,4 +1,4 @@
-"""How far a run has come: as log lines, for whoever asks, and on a terminal."""
+"""How far a run has come: as log lines, for other threads, and on a terminal."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runs.log import LOG
 
 
 class Progress(Protocol):
-    """Somebody who is told how a run goes."""
+    """What a run reports its progress to."""
 
     def step(self, name: str) -> None:
         """A step begins."""
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """So many batches of `total` are aggregated, of `events` events together."""
+        """`done` of `total` batches are aggregated, with `events` events in all."""
 
     def close(self) -> None:
         """The run is over."""
@@ -25,7 +25,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunInProgress:
-    """How far a run of this process has come; None where it has no step or batch yet."""
+    """How far a run of this process has come; None for a step or batch not yet begun."""
 
     run_id: str
     job: str
@@ -51,24 +51,24 @@ class RunInProgress:
 
 
 class RunsInProgress:
-    """The runs of this process, as any thread may ask for them."""
+    """The runs of this process; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, RunInProgress] = {}
 
     def put(self, run: RunInProgress) -> None:
-        """Add a run, or say how far it has come since."""
+        """Add a run or update its progress."""
         with self._lock:
             self._runs[run.run_id] = run
 
     def remove(self, run_id: str) -> None:
-        """It is over."""
+        """Remove a run that is over."""
         with self._lock:
             self._runs.pop(run_id, None)
 
     def all(self) -> list[RunInProgress]:
-        """Those that are not over, by their start."""
+        """The runs in progress, by their start."""
         with self._lock:
             return sorted(self._runs.values(), key=lambda run: (run.started_at, run.run_id))
 
@@ -78,7 +78,7 @@ IN_PROGRESS: Final = RunsInProgress()
 
 
 class LogProgress:
-    """Progress as log lines and in IN_PROGRESS: in the service, and where no terminal is."""
+    """Progress as log lines and in IN_PROGRESS, for the service and without a terminal."""
 
     def __init__(self, run: RunInProgress) -> None:
         self._run = run
@@ -124,16 +124,16 @@ class TerminalProgress:
         self._bars.start()
 
     def step(self, name: str) -> None:
-        """Move the first bar on."""
+        """Advance the first bar."""
         self._bars.update(self._steps, description=name, advance=1)
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """Move the second bar on."""
+        """Advance the second bar."""
         text = f"{events:,} events"
         self._bars.update(
             self._batches, completed=done, total=total, description=text, visible=True
         )
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self._bars.stop()

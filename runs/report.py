@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 from runs import VERSION
 from runs.errors import FailureStatus
@@ -31,7 +31,12 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """What a run did, for people, the ledger and the answer of the service alike."""
+    """What a run did, for people, the ledger and the service. A job adds fields of its own."""
+
+    log_names: ClassVar[tuple[str, ...]] = ()
+    """The job's own fields that the line that ends a run carries, too."""
+    watches_events: ClassVar[bool] = False
+    """Whether the job reads events, whose age tells whether their export is alive."""
 
     run_id: str
     job: str = "sessions"
@@ -45,17 +50,8 @@ class RunReport:
     started_at: datetime
     finished_at: datetime | None = None
     """None while it runs."""
-    changed_days: int = 0
-    read_days: int = 0
-    """The changed days and those read for the sessions that touch them."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Source rows by what became of them; their sum is every row read or counted."""
-    sessions: Mapping[str, int] = field(default_factory=dict)
-    """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
-    firebase: Mapping[str, int] = field(default_factory=dict)
-    """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
-    persons: Mapping[str, int] = field(default_factory=dict)
-    """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
     steps: tuple[StepReport, ...] = ()
     peak_memory_bytes: int = 0
     """Of the process so far, not of this run alone."""
@@ -65,8 +61,17 @@ class RunReport:
     warnings: tuple[str, ...] = ()
     error: str | None = None
     dry_run: bool = False
-    metrics_version: str | None = None
     version: str = VERSION
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, int]]:
+        """The job's own counts by title, shown beside those of the source rows."""
+        return {}
+
+    @property
+    def summary(self) -> str | None:
+        """The job's own line below the counts; None where it has nothing to add."""
+        return None
 
     @property
     def seconds(self) -> float | None:
@@ -77,8 +82,8 @@ class RunReport:
 
     @property
     def is_stale(self) -> bool | None:
-        """Whether the newest event was too old for a nightly export; None where nobody looked."""
-        if self.kind is None:
+        """Whether the newest event was too old for a nightly export; None if it is not known."""
+        if self.kind is None or not self.watches_events:
             return None
         return self.newest_event_at is None or self.started_at - self.newest_event_at > FRESH
 

@@ -1,4 +1,4 @@
-"""A run's report as text for people."""
+"""A run's report as text for people. Not the JSON of the service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def report_text(report: RunReport, *, width: int = 88) -> str:
-    """The report for people: what was asked, a sum of rows that closes, sessions, and seconds."""
+    """The report as text: the request, all rows by outcome, the job's figures, and seconds."""
     from io import StringIO
 
     from rich.console import Console
@@ -29,21 +29,23 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
     for account, count in sorted(report.counts.items(), key=lambda item: (-item[1], item[0])):
         rows.add_row(account.replace("_", " "), f"{count:,}")
     rows.add_row("= rows read or counted", f"{sum(report.counts.values()):,}")
-    sessions = Table("sessions", "", box=None, pad_edge=False)
-    sessions.columns[1].justify = "right"
-    for name, count in report.sessions.items():
-        sessions.add_row(name, f"{count:,}")
+    figures = []
+    for title, counts in report.figures.items():
+        figures.append(Table(title, "", box=None, pad_edge=False))
+        figures[-1].columns[1].justify = "right"
+        for name, count in counts.items():
+            figures[-1].add_row(name, f"{count:,}")
     steps = Table("step", "seconds", box=None, pad_edge=False)
     steps.columns[1].justify = "right"
     for step in report.steps:
         steps.add_row(step.name, f"{step.seconds:.1f}")
     side_by_side = Table.grid(padding=(0, 6))
-    side_by_side.add_row(rows, sessions, steps)
+    side_by_side.add_row(rows, *figures, steps)
     console.print(side_by_side)
 
-    newest = f"{report.newest_event_at:%Y-%m-%d %H:%M} UTC" if report.newest_event_at else "none"
+    summary = f"{report.summary}\n" if report.summary else ""
     console.print(
-        f"\n{report.changed_days} changed days, {report.read_days} read; newest event {newest}\n"
+        f"\n{summary}"
         f"{report.bytes_processed / 1e6:,.0f} MB billed, {report.cost_usd:.4f} USD; "
         f"{report.peak_memory_bytes / 2**20:,.0f} MiB of memory at most"
     )

@@ -12,9 +12,8 @@ from typing import Any, Final, Never, Self
 
 from runs.errors import RequestError
 from runs.settings import ENGINES, Engine
-from sessions.metrics import OLDEST_DAY
 
-_FIRST_DAY: Final = date.fromisoformat(OLDEST_DAY)
+FIRST_DAY: Final = date(2018, 1, 1)  # no job reads what is older
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
 _MOST_LEVELS: Final = 20  # of `params`: what reads them may recurse
 _LIKE: Final = 'an object like {} or {"limit": 100}'
@@ -44,7 +43,7 @@ class RunRequest:
     """What only this job understands."""
 
     def __post_init__(self) -> None:
-        """Raise a RequestError for the first thing that makes no sense, and freeze `params`."""
+        """Raise a RequestError for the first contradiction, and freeze `params`."""
         object.__setattr__(self, "params", MappingProxyType(dict(self.params)))
         _check_limit(self.limit)
         _check_dates(self.start_date, self.end_date)
@@ -80,7 +79,7 @@ class RunRequest:
         }
 
     def shown(self) -> dict[str, object]:
-        """The same for logs, answers and the ledger: values of `params`, maybe secret, left out."""
+        """The same without the values of `params`, which may be secret: for logs and reports."""
         return self.to_json() | {"params": dict.fromkeys(self.params, "(not shown)")}
 
 
@@ -96,8 +95,8 @@ def _check_limit(limit: int | None) -> None:
 def _check_dates(start: date | None, end: date | None) -> None:
     if end is not None and start is None:
         _refuse("end_date needs a start_date: add one, or leave both out.")
-    if start is not None and start < _FIRST_DAY:
-        _refuse(f"start_date must not be before {_FIRST_DAY}: no earlier row is read.")
+    if start is not None and start < FIRST_DAY:
+        _refuse(f"start_date must not be before {FIRST_DAY}: no earlier row is read.")
     if start is not None and end is not None and end < start:
         _refuse("end_date must not be before start_date: swap them.")
 
@@ -153,7 +152,7 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _count(name: str, value: object) -> int | None:
-    if value is not None and type(value) is not int:  # a bool is no number here
+    if value is not None and type(value) is not int:  # a bool does not count as a number
         _refuse(f"{name} must be a whole number, or left out.")
     return value
 
@@ -165,7 +164,7 @@ def _day(name: str, value: object) -> date | None:
         if isinstance(value, str) and date.fromisoformat(value).isoformat() == value:
             return date.fromisoformat(value)
     except ValueError:
-        pass  # the 31st of February, or no date at all
+        pass  # the 31st of February, or not a date at all
     _refuse(f"{name} must be a day, like 2026-01-31, or left out.")
 
 

@@ -360,7 +360,7 @@ class Settings:
 
     @property
     def exclusions(self) -> tuple[object, ...]:
-        """The settings that leave rows out: what the rows are made of depends on them."""
+        """The settings that exclude events; the published rows depend on them."""
         return (
             self.exclude_distinct_ids,
             self.exclude_libs,
@@ -369,12 +369,12 @@ class Settings:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Every setting by its variable, JSON-ready; of private ones only how many values."""
+        """Every setting by its variable, JSON-ready; of private ones only the number of values."""
         return {each.variable: _shown(each, getattr(self, each.field)) for each in SETTINGS}
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], *, local: bool = False) -> Self:
-        """Read every setting; locally the project is the emulator's, whatever is set."""
+        """Read every setting; with `local` the project is always the emulator's."""
         if local:
             environ = {**environ, "GOOGLE_CLOUD_PROJECT_ID": LOCAL_PROJECT}
         settings = cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
@@ -399,7 +399,7 @@ SETTINGS: Final[tuple[Setting, ...]] = tuple(
 """Every setting in the order of the record: the documentation is checked against this."""
 
 
-# Stands in for the value of a text that means nothing, until all problems are known.
+# The value of a text that can't be parsed, until all problems are known.
 _REFUSED: Final = object()
 
 # Each rule: the fields it is about, whether their values agree, and the sentence if not.

@@ -1,7 +1,7 @@
-"""What may stop a run: a lost lease, its deadline, or SIGTERM. Owns the thread that renews it.
+"""What may stop a run: a lost lease, its deadline, or SIGTERM. Owns the renewing thread.
 
-`Supervisor.check()` is asked between steps and batches and while BigQuery works; the lease's
-thread holds still while the run publishes.
+`Supervisor.check()` is called between steps, between batches and while BigQuery works. The thread
+pauses while the run publishes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Final, Self
 
-import etl_functions as etl
 from runs.errors import AbortedError, EtlError, LeaseHeldError, LeaseLostError, RunTimeoutError
 from runs.log import LOG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bigquery.warehouse import Warehouse
     from runs.lease import Lease
+    from runs.lease_row import LeaseRow
 
 STOP: Final = threading.Event()
 """Set by SIGTERM: every run of this process stops."""
@@ -29,14 +28,16 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 
 
 class Supervisor:
-    """Watches over one run, from when it has taken the lease of its job."""
+    """Watches one run from the moment it has taken the lease of its job."""
 
-    def __init__(self, warehouse: Warehouse, lease: Lease) -> None:
+    def __init__(self, row: LeaseRow, lease: Lease) -> None:
+        settings = row.warehouse.settings
         self.fence = lease.fence
         self.triggers = lease.triggers
-        self._warehouse = warehouse
-        self._deadline = time.monotonic() + warehouse.settings.timeout_seconds
-        self._lease_seconds = warehouse.settings.lease_seconds
+        self._row = row
+        self._timeout_seconds = settings.timeout_seconds
+        self._deadline = time.monotonic() + settings.timeout_seconds
+        self._lease_seconds = settings.lease_seconds
         self._outcome = "nothing was published"
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
@@ -55,20 +56,20 @@ class Supervisor:
             raise AbortedError(message)
         if time.monotonic() > self._deadline:
             message = (
-                f"The run took longer than {self._warehouse.settings.timeout_seconds} s: "
+                f"The run took longer than {self._timeout_seconds} s: "
                 f"{self._outcome}; raise ETL_TIMEOUT_SECONDS, or load fewer days at a time."
             )
             raise RunTimeoutError(message)
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Hold the lease for its full time and leave its row alone: renewing it would conflict."""
+        """Renew the lease, then pause renewals, which would conflict with the transaction."""
         with self._renewing:
-            if not etl.renew_lease(self._warehouse, self.fence):
+            if not self._row.renew(self.fence):
                 self._is_lost.set()
-            self.check()  # once more, and from here to the commit only the fence decides
+            self.check()  # for the last time: until the commit, only the fence decides
             yield
-            self._outcome = "sessions are published, and what follows from them is not"
+            self._outcome = "what it published stands, and what follows from it is missing"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -78,7 +79,7 @@ class Supervisor:
         self._is_over.set()
         with self._renewing:
             try:
-                etl.release_lease(self._warehouse, self.fence)
+                self._row.release(self.fence)
             except EtlError as error:
                 LOG.warning("the lease could not be given back and expires: %s", error)
 
@@ -90,7 +91,7 @@ class Supervisor:
                     return
                 asked = time.monotonic()
                 try:
-                    is_ours = etl.renew_lease(self._warehouse, self.fence)
+                    is_ours = self._row.renew(self.fence)
                 except Exception as error:  # noqa: BLE001 - tried again until the lease runs out
                     LOG.warning("the lease could not be renewed: %s", type(error).__name__)
                     is_ours = asked - renewed < self._lease_seconds
@@ -101,19 +102,19 @@ class Supervisor:
                     return
 
 
-def take_lease(warehouse: Warehouse) -> Supervisor:
-    """The supervisor of a run that has the lease, waiting for it as long as the settings allow.
+def take_lease(row: LeaseRow) -> Supervisor:
+    """Take the lease, waiting as long as the settings allow; returns the run's supervisor.
 
     Raises LeaseHeldError, which names who holds it and until when.
     """
-    patience = time.monotonic() + warehouse.settings.lease_wait_seconds
-    lease = etl.take_lease(warehouse)
-    while lease.run_id != warehouse.run_id:
+    patience = time.monotonic() + row.warehouse.settings.lease_wait_seconds
+    lease = row.take()
+    while lease.run_id != row.warehouse.run_id:
         if STOP.is_set() or time.monotonic() >= patience:
             raise LeaseHeldError(_held(lease))
         time.sleep(_POLL_SECONDS)
-        lease = etl.take_lease(warehouse)
-    return Supervisor(warehouse, lease)
+        lease = row.take()
+    return Supervisor(row, lease)
 
 
 def _held(lease: Lease) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bigquery.tables import Field, TableSchema
 
-# The table is made by `pipeline.lease`, together with its one row.
+# `runs/lease.py` creates the table together with its one row.
 LEASE = TableSchema(
     fields=(
         Field(name="job", type="STRING", description="The job whose lease it is."),

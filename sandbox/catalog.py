@@ -32,10 +32,14 @@ _answers: ContextVar[dict[object, object] | None] = ContextVar("answers", defaul
 def make_lookups_quick() -> None:
     """Replace the lookups for as long as the process lives."""
     database.fetch = _asked_once(_of_one_table(database.fetch))
-    database.objects = _with_fallback(database.objects)
     tables.columns = _asked_once(tables.columns)
     STATEMENT_RULES[:] = [_remembering(rule) for rule in STATEMENT_RULES]
     information_schema._partitions = _by_day(information_schema._partitions)  # noqa: SLF001
+
+
+def look_up_in_lakes() -> None:
+    """Look tables up by name where projects are DuckLakes."""
+    database.objects = _with_fallback(database.objects)
 
 
 def _remembering[**P, T](rule: Callable[P, T]) -> Callable[P, T]:

@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     up = command("up", _up, "Keep the emulator running until Ctrl-C.")
     up.add_argument("--port", type=int, help="of its REST interface (a free one)")
     up.add_argument("--grpc-port", type=int, help="of its Storage API (a free one)")
+    command("apis", _apis, "Keep stand-ins for the jobs' APIs, and a Redis, running until Ctrl-C.")
     command("reset", _reset, "Delete all that the sandbox has stored.")
     return parser
 
@@ -201,13 +202,29 @@ def _up(options: argparse.Namespace) -> None:
             f"The emulator of {directory} runs until Ctrl-C. REST needs the header Authorization:"
         )
         _tell(f"Bearer TOKEN, with the token of {directory / 'endpoints.json'}.")
-        ended = threading.Event()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: ended.set())
+        ended = _end_by_signal()
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
             if not is_running(directory):
                 msg = f"The emulator of {directory} ended by itself: see emulator.log there."
                 raise SandboxError(msg)
+
+
+def _apis(_options: argparse.Namespace) -> None:
+    from sandbox.apis.everything import serve_everything  # Redis is not needed for BigQuery's jobs
+
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    with serve_everything(_directory(), yesterday) as settings:
+        for name, value in settings.items():
+            _say(f"export {name}={value}")
+        _tell("They run until Ctrl-C.")
+        _end_by_signal().wait()
+
+
+def _end_by_signal() -> threading.Event:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
 
 
 def _reset(_options: argparse.Namespace) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 FAILED = 3
 THREADS = "SANDBOX_THREADS"  # of DuckDB; as many as there are cores unless it is set
+FAST = "SANDBOX_FAST"  # 1 for tests: cheap, and nothing is stored
 # Settings that the emulator would take from the environment, where they mean something else.
 _FOREIGN_VARIABLES = {
     "BIGQUERY_HOST", "BIGQUERY_PORT", "CALLER", "DATA_DIR", "DEFAULT_DATASET_ID",
@@ -112,14 +113,19 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     from local_bigquery.grpc import server as storage
     from local_bigquery.settings import settings
 
-    from sandbox.catalog import make_lookups_quick
+    from sandbox.catalog import look_up_in_lakes, make_lookups_quick
     from sandbox.door import Door
+    from sandbox.fast import use_fast_emulator
 
     settings.data_dir = files.stored
     storage_server, grpc_port = storage.start(HOST, grpc_port)
     token = secrets.token_urlsafe(32)
     config = uvicorn.Config(Door(app, token), log_level="warning", timeout_graceful_shutdown=1)
     rest_server = uvicorn.Server(config)
+    if os.environ.get(FAST) == "1":
+        use_fast_emulator()
+    else:
+        look_up_in_lakes()
     database.connection()
     if threads := os.environ.get(THREADS):
         database.execute(f"SET threads = {int(threads)}")

@@ -1,7 +1,7 @@
 """Who may call the service, by token or by key. Not what a caller may ask for.
 
-A caller that is refused learns nothing from it but that: why stands in the log, without what it
-sent. Headers of Cloud Scheduler prove nothing, since anybody may send them.
+A refused caller does not learn the reason. The log has it, without what the caller sent. Headers of
+Cloud Scheduler prove nothing, since anybody can send them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _STALE_SECONDS: Final = 86400.0  # without an answer; Google's certificates are 
 _FAILED_SECONDS: Final = 5.0  # a fetch that failed is not tried again before
 _MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
 _LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
-_UNPROVEN: Final = "The caller did not prove who it is: see the README on AUTH."
+_UNPROVEN: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
-    """What a request brings to prove who sends it: two of its headers."""
+    """The two headers of a request that may prove who sends it."""
 
     authorization: str | None
     api_key: str | None
@@ -69,7 +69,7 @@ class _KeyGate:
         self._digest = _digest(key)
 
     def __call__(self, offered: Offered) -> None:
-        # Of digests, since a comparison of texts tells by its time how long the key is.
+        # Digests: the time that it takes to compare texts reveals the length of the key.
         if not hmac.compare_digest(_digest(offered.api_key or ""), self._digest):
             _refuse("X-API-Key is wrong" if offered.api_key else "there is no X-API-Key")
 
@@ -124,7 +124,7 @@ class _TokenGate:
 
 
 def _problem(claims: Mapping[str, object]) -> str | None:
-    """What is wrong with a token that Google did sign, for this audience and this time."""
+    """What is wrong with a token that Google signed for this audience and this time."""
     if claims.get("iss") not in _ISSUERS:
         return "the token has another issuer"
     not_before = claims.get("nbf", 0)

@@ -1,4 +1,4 @@
-"""Whether a run would find what it needs: each thing by itself, without a query that is billed."""
+"""Whether a run would find each thing that it needs. Bills nothing and starts no run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 type Lend = Callable[[], AbstractContextManager[Warehouse]]
 type Need = Callable[[Warehouse], None]  # raises what is wrong, if anything is
 
-_PROBE_SECONDS: Final = 10.0  # what has not answered by then is not there
-_KEPT_SECONDS: Final = 5.0  # however often one asks, BigQuery is asked this often at most
+_PROBE_SECONDS: Final = 10.0  # a probe that has not answered by then has failed
+_KEPT_SECONDS: Final = 5.0  # BigQuery is asked at most this often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Whether one thing is there: `problem` is a sentence, or None where nothing is wrong."""
+    """Whether one thing is available: `problem` is a sentence, or None."""
 
     name: str
     seconds: float
@@ -46,7 +46,7 @@ class Probe:
 
 
 class Readiness:
-    """What the probes of a deployment have found, now or a few seconds ago."""
+    """The results of the probes, at most a few seconds old."""
 
     def __init__(self, settings: Settings, lend: Lend) -> None:
         self._settings = settings
@@ -65,7 +65,7 @@ class Readiness:
 
 
 def probe_all(settings: Settings, lend: Lend) -> tuple[Probe, ...]:
-    """One for each thing that a run needs; without credentials nothing else is tried."""
+    """A probe for each thing that a run needs; only the first without credentials."""
 
     def with_clients(need: Need) -> None:
         with lend() as warehouse:
@@ -81,7 +81,7 @@ def probe_all(settings: Settings, lend: Lend) -> tuple[Probe, ...]:
 
 
 def _probe(needs: Mapping[str, Callable[[], None]]) -> Iterator[Probe]:
-    """All at once; one that does not answer in time has failed."""
+    """Run all probes at the same time; one that does not answer in time has failed."""
     outcomes = {name: start(partial(_timed, need)) for name, need in needs.items()}
     wait(outcomes.values(), timeout=_PROBE_SECONDS)
     for name, outcome in outcomes.items():
@@ -115,7 +115,7 @@ def _needs(settings: Settings) -> dict[str, Need]:
 
 
 def _check_bigquery(warehouse: Warehouse) -> None:
-    """Statements are taken, in this project and from this account."""
+    """BigQuery accepts statements in this project from this account."""
     with classified("a dry run", SourceError):
         _dry_run(warehouse, checks.nothing_sql())
 
@@ -149,12 +149,12 @@ def _are_granted(warehouse: Warehouse, table: TableId, *permissions: str) -> boo
 
 
 def _check_read_sessions(warehouse: Warehouse) -> None:
-    """Batches may be downloaded by the Storage Read API: one is opened and not read."""
+    """The Storage Read API is allowed: a read session is opened and not read."""
     from google.api_core.exceptions import PermissionDenied
     from google.cloud.bigquery_storage import DataFormat, ReadSession
 
     table = _any_table(warehouse)
-    if table is None:  # nothing but views: the tables of a run are yet to be made
+    if table is None:  # only views: no run has made a table yet
         return
     session = ReadSession(
         table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.name}",
@@ -178,7 +178,7 @@ def _check_read_sessions(warehouse: Warehouse) -> None:
 
 
 def _any_table(warehouse: Warehouse) -> TableId | None:
-    """A table, and no view, to try read sessions on."""
+    """A table, not a view, to open a read session on."""
     settings = warehouse.settings
     for dataset, name in (
         (settings.posthog_dataset_id, "events"),
@@ -196,7 +196,7 @@ def _any_table(warehouse: Warehouse) -> TableId | None:
 
 
 def _check_destination(warehouse: Warehouse) -> None:
-    """Tables may be made there, and `sessions` changed, where it is there already."""
+    """Tables may be created there, and `sessions` may be changed if it exists."""
     from google.api_core.exceptions import NotFound
 
     client = warehouse.clients.bigquery
@@ -204,7 +204,7 @@ def _check_destination(warehouse: Warehouse) -> None:
     with classified(f"the destination dataset {dataset}", DestinationError):
         try:
             ask(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
-        except NotFound:  # made by the first run; whether it may can't be asked
+        except NotFound:  # the first run creates it; whether it is allowed to can't be checked
             return
         _dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
         try:

@@ -6,8 +6,9 @@ A broken key or order fails; what may have a reason outside (a late export, no r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
+from runs.checks import Check
 from runs.report import AHEAD, FRESH
 
 if TYPE_CHECKING:
@@ -16,22 +17,7 @@ if TYPE_CHECKING:
 
     from sessions.plan import State
 
-type Outcome = Literal["ok", "warning", "failed"]
-
 _NAMED_DAYS: Final = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One thing that was looked at, and one sentence about it."""
-
-    name: str
-    outcome: Outcome
-    message: str
-
-    def to_json(self) -> dict[str, str]:
-        """Every field."""
-        return {"name": self.name, "outcome": self.outcome, "message": self.message}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,12 +137,6 @@ def check_state(
         message = f"{reason}: the next run is a full load."
         return Check(name="state", outcome="warning", message=message)
     return Check(name="state", outcome="ok", message="The state belongs to the sessions table.")
-
-
-def worst(checks: list[Check]) -> Outcome:
-    """The outcome of all checks together."""
-    order: tuple[Outcome, ...] = ("ok", "warning", "failed")
-    return max((each.outcome for each in checks), key=order.index, default="ok")
 
 
 def nothing_sql() -> str:

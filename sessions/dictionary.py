@@ -9,33 +9,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runs.tables import LEASE, RUNS
-from sessions.metrics import COLUMNS, Aggregation, Bookkeeping, Column, Derived, Enriched, RollUp
+from sessions.metric_table import Aggregation, Bookkeeping, Column, Derived, Enriched, RollUp
 from sessions.persons import (
-    DAILY,
-    DAILY_ACTIVITY,
     IDENTITIES,
-    PERSONS,
     RETENTION_DAYS,
-    ROLLED_UP,
     RolledUp,
+    daily,
+    daily_activity_schema,
+    persons_schema,
+    rolled_up,
 )
-from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
+from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bigquery.tables import Field, TableSchema
-
-TABLES: Mapping[str, TableSchema] = {
-    "sessions": SESSIONS,
-    "persons": PERSONS,
-    "daily_activity": DAILY_ACTIVITY,
-    "identities": IDENTITIES,
-    "quarantined_sessions": QUARANTINED_SESSIONS,
-    "etl_state_sessions": STATE,
-    "etl_lease_sessions": LEASE,
-    "etl_runs": RUNS,
-}
+    from sessions.metric_table import MetricTable
 
 NEVER = "never"
 
@@ -89,9 +79,24 @@ _RULES = {
 }
 
 
-def dictionary_text() -> str:
+def tables(metric_table: MetricTable) -> dict[str, TableSchema]:
+    """Every table that the page describes, by name."""
+    return {
+        "sessions": sessions_schema(metric_table),
+        "persons": persons_schema(metric_table),
+        "daily_activity": daily_activity_schema(metric_table),
+        "identities": IDENTITIES,
+        "quarantined_sessions": quarantined_schema(metric_table),
+        "etl_state_sessions": STATE,
+        "etl_lease_sessions": LEASE,
+        "etl_runs": RUNS,
+    }
+
+
+def dictionary_text(metric_table: MetricTable) -> str:
     """The page `docs/data-dictionary.md`."""
-    sections = [_section(name, schema) for name, schema in TABLES.items()]
+    described = tables(metric_table)
+    sections = [_section(metric_table, name, schema) for name, schema in described.items()]
     return "\n".join(
         [
             "# Data dictionary",
@@ -110,20 +115,24 @@ def dictionary_text() -> str:
     )
 
 
-def null_rules(table: str) -> dict[str, str]:
+def null_rules(metric_table: MetricTable, table: str) -> dict[str, str]:
     """Where each column of a table is null, by its name; what never is begins with NEVER.
 
     Within a RECORD nothing is null.
     """
-    rolled_up = {each.name: each for each in ROLLED_UP}
-    rules = dict.fromkeys((field.name for field in TABLES[table].fields), NEVER)
+    fields = tables(metric_table)[table].fields
+    rules = dict.fromkeys((field.name for field in fields), NEVER)
     if table == "sessions":
-        rules |= {column.name: _null_rule(column) for column in COLUMNS}
+        rules |= {column.name: _null_rule(column) for column in metric_table.columns}
     elif table == "persons":
-        rules |= {name: _rolled_up_rule(rolled_up[name]) for name in rules.keys() & rolled_up}
+        of_sessions = null_rules(metric_table, "sessions")
+        rules |= {
+            each.name: _rolled_up_rule(each, of_sessions[each.column.name])
+            for each in rolled_up(metric_table)
+        }
     elif table == "daily_activity":
-        rules |= {each.name: _daily_rule(each) for each in DAILY}
-    return {**rules, **_NULL.get(table, {})}
+        rules |= {each.name: _daily_rule(each) for each in daily(metric_table)}
+    return rules | {name: _NULL[table][name] for name in rules if name in _NULL.get(table, {})}
 
 
 def _null_rule(column: Column) -> str:
@@ -138,8 +147,7 @@ def _null_rule(column: Column) -> str:
             return _EMPTY.get(column.aggregation, _NO_VALUE)
 
 
-def _rolled_up_rule(each: RolledUp) -> str:
-    rule = null_rules("sessions")[each.column.name]
+def _rolled_up_rule(each: RolledUp, rule: str) -> str:
     is_never = rule.startswith(NEVER) or each.rule is RollUp.EVER
     return NEVER if is_never else "no session has a value"
 
@@ -148,12 +156,17 @@ def _daily_rule(each: RolledUp) -> str:
     return NEVER if each.column.type == "INT64" else "no session of that day has a value"
 
 
-def _section(name: str, schema: TableSchema) -> str:
+def _section(metric_table: MetricTable, name: str, schema: TableSchema) -> str:
     is_sessions = name == "sessions"
     head = ["column", "type", "null", *(["in `persons`"] if is_sessions else []), "what it is"]
-    rules = null_rules(name)
+    rules = null_rules(metric_table, name)
     rows = [
-        _row(f"`{path}`", field, rules.get(path, NEVER), [_roll_up(path)] if is_sessions else [])
+        _row(
+            f"`{path}`",
+            field,
+            rules.get(path, NEVER),
+            [_roll_up(metric_table, path)] if is_sessions else [],
+        )
         for path, field in _fields(schema.fields)
     ]
     lines = [_line(head), _line(["---"] * len(head)), *rows]
@@ -183,10 +196,10 @@ def _row(path: str, field: Field, rule: str, roll_up: list[str]) -> str:
     return _line([path, type_, rule, *roll_up, field.description])
 
 
-def _roll_up(name: str) -> str:
+def _roll_up(metric_table: MetricTable, name: str) -> str:
     """How a session's column becomes a person's."""
-    rules = [each for each in ROLLED_UP if each.column.name == name]
-    if not rules and name in {field.name for field in PERSONS.fields}:
+    rules = [each for each in rolled_up(metric_table) if each.column.name == name]
+    if not rules and name in {field.name for field in persons_schema(metric_table).fields}:
         return "see there"
     return ", ".join(
         _RULES[each.rule] + (f": `{each.name}`" if each.name != name else "") for each in rules

@@ -10,35 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sessions.layout import called, wrapped
-from sessions.metrics import (
-    COLUMNS,
-    CREATION_TOLERANCE_SECONDS,
-    DERIVED,
-    ENRICHED,
-    JUNK_IDS,
-    PHONE_DIGITS,
-    Metric,
-)
 
 if TYPE_CHECKING:
+    from sessions.metric_table import MetricTable
     from sessions.sources import Source
 
 # A distinct id that may be a phone number; of phones only the digits count.
 PHONE_PATTERN = r"^[-0-9 +.()]+$"
-
-_CREATION_TOLERANCE = CREATION_TOLERANCE_SECONDS * 1_000_000  # µs
-
-_ENRICHED_NAMES = tuple(column.name for column in ENRICHED)
 
 
 def _digits_sql(text: str) -> str:
     return f"REGEXP_REPLACE({text}, r'[^0-9]', '')"
 
 
-def _phone_key_sql(text: str, *, given: str = "") -> str:
-    """The hash of a phone number's digits, null for fewer than PHONE_DIGITS: the `phone_key`."""
+def _phone_key_sql(metric_table: MetricTable, text: str, *, given: str = "") -> str:
+    """The hash of a phone number's digits, null for too few of them: the `phone_key`."""
     digits = _digits_sql(text)
-    condition = f"{given}LENGTH({digits}) >= {PHONE_DIGITS}"
+    condition = f"{given}LENGTH({digits}) >= {metric_table.phone_digits}"
     arguments = [condition, f"TO_HEX(SHA256({digits}))", "NULL"]
     return called("IF", arguments, indent=4, name="phone_key")
 
@@ -51,7 +39,7 @@ def _as_of(source: Source) -> str:
     return " FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
 
 
-def user_keys_sql(users: Source) -> str:
+def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     """A SELECT of what a distinct id can match: (`user_match`, `key`, `user_id`, `signed_up_at`).
 
     At most one user a key: of repeated rows of a user the latest load counts, then the latest
@@ -70,7 +58,7 @@ def user_keys_sql(users: Source) -> str:
 copies AS (
   SELECT
     user_id, created_at AS signed_up_at,
-    {_phone_key_sql("phone")},
+    {_phone_key_sql(metric_table, "phone")},
     {_email_key_sql("email")} AS email_key,
     ROW_NUMBER() OVER (
       PARTITION BY user_id
@@ -158,18 +146,19 @@ ranked AS (
 SELECT session_id, channel_type FROM ranked WHERE choice_no = 1"""
 
 
-def is_junk_sql(distinct_id: str) -> str:
+def is_junk_sql(metric_table: MetricTable, distinct_id: str) -> str:
     """Whether an id, not null, is one that SDKs and apps send where they know none."""
-    return f"LOWER({distinct_id}) IN ({', '.join(f"'{junk_id}'" for junk_id in JUNK_IDS)})"
+    junk_ids = ", ".join(f"'{junk_id}'" for junk_id in metric_table.junk_ids)
+    return f"LOWER({distinct_id}) IN ({junk_ids})"
 
 
-def id_users_sql(user_keys: str) -> str:
+def id_users_sql(metric_table: MetricTable, user_keys: str) -> str:
     """CTEs from `session_ids` to `id_users`: one row per distinct id, with its user or null."""
     is_phone = f"REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}')\n      AND "
     return f"""id_keys AS (
   SELECT DISTINCT
     distinct_id,
-    {_phone_key_sql("distinct_id", given=is_phone)},
+    {_phone_key_sql(metric_table, "distinct_id", given=is_phone)},
     {_email_key_sql("distinct_id")} AS email_key
   FROM session_ids
 ),
@@ -190,20 +179,23 @@ id_users AS (
 )"""
 
 
-def enrich_sql(*, rows: str, user_keys: str, documents: str, channels: str) -> str:
+def enrich_sql(
+    metric_table: MetricTable, *, rows: str, user_keys: str, documents: str, channels: str
+) -> str:
     """CTEs that end in `enriched`: one row per session of `rows`, with the enriched columns.
 
     `rows` is a SELECT of session_id, distinct_ids, started_at, ended_at.
     """
+    tolerance = metric_table.creation_tolerance_seconds * 1_000_000  # µs
     return f"""session_rows AS (
   {rows}
 ),
 session_ids AS (
   SELECT s.session_id, distinct_id, use_no
   FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
-  WHERE NOT {is_junk_sql("distinct_id")}
+  WHERE NOT {is_junk_sql(metric_table, "distinct_id")}
 ),
-{id_users_sql(user_keys)},
+{id_users_sql(metric_table, user_keys)},
 session_users AS (
   SELECT
     s.session_id, m.user_id, m.user_match, m.signed_up_at,
@@ -221,8 +213,8 @@ session_documents AS (
   JOIN session_users AS u ON u.session_id = s.session_id AND u.choice_no = 1
   JOIN {documents} AS d
     ON d.user_id = u.user_id
-    AND TIMESTAMP_DIFF(s.started_at, d.created_at, MICROSECOND) <= {_CREATION_TOLERANCE}
-    AND TIMESTAMP_DIFF(d.created_at, s.ended_at, MICROSECOND) <= {_CREATION_TOLERANCE}
+    AND TIMESTAMP_DIFF(s.started_at, d.created_at, MICROSECOND) <= {tolerance}
+    AND TIMESTAMP_DIFF(d.created_at, s.ended_at, MICROSECOND) <= {tolerance}
   WHERE d.document_id IS NOT NULL
   GROUP BY s.session_id
 ),
@@ -239,7 +231,13 @@ enriched AS (
 
 
 def concerned_sql(
-    *, sessions: str, touched: str, user_keys: str, documents: str, channels: str
+    metric_table: MetricTable,
+    *,
+    sessions: str,
+    touched: str,
+    user_keys: str,
+    documents: str,
+    channels: str,
 ) -> str:
     """A SELECT of the stored sessions, the touched ones apart, whose enriched columns changed.
 
@@ -248,9 +246,12 @@ def concerned_sql(
     rows = f"""SELECT session_id, distinct_ids, started_at, ended_at
   FROM {sessions}
   WHERE session_id NOT IN (SELECT session_id FROM {touched})"""
-    names = ["s.session_id", "s.session_date", *(f"e.{name}" for name in _ENRICHED_NAMES)]
-    changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in _ENRICHED_NAMES)
-    ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
+    enriched = [column.name for column in metric_table.enriched]
+    names = ["s.session_id", "s.session_date", *(f"e.{name}" for name in enriched)]
+    changed = "\n  OR ".join(f"s.{name} IS DISTINCT FROM e.{name}" for name in enriched)
+    ctes = enrich_sql(
+        metric_table, rows=rows, user_keys=user_keys, documents=documents, channels=channels
+    )
     return f"""WITH {ctes}
 SELECT
   {wrapped(names, indent=2)}
@@ -259,56 +260,67 @@ JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
 
 
-def nobody_concerned_sql(*, sessions: str) -> str:
+def nobody_concerned_sql(metric_table: MetricTable, *, sessions: str) -> str:
     """The same columns without a row, for runs that build all they are about anyway."""
-    names = wrapped(["session_id", "session_date", *_ENRICHED_NAMES], indent=2)
+    enriched = (column.name for column in metric_table.enriched)
+    names = wrapped(["session_id", "session_date", *enriched], indent=2)
     return f"SELECT\n  {names}\nFROM {sessions}\nWHERE FALSE"
 
 
 def new_rows_sql(
-    *, aggregated: str, planned: str, user_keys: str, documents: str, channels: str
+    metric_table: MetricTable,
+    *,
+    aggregated: str,
+    planned: str,
+    user_keys: str,
+    documents: str,
+    channels: str,
 ) -> str:
     """A SELECT of finished `sessions` rows from an engine's aggregated ones."""
     rows = f"""SELECT p.session_id, a.distinct_ids, a.started_at, a.ended_at
   FROM {aggregated} AS a
   JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no"""
-    ctes = enrich_sql(rows=rows, user_keys=user_keys, documents=documents, channels=channels)
+    ctes = enrich_sql(
+        metric_table, rows=rows, user_keys=user_keys, documents=documents, channels=channels
+    )
     return f"""WITH {ctes},
 complete AS (
   SELECT
-    {_complete_columns("a", keys="p")}
+    {_complete_columns(metric_table, "a", keys="p")}
   FROM {aggregated} AS a
   JOIN {planned} AS p ON p.batch = a.batch AND p.session_no = a.session_no
   JOIN enriched AS e ON e.session_id = p.session_id
 )
-{_finish_sql()}"""
+{_finish_sql(metric_table)}"""
 
 
-def concerned_rows_sql(*, sessions: str, concerned: str, dates: str) -> str:
+def concerned_rows_sql(
+    metric_table: MetricTable, *, sessions: str, concerned: str, dates: str
+) -> str:
     """A SELECT of finished rows: those stored on `dates` (a condition), with their new values."""
     return f"""WITH complete AS (
   SELECT
-    {_complete_columns("s", keys="s")}
+    {_complete_columns(metric_table, "s", keys="s")}
   FROM {sessions} AS s
   JOIN {concerned} AS e ON e.session_id = s.session_id
   WHERE {dates}
 )
-{_finish_sql()}"""
+{_finish_sql(metric_table)}"""
 
 
-def _complete_columns(row: str, *, keys: str) -> str:
-    names = [f"{row}.{column.name}" for column in COLUMNS if isinstance(column, Metric)]
-    enriched = [f"e.{name}" for name in _ENRICHED_NAMES]
+def _complete_columns(metric_table: MetricTable, row: str, *, keys: str) -> str:
+    names = [f"{row}.{metric.name}" for metric in metric_table.metrics]
+    enriched = [f"e.{column.name}" for column in metric_table.enriched]
     return wrapped([f"{keys}.session_id", f"{keys}._days", *names, *enriched], indent=4)
 
 
-def _finish_sql() -> str:
+def _finish_sql(metric_table: MetricTable) -> str:
     """The table's columns in order, the derived ones computed; @now, @run_id, @metrics_version."""
-    derived = {column.name: column.sql for column in DERIVED}
+    derived = {column.name: column.sql for column in metric_table.derived}
     run = {"_loaded_at": "@now", "_run_id": "@run_id", "_metrics_version": "@metrics_version"}
     written = {**derived, **run}
     lines = [
         f"{written[column.name]} AS {column.name}" if column.name in written else column.name
-        for column in COLUMNS
+        for column in metric_table.columns
     ]
     return "SELECT\n  {}\nFROM complete".format(",\n  ".join(lines))

@@ -1,164 +1,25 @@
-"""The metric table: every column of `sessions`, declared once. No engine, no client, no clock.
+"""The metric table that is shipped: every column of `sessions`, declared once. Pure.
 
-The extract's column list, the pandas engine, the BigQuery schema and the data dictionary all derive
-from `PROPERTIES` and `COLUMNS`. Adding a metric is one entry here and one case under `tests/cases`.
+The extract's column list, both engines, the BigQuery schema and the data dictionary derive from
+it, each by way of its caller. Adding a metric is one entry here and one case under `tests/cases`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-# Thresholds are part of what a metric means, so they are part of `metrics_version`.
-ENGAGED_GAP_CAP_SECONDS = 30
-ENGAGED_SECONDS = 10  # PostHog: a session of 10 s or longer is no bounce
-QUARANTINE_SPAN_SECONDS = 3 * 24 * 3600
-QUARANTINE_ROWS = 100_000
-INGESTION_TOLERANCE_SECONDS = 24 * 3600
-CREATION_TOLERANCE_SECONDS = 60
-OLDEST_DAY = "2018-01-01"
-PHONE_DIGITS = 7
-JUNK_IDS = ("", "0", "anonymous", "guest", "null", "undefined")
-
-SESSION_ID_NAMES = ("$session_id", "session_id", "sessionId")
-
-ColumnType = Literal["STRING", "INT64", "FLOAT64", "BOOL", "TIMESTAMP", "DATE", "RECORD"]
-
-
-class Aggregation(StrEnum):
-    """The closed vocabulary of aggregations over the ordered events of one session.
-
-    Null rules: counts of nothing are 0, `ANY` is false, lists are empty, everything else is null.
-    `SUM`, `MIN`, `MAX`, `FIRST`, `LAST` and the distinct ones skip null values.
-    """
-
-    COUNT = "count"
-    ANY = "any"
-    SUM = "sum"
-    MIN = "min"
-    MAX = "max"
-    DISTINCT_COUNT = "distinct_count"
-    DISTINCT_LIST = "distinct_list"  # in order of last use
-    DISTINCT_RECORDS = "distinct_records"  # ordered by their values
-    COUNTS_BY_VALUE = "counts_by_value"  # ordered by value
-    FIRST = "first"
-    LAST = "last"
-    SECONDS_BETWEEN = "seconds_between"
-    CAPPED_GAP_SUM = "capped_gap_sum"
-
-
-# These give the same result when a value that repeats the previous event's is left out.
-UNCHANGED_BY_REPEATS = frozenset(
-    {
-        Aggregation.ANY,
-        Aggregation.MIN,
-        Aggregation.MAX,
-        Aggregation.DISTINCT_COUNT,
-        Aggregation.DISTINCT_LIST,
-        Aggregation.FIRST,
-        Aggregation.LAST,
-    }
+from sessions.metric_table import (
+    Aggregation,
+    Bookkeeping,
+    Column,
+    Derived,
+    Enriched,
+    Filter,
+    Metric,
+    MetricTable,
+    Property,
+    RollUp,
 )
 
-
-class RollUp(StrEnum):
-    """How a session's value becomes a person's; sums also become a day's. Null values are skipped.
-
-    First and last are by the sessions' starts, then their ids.
-    """
-
-    NONE = "none"
-    SUM = "sum"
-    EVER = "ever"
-    MAX = "max"
-    FIRST = "first"
-    LAST = "last"
-    FIRST_AND_LAST = "first_and_last"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which events count: all the parts that are given must hold. Null never matches."""
-
-    events: tuple[str, ...] = ()
-    event_contains: tuple[str, ...] = ()  # lower case; every part, in any case of the event name
-    value: str | None = None  # a property
-    among: tuple[str, ...] = ()  # values of `value`; empty: any that is not null
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Property:
-    """A value read from an event's `properties`: the first non-empty scalar of `names`.
-
-    A `fraction` is a number clipped to 0..1. With `per`, the number is divided by the first
-    non-empty scalar of those names; a divisor that is no number above 0 makes the whole null.
-    """
-
-    name: str
-    names: tuple[str, ...]
-    kind: Literal["text", "number", "fraction"] = "text"
-    per: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metric:
-    """A column aggregated from a session's events.
-
-    `value` is the property, or the event column, that is aggregated. `where` holds alternatives;
-    empty: all events. `prefer`: where the session has any such event, only those are looked at.
-    `since` starts the clock of `SECONDS_BETWEEN`, and `where` stops it.
-    """
-
-    name: str
-    aggregation: Aggregation
-    type: ColumnType
-    description: str
-    value: str | None = None
-    where: tuple[Filter, ...] = ()
-    prefer: tuple[Filter, ...] = ()
-    since: tuple[Filter, ...] = ()
-    record: tuple[tuple[str, ColumnType, str], ...] = ()  # (field, type, property it is read from)
-    roll_up: RollUp = RollUp.NONE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enriched:
-    """A column that follows from the finished row and the small tables (`enrichment.py`)."""
-
-    name: str
-    type: ColumnType
-    description: str
-    roll_up: RollUp = RollUp.NONE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Derived:
-    """A column computed from others of the finished row by one GoogleSQL expression."""
-
-    name: str
-    type: ColumnType
-    description: str
-    sql: str
-    roll_up: RollUp = RollUp.NONE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bookkeeping:
-    """A column the run itself writes: keys, days, and which run wrote the row."""
-
-    name: str
-    type: ColumnType
-    description: str
-    record: tuple[tuple[str, ColumnType, str], ...] = ()
-    roll_up: RollUp = RollUp.NONE
-
-
-Column = Metric | Enriched | Derived | Bookkeeping
+_ENGAGED_SECONDS = 10  # PostHog: a session of 10 s or longer is no bounce
 
 PROPERTIES = (
     Property(name="screen_name", names=("$screen_name", "screen_name")),
@@ -491,7 +352,7 @@ COLUMNS: tuple[Column, ...] = (
         type="BOOL",
         sql="CASE WHEN pageview_count + screen_count + autocapture_count > 0 THEN NOT"
         " (pageview_count + screen_count + autocapture_count > 1"
-        f" OR TIMESTAMP_DIFF(ended_at, started_at, MICROSECOND) >= {ENGAGED_SECONDS * 1_000_000})"
+        f" OR TIMESTAMP_DIFF(ended_at, started_at, MICROSECOND) >= {_ENGAGED_SECONDS * 1_000_000})"
         " END",
         description="PostHog's bounce: one page view, screen or autocapture alone, and under 10 s; "
         "null without any of them.",
@@ -499,7 +360,7 @@ COLUMNS: tuple[Column, ...] = (
     Derived(
         name="is_engaged",
         type="BOOL",
-        sql=f"engaged_seconds >= {ENGAGED_SECONDS} OR pageview_count + screen_count >= 2",
+        sql=f"engaged_seconds >= {_ENGAGED_SECONDS} OR pageview_count + screen_count >= 2",
         description="`engaged_seconds` of 10 or more, or at least two page views and screens.",
         roll_up=RollUp.EVER,
     ),
@@ -519,38 +380,15 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
-METRICS = tuple(column for column in COLUMNS if isinstance(column, Metric))
-DERIVED = tuple(column for column in COLUMNS if isinstance(column, Derived))
-ENRICHED = tuple(column for column in COLUMNS if isinstance(column, Enriched))
-REPEATED_AGGREGATIONS = frozenset(
-    {Aggregation.DISTINCT_LIST, Aggregation.DISTINCT_RECORDS, Aggregation.COUNTS_BY_VALUE}
+METRIC_TABLE = MetricTable(
+    columns=COLUMNS,
+    properties=PROPERTIES,
+    session_id_names=("$session_id", "session_id", "sessionId"),
+    engaged_gap_cap_seconds=30,
+    quarantine_span_seconds=3 * 24 * 3600,
+    quarantine_rows=100_000,
+    ingestion_tolerance_seconds=24 * 3600,
+    creation_tolerance_seconds=60,
+    phone_digits=7,
+    junk_ids=("", "0", "anonymous", "guest", "null", "undefined"),
 )
-
-
-def is_repeated(column: Column) -> bool:
-    """Whether the column is a REPEATED one in BigQuery."""
-    if isinstance(column, Metric):
-        return column.aggregation in REPEATED_AGGREGATIONS
-    return isinstance(column, Bookkeeping) and bool(column.record)
-
-
-def metrics_version(exclusions: Iterable[object]) -> str:
-    """A hash of all that a row's values depend on, besides the source rows.
-
-    `exclusions`: the settings that leave rows out.
-    """
-    parts = (
-        COLUMNS,
-        PROPERTIES,
-        SESSION_ID_NAMES,
-        ENGAGED_GAP_CAP_SECONDS,
-        QUARANTINE_SPAN_SECONDS,
-        QUARANTINE_ROWS,
-        INGESTION_TOLERANCE_SECONDS,
-        CREATION_TOLERANCE_SECONDS,
-        OLDEST_DAY,
-        PHONE_DIGITS,
-        JUNK_IDS,
-        tuple(exclusions),
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

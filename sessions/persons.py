@@ -1,4 +1,4 @@
-"""The columns of `persons`, `identities` and `daily_activity`, from the metric table. Pure."""
+"""The columns of `persons`, `identities` and `daily_activity`, from a metric table. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from bigquery.tables import Field, TableSchema
-from sessions.metrics import COLUMNS, Column, RollUp
+from sessions.metric_table import Column, RollUp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from sessions.metric_table import MetricTable
 
 RETENTION_DAYS = (1, 7, 30)
 
@@ -38,7 +40,7 @@ _ACROSS = {
 }
 
 
-def _rolled_up(column: Column) -> Iterator[RolledUp]:
+def _roll_ups(column: Column) -> Iterator[RolledUp]:
     names: dict[RollUp, str]
     match column.roll_up:
         case RollUp.NONE:
@@ -57,8 +59,15 @@ def _rolled_up(column: Column) -> Iterator[RolledUp]:
         yield RolledUp(name=name, column=column, rule=rule)
 
 
-ROLLED_UP = tuple(each for column in COLUMNS for each in _rolled_up(column))
-DAILY = tuple(each for each in ROLLED_UP if each.rule is RollUp.SUM)
+def rolled_up(metric_table: MetricTable) -> tuple[RolledUp, ...]:
+    """The columns of `persons` that are made of those of `sessions`."""
+    return tuple(each for column in metric_table.columns for each in _roll_ups(column))
+
+
+def daily(metric_table: MetricTable) -> tuple[RolledUp, ...]:
+    """Those of them that are summed by day, too."""
+    return tuple(each for each in rolled_up(metric_table) if each.rule is RollUp.SUM)
+
 
 _PERSON_ID = Field(
     name="person_id",
@@ -83,76 +92,86 @@ _CREATED = (
     ),
 )
 
-PERSONS = TableSchema(
-    fields=(
-        _PERSON_ID,
-        _USER_ID,
-        Field(
-            name="user_signed_up_at",
-            type="TIMESTAMP",
-            description="When the user was created (UTC).",
-        ),
-        Field(
-            name="first_seen_at", type="TIMESTAMP", description="Start of the first session (UTC)."
-        ),
-        Field(name="last_seen_at", type="TIMESTAMP", description="Latest end of a session (UTC)."),
-        Field(name="session_count", type="INT64", description="Number of sessions."),
-        Field(
-            name="active_days",
-            type="INT64",
-            description="Distinct UTC days on which a session started.",
-        ),
-        Field(
-            name="days_since_last_seen",
-            type="INT64",
-            description="UTC days from `last_seen_at` to the run's, never below 0.",
-        ),
-        Field(
-            name="is_churned",
-            type="BOOL",
-            description="`days_since_last_seen` is CHURN_DAYS (14) or more.",
-        ),
-        *(
+
+def persons_schema(metric_table: MetricTable) -> TableSchema:
+    """The table `persons`."""
+    return TableSchema(
+        fields=(
+            _PERSON_ID,
+            _USER_ID,
             Field(
-                name=f"returned_day_{number}",
-                type="BOOL",
-                description=f"A session started on UTC day {number} after that of the first one; "
-                "null where none has and that day was not over when the run started.",
-            )
-            for number in RETENTION_DAYS
-        ),
-        *(each.field for each in ROLLED_UP),
-        *_CREATED,
-        Field(
-            name="created_event",
-            type="BOOL",
-            description="Whether the user ever created an event: `events_created` > 0.",
-        ),
-        Field(
-            name="creation_days",
-            type="RECORD",
-            is_repeated=True,
-            fields=(
-                Field(name="day", type="DATE", description="UTC day of the creations."),
-                Field(
-                    name="events_created",
-                    type="INT64",
-                    description="Firebase events of that day, check-ins apart.",
-                ),
-                Field(
-                    name="checkins_created",
-                    type="INT64",
-                    description="Firebase check-ins of that day.",
-                ),
+                name="user_signed_up_at",
+                type="TIMESTAMP",
+                description="When the user was created (UTC).",
             ),
-            description="The UTC days on which the user created anything, with how much.",
+            Field(
+                name="first_seen_at",
+                type="TIMESTAMP",
+                description="Start of the first session (UTC).",
+            ),
+            Field(
+                name="last_seen_at", type="TIMESTAMP", description="Latest end of a session (UTC)."
+            ),
+            Field(name="session_count", type="INT64", description="Number of sessions."),
+            Field(
+                name="active_days",
+                type="INT64",
+                description="Distinct UTC days on which a session started.",
+            ),
+            Field(
+                name="days_since_last_seen",
+                type="INT64",
+                description="UTC days from `last_seen_at` to the run's, never below 0.",
+            ),
+            Field(
+                name="is_churned",
+                type="BOOL",
+                description="`days_since_last_seen` is CHURN_DAYS (14) or more.",
+            ),
+            *(
+                Field(
+                    name=f"returned_day_{number}",
+                    type="BOOL",
+                    description=f"A session started on UTC day {number} after that of the first "
+                    "one; null where none has and that day was not over when the run started.",
+                )
+                for number in RETENTION_DAYS
+            ),
+            *(each.field for each in rolled_up(metric_table)),
+            *_CREATED,
+            Field(
+                name="created_event",
+                type="BOOL",
+                description="Whether the user ever created an event: `events_created` > 0.",
+            ),
+            Field(
+                name="creation_days",
+                type="RECORD",
+                is_repeated=True,
+                fields=(
+                    Field(name="day", type="DATE", description="UTC day of the creations."),
+                    Field(
+                        name="events_created",
+                        type="INT64",
+                        description="Firebase events of that day, check-ins apart.",
+                    ),
+                    Field(
+                        name="checkins_created",
+                        type="INT64",
+                        description="Firebase check-ins of that day.",
+                    ),
+                ),
+                description="The UTC days on which the user created anything, with how much.",
+            ),
+            Field(
+                name="_loaded_at", type="TIMESTAMP", description="Start of the run that wrote it."
+            ),
+            Field(name="_run_id", type="STRING", description="The run that wrote the row."),
         ),
-        Field(name="_loaded_at", type="TIMESTAMP", description="Start of the run that wrote it."),
-        Field(name="_run_id", type="STRING", description="The run that wrote the row."),
-    ),
-    description="One row per person with a session, rebuilt from `sessions` by each run.",
-    clustered_by=("user_id", "person_id"),
-)
+        description="One row per person with a session, rebuilt from `sessions` by each run.",
+        clustered_by=("user_id", "person_id"),
+    )
+
 
 IDENTITIES = TableSchema(
     fields=(
@@ -167,18 +186,23 @@ IDENTITIES = TableSchema(
     description="Whose the anonymous distinct ids are, rebuilt from `sessions` by each run.",
 )
 
-DAILY_ACTIVITY = TableSchema(
-    fields=(
-        Field(
-            name="activity_date",
-            type="DATE",
-            description="UTC day on which the sessions started, or the documents were created.",
+
+def daily_activity_schema(metric_table: MetricTable) -> TableSchema:
+    """The view `daily_activity`."""
+    return TableSchema(
+        fields=(
+            Field(
+                name="activity_date",
+                type="DATE",
+                description="UTC day on which the sessions started, or the documents were created.",
+            ),
+            _PERSON_ID,
+            _USER_ID,
+            Field(
+                name="session_count", type="INT64", description="Sessions that started that day."
+            ),
+            *(each.field for each in daily(metric_table)),
+            *_CREATED,
         ),
-        _PERSON_ID,
-        _USER_ID,
-        Field(name="session_count", type="INT64", description="Sessions that started that day."),
-        *(each.field for each in DAILY),
-        *_CREATED,
-    ),
-    description="A view: one row per person and UTC day with a session or a creation.",
-)
+        description="A view: one row per person and UTC day with a session or a creation.",
+    )

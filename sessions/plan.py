@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from runs.errors import RequestError
+from runs.request import FIRST_DAY
 from sessions.layout import wrapped
-from sessions.metrics import OLDEST_DAY, QUARANTINE_ROWS, QUARANTINE_SPAN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runs.request import RunRequest
+    from sessions.metric_table import MetricTable
     from sessions.sources import Source
 
 Kind = Literal["full_load", "incremental", "dates", "limit"]
 
-_OLDEST = dt.date.fromisoformat(OLDEST_DAY)
-_NEIGHBOUR_DAYS = QUARANTINE_SPAN_SECONDS // 86_400
 NULL_PARTITION = "__NULL__"
 STREAMING_BUFFER = "__UNPARTITIONED__"  # its rows are read with the days that they belong to
 
@@ -146,7 +145,7 @@ def _day_of(partition_id: str) -> dt.date | None:
     if not (len(partition_id) == len("20180101") and partition_id.isdigit()):
         return None
     day = dt.datetime.strptime(partition_id, "%Y%m%d").replace(tzinfo=dt.UTC).date()
-    return day if day >= _OLDEST else None
+    return day if day >= FIRST_DAY else None
 
 
 def _days_of(partition_ids: Iterable[str]) -> set[dt.date]:
@@ -169,12 +168,13 @@ def next_days(plan: Plan, *, read: int, found: int) -> tuple[dt.date, ...]:
     return newest_first[read : read + min(max(wanted, 1), max(read, 1))]
 
 
-def neighbours(plan: Plan, days: Iterable[dt.date]) -> set[dt.date]:
+def neighbours(metric_table: MetricTable, plan: Plan, days: Iterable[dt.date]) -> set[dt.date]:
     """The known days on which sessions of `days` may have more rows, themselves left out."""
+    farthest = metric_table.quarantine_days
     near = {
         day + dt.timedelta(days=offset)
         for day in days
-        for offset in range(-_NEIGHBOUR_DAYS, _NEIGHBOUR_DAYS + 1)
+        for offset in range(-farthest, farthest + 1)
         if dt.date.min.toordinal() <= day.toordinal() + offset <= dt.date.max.toordinal()
     }
     return near.intersection(plan.known_days).difference(days)
@@ -199,7 +199,7 @@ def ranges_sql(source: Source, days: Iterable[dt.date]) -> str:
             after = last + dt.timedelta(days=1)
             ranges.append(f"({lower} AND {column} < {literal} '{after} 00:00:00{zone}')")
     if not ranges:  # a range all the same, for tables that require a filter
-        oldest = f"{literal} '{OLDEST_DAY} 00:00:00{zone}'"
+        oldest = f"{literal} '{FIRST_DAY} 00:00:00{zone}'"
         ranges.append(f"({column} >= {oldest} AND {column} < {oldest})")
     return "({})".format("\n    OR ".join(ranges))
 
@@ -255,7 +255,9 @@ def _any_time_sql(source: Source) -> str:
     return "TRUE"
 
 
-def touched_sql(plan: Plan, *, projected: str, sessions: str, quarantined: str) -> str:
+def touched_sql(
+    metric_table: MetricTable, plan: Plan, *, projected: str, sessions: str, quarantined: str
+) -> str:
     """A SELECT of the ids of the sessions to build again, those left without rows included.
 
     Those whose number of valid rows on a changed day differs from what they were built from;
@@ -272,7 +274,7 @@ def touched_sql(plan: Plan, *, projected: str, sessions: str, quarantined: str) 
         return f"WITH {found}\nSELECT DISTINCT session_id FROM found"
     differs = "f.row_count IS DISTINCT FROM s.row_count" if plan.kind == "incremental" else "TRUE"
     near = {*plan.days}
-    for offset in range(1, _NEIGHBOUR_DAYS + 1):
+    for offset in range(1, metric_table.quarantine_days + 1):
         near |= {day - dt.timedelta(days=offset) for day in plan.days}
     return f"""WITH {found},
 stored AS (
@@ -342,14 +344,15 @@ FROM accounts
 GROUP BY day, account"""
 
 
-def planned_sql(*, projected: str, touched: str, batches: int) -> str:
+def planned_sql(metric_table: MetricTable, *, projected: str, touched: str, batches: int) -> str:
     """A SELECT of the touched sessions that have rows, with the batch each one belongs to.
 
     (`session_id`, `batch`, `session_no`, `_days`, `first_at`, `last_at`, `row_count`,
     `quarantine_reason`, `is_quarantined`); `session_no` counts from 0 within the batch.
     """
     hashed = "CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(session_id)), 1, 8)) AS INT64)"
-    span = f"TIMESTAMP_DIFF(last_at, first_at, MICROSECOND) > {QUARANTINE_SPAN_SECONDS * 1_000_000}"
+    longest = metric_table.quarantine_span_seconds * 1_000_000  # µs
+    span = f"TIMESTAMP_DIFF(last_at, first_at, MICROSECOND) > {longest}"
     return f"""WITH session_days AS (
   SELECT
     session_id, DATE(event_at) AS day,
@@ -370,7 +373,7 @@ judged AS (
     session_id, first_at, last_at, row_count, _days,
     CASE
       WHEN {span} THEN 'span'
-      WHEN row_count > {QUARANTINE_ROWS} THEN 'rows'
+      WHEN row_count > {metric_table.quarantine_rows} THEN 'rows'
     END AS quarantine_reason,
     MOD({hashed}, {batches}) AS batch
   FROM spans

@@ -8,23 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runs.request import FIRST_DAY
 from sessions.layout import called, wrapped
-from sessions.metrics import (
-    COLUMNS,
-    INGESTION_TOLERANCE_SECONDS,
-    METRICS,
-    OLDEST_DAY,
-    PROPERTIES,
-    SESSION_ID_NAMES,
-    UNCHANGED_BY_REPEATS,
-    Filter,
-    Metric,
-    Property,
-)
+from sessions.metric_table import UNCHANGED_BY_REPEATS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from sessions.metric_table import Filter, Metric, MetricTable, Property
     from sessions.sources import Source
 
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.
@@ -35,44 +26,51 @@ _SURROGATES = (
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
-# The events table's own columns, by which metrics may name them.
-EVENT_COLUMNS = ("event", "event_at", "distinct_id")
-
 _ALWAYS = ("session_no", "event_no", "event_at", "event")
-
-_INGESTION_TOLERANCE = INGESTION_TOLERANCE_SECONDS * 1_000_000  # µs
 
 _BIGQUERY_TYPES = {"text": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
 
-PROJECTED_COLUMNS = (
-    ("session_id", "STRING"),
-    ("uuid", "STRING"),
-    ("event", "STRING"),
-    ("distinct_id", "STRING"),
-    ("event_at", "TIMESTAMP"),
-    ("ingested_at", "TIMESTAMP"),
-    ("row_hash", "STRING"),
-    ("reason", "STRING"),
-    *((item.name, _BIGQUERY_TYPES[item.kind]) for item in PROPERTIES),
-)
+
+def projected_columns(metric_table: MetricTable) -> dict[str, str]:
+    """The columns of `project_sql`, with their types."""
+    return {
+        "session_id": "STRING",
+        "uuid": "STRING",
+        "event": "STRING",
+        "distinct_id": "STRING",
+        "event_at": "TIMESTAMP",
+        "ingested_at": "TIMESTAMP",
+        "row_hash": "STRING",
+        "reason": "STRING",
+        **{item.name: _BIGQUERY_TYPES[item.kind] for item in metric_table.properties},
+    }
 
 
 def project_sql(
-    source: Source, rows: str, *, exclusions: Iterable[str] = (), sessions: str | None = None
+    metric_table: MetricTable,
+    source: Source,
+    rows: str,
+    *,
+    exclusions: Iterable[str] = (),
+    sessions: str | None = None,
 ) -> str:
-    """A SELECT of PROJECTED_COLUMNS: one row per source row that satisfies `rows`, at @snapshot_at.
+    """A SELECT of `projected_columns`: a row per source row that satisfies `rows`, at @snapshot_at.
 
     `reason` is null for valid rows, else bad_timestamp, no_session or excluded. `exclusions` are
     the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows of those.
     """
     as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
-    texts = _text_aliases()
+    properties = metric_table.properties
+    tolerance = metric_table.ingestion_tolerance_seconds * 1_000_000  # µs
+    texts = _text_aliases(properties)
     excluded = "\n        OR ".join(exclusions)
     excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
     wanted = f"\n  WHERE session_id IN (SELECT session_id FROM {sessions})" if sessions else ""
-    numbers = _number_aliases()
-    computed = {item.name: _value_sql(item) for item in PROPERTIES if item.kind == "fraction"}
-    read_off = [name for name in _names(PROPERTIES) if name not in computed]
+    numbers = _number_aliases(properties)
+    computed = {
+        item.name: _value_sql(item, texts) for item in properties if item.kind == "fraction"
+    }
+    read_off = [name for name in _names(properties) if name not in computed]
     values = ",\n    ".join(computed.values())
     read = ",\n    ".join(_first_scalar_sql(names, name) for names, name in texts.items())
     carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
@@ -96,7 +94,7 @@ def project_sql(
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    {_first_scalar_sql(SESSION_ID_NAMES, "session_id")},
+    {_first_scalar_sql(metric_table.session_id_names, "session_id")},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
     {read}
@@ -116,8 +114,8 @@ typed_values AS (
       IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
     ))) AS row_hash,
     CASE
-      WHEN event_at IS NULL OR event_at < TIMESTAMP '{OLDEST_DAY} 00:00:00+00'
-        OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {_INGESTION_TOLERANCE}
+      WHEN event_at IS NULL OR event_at < TIMESTAMP '{FIRST_DAY} 00:00:00+00'
+        OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {tolerance}
         THEN 'bad_timestamp'
       WHEN session_id IS NULL THEN 'no_session'{excluded}
     END AS reason,
@@ -127,7 +125,7 @@ typed_values AS (
 )
 SELECT
   session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
-  {wrapped(["reason", *_names(PROPERTIES)], indent=2)}
+  {wrapped(["reason", *_names(properties)], indent=2)}
 FROM typed_values"""
 
 
@@ -142,7 +140,7 @@ def exclusion_sql(*, distinct_ids: bool, libs: bool, emulators: bool, bots: bool
     return [condition for condition, is_on in conditions.items() if is_on]
 
 
-def batches_sql(*, projected: str, planned: str) -> str:
+def batches_sql(metric_table: MetricTable, *, projected: str, planned: str) -> str:
     """A SELECT of the planned sessions' events: deduplicated, numbered, narrow.
 
     One row per (session_id, uuid): the copy with the latest ingestion (null first), then the
@@ -150,9 +148,10 @@ def batches_sql(*, projected: str, planned: str) -> str:
     then uuid. Of ids only `session_no`, unique within its batch, travels on; a value travels only
     where a metric needs it (see `_travelling_sql`).
     """
-    columns = ("uuid", "event_at", "event", "distinct_id", *_names(PROPERTIES))
+    names = _names(metric_table.properties)
+    columns = ("uuid", "event_at", "event", "distinct_id", *names)
     inner = wrapped(["s.batch", "s.session_no", *(f"p.{name}" for name in columns)], indent=4)
-    values = ",\n  ".join(_travelling_sql(name) for name in ("distinct_id", *_names(PROPERTIES)))
+    values = ",\n  ".join(_travelling_sql(metric_table, name) for name in ("distinct_id", *names))
     return f"""WITH copies AS (
   SELECT
     {inner},
@@ -174,28 +173,29 @@ WHERE copy_no = 1
 WINDOW in_order AS (PARTITION BY batch, session_no ORDER BY event_at, uuid)"""
 
 
-def travelling_columns() -> tuple[str, ...]:
+def travelling_columns(metric_table: MetricTable) -> tuple[str, ...]:
     """The columns of `batches_sql` that an engine downloads."""
     return (
         *_ALWAYS,
         "distinct_id",
-        *_names(item for item in PROPERTIES if _uses(item.name)),
+        *(name for name in _names(metric_table.properties) if _uses(metric_table, name)),
     )
 
 
-def filled_sql(batches: str) -> str:
+def filled_sql(metric_table: MetricTable, batches: str) -> str:
     """A SELECT of one row: for each property that travels, whether any event has it.
 
     A column costs its offsets even where all of it is null, so those stay behind.
     """
-    filled = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in travelling_properties())
+    names = travelling_properties(metric_table)
+    filled = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in names)
     return f"SELECT\n  {filled}\nFROM {batches}"
 
 
-def travelling_properties() -> dict[str, str]:
+def travelling_properties(metric_table: MetricTable) -> dict[str, str]:
     """The properties among `travelling_columns`, and the distinct id, with their types."""
-    types = dict(PROJECTED_COLUMNS)
-    return {name: types[name] for name in travelling_columns()[len(_ALWAYS) :]}
+    types = projected_columns(metric_table)
+    return {name: types[name] for name in travelling_columns(metric_table)[len(_ALWAYS) :]}
 
 
 def filter_sql(condition: Filter) -> str:
@@ -230,16 +230,16 @@ def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
     return f"{name} IN ({', '.join(map(_literal, values))})"
 
 
-def _travelling_sql(name: str) -> str:
+def _travelling_sql(metric_table: MetricTable, name: str) -> str:
     """A property's value where some metric needs it, else null, under its name.
 
     Metrics that count or sum need it on each of their events. For firsts, lasts, maxima and
     distinct values, one that repeats the session's previous event adds nothing, as long as
     the two events are alike to every filter of those metrics.
     """
-    each = _each_use(name)
-    once = [metric for metric in _uses(name) if metric.aggregation in UNCHANGED_BY_REPEATS]
-    needed = list(each)
+    uses = _uses(metric_table, name)
+    once = [metric for metric in uses if metric.aggregation in UNCHANGED_BY_REPEATS]
+    needed = _each_use(uses, name)
     if once:
         where = {filters_sql(metric.where) for metric in once if _filters_more_than(metric, name)}
         marks = where | {filters_sql(metric.prefer) for metric in once if metric.prefer}
@@ -255,12 +255,12 @@ def _filters_more_than(metric: Metric, name: str) -> bool:
     return any(f.events or f.event_contains or f.value != name for f in metric.where)
 
 
-def _each_use(name: str) -> list[str]:
+def _each_use(uses: Iterable[Metric], name: str) -> list[str]:
     """The filters of the metrics that need the value on each of their events."""
     return sorted(
         {
             filters_sql(metric.where)
-            for metric in _uses(name)
+            for metric in uses
             if metric.aggregation not in UNCHANGED_BY_REPEATS
             or (metric.value not in {None, name} and _filters_by(metric, name))
         }
@@ -271,42 +271,37 @@ def _filters_by(metric: Metric, name: str) -> bool:
     return any(f.value == name for f in (*metric.where, *metric.prefer, *metric.since))
 
 
-def _uses(name: str) -> list[Metric]:
-    return [metric for metric in METRICS if name in _read_by(metric)]
-
-
-def _read_by(metric: Metric) -> set[str | None]:
-    filters = (*metric.where, *metric.prefer, *metric.since)
-    return {metric.value, *(f.value for f in filters), *(source for _, _, source in metric.record)}
+def _uses(metric_table: MetricTable, name: str) -> list[Metric]:
+    return [metric for metric in metric_table.metrics if name in metric.reads]
 
 
 def _names(properties: Iterable[Property]) -> tuple[str, ...]:
     return tuple(item.name for item in properties)
 
 
-def _text_aliases() -> dict[tuple[str, ...], str]:
+def _text_aliases(properties: Iterable[Property]) -> dict[tuple[str, ...], str]:
     """Each list of property names once, under the name that its text has in `text_values`."""
     aliases: dict[tuple[str, ...], str] = {}
-    for item in PROPERTIES:
+    for item in properties:
         aliases.setdefault(item.names, item.name)
         if item.per:
             aliases.setdefault(item.per, f"{item.name}_per")
     return aliases
 
 
-def _number_aliases() -> list[str]:
+def _number_aliases(properties: Sequence[Property]) -> list[str]:
     """The names in `text_values` of the texts that are read as numbers."""
-    texts = _text_aliases()
-    numbers = (item for item in PROPERTIES if item.kind != "text")
+    texts = _text_aliases(properties)
+    numbers = (item for item in properties if item.kind != "text")
     lists = (names for item in numbers for names in (item.names, item.per) if names)
     return list(dict.fromkeys(texts[names] for names in lists))
 
 
-def _value_sql(item: Property) -> str:
+def _value_sql(item: Property, texts: Mapping[tuple[str, ...], str]) -> str:
     """A fraction of what `number_values` has, under its name."""
-    value = _text_aliases()[item.names]
+    value = texts[item.names]
     if item.per:
-        divisor = _text_aliases()[item.per]
+        divisor = texts[item.per]
         value = f"IEEE_DIVIDE({value}, IF({divisor} > 0, {divisor}, NULL))"
     return called("GREATEST", ["0.0", f"LEAST(1.0, {value})"], indent=4, name=item.name)
 
@@ -340,13 +335,3 @@ def _first_scalar_sql(names: tuple[str, ...], name: str) -> str:
 def _literal(text: str) -> str:
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
-
-
-def check_table() -> None:
-    """Every property and event column that the metric table names exists (ValueError if not)."""
-    known = {*EVENT_COLUMNS, *_names(PROPERTIES), "", None}
-    for column in COLUMNS:
-        unknown = _read_by(column) - known if isinstance(column, Metric) else set()
-        if unknown:
-            message = f"Metric {column.name} reads {unknown}: declare it in PROPERTIES."
-            raise ValueError(message)

@@ -9,13 +9,14 @@ from runs.errors import AuditError
 from runs.lease import complete_sql, hold_lease_sql
 from sessions.layout import wrapped
 from sessions.plan import Plan, dates_sql
-from sessions.tables import QUARANTINED_SESSIONS, SESSIONS, STATE
+from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
     from bigquery.tables import TableSchema
+    from sessions.metric_table import MetricTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,7 @@ def check_audit(
 
 
 def publish_sql(
+    metric_table: MetricTable,
     plan: Plan,
     tables: StagingTables,
     *,
@@ -161,7 +163,7 @@ def publish_sql(
     alone: @metrics_version, @sessions_created_at, @days.
     """
     sessions = destination.sessions
-    names = _names(SESSIONS)
+    names = _names(sessions_schema(metric_table))
     replaced = (
         "TRUE"
         if plan.is_full_load
@@ -176,7 +178,7 @@ def publish_sql(
         *hold_lease_sql(destination.lease),
         f"DELETE FROM {sessions}\nWHERE {replaced}",
         f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}",
-        *_quarantine_sql(plan, tables, destination.quarantined),
+        *_quarantine_sql(metric_table, plan, tables, destination.quarantined),
         *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
     ]
@@ -201,8 +203,10 @@ def _names(schema: TableSchema) -> str:
     return wrapped((column.name for column in schema.fields), indent=2)
 
 
-def _quarantine_sql(plan: Plan, tables: StagingTables, quarantined: str) -> list[str]:
-    insert = f"""INSERT INTO {quarantined} ({_names(QUARANTINED_SESSIONS)})
+def _quarantine_sql(
+    metric_table: MetricTable, plan: Plan, tables: StagingTables, quarantined: str
+) -> list[str]:
+    insert = f"""INSERT INTO {quarantined} ({_names(quarantined_schema(metric_table))})
 SELECT session_id, first_at, last_at, row_count, quarantine_reason, @run_id
 FROM {tables.planned}
 WHERE is_quarantined"""

@@ -1,4 +1,4 @@
-"""The session aggregation as one GoogleSQL statement, built from the metric table. Pure.
+"""The session aggregation as one GoogleSQL statement, built from a metric table. Pure.
 
 The counterpart of `process_sessions.py`: the same input (`batches_sql`'s rows), the same columns.
 Each aggregation of the closed vocabulary is one line of the statement, or one CTE where a list has
@@ -10,31 +10,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, assert_never
 
 from sessions.layout import called, wrapped
-from sessions.metrics import (
-    ENGAGED_GAP_CAP_SECONDS,
-    METRICS,
-    REPEATED_AGGREGATIONS,
-    Aggregation,
-    Metric,
-)
+from sessions.metric_table import Aggregation
 from sessions.projection import filters_sql, travelling_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from sessions.metric_table import Metric, MetricTable
+
 _KEYS = ("batch", "session_no")
-_GAP_CAP = ENGAGED_GAP_CAP_SECONDS * 1_000_000  # µs
 
 
-def aggregate_sql(batches: str, metrics: Sequence[Metric] = METRICS) -> str:
+def aggregate_sql(metric_table: MetricTable, batches: str) -> str:
     """A SELECT of one row per session of `batches`: its batch and number, and a column per metric.
 
     `batches` is a table of the rows that `projection.batches_sql` selects.
     """
-    lists = [metric for metric in metrics if metric.aggregation in REPEATED_AGGREGATIONS]
+    metrics, lists = metric_table.metrics, metric_table.repeated
+    gap_cap = metric_table.engaged_gap_cap_seconds * 1_000_000  # µs
     preferred = _preferred_names(metrics)
     values = ",\n    ".join(
-        f"{_value_sql(metric, preferred)} AS {metric.name}"
+        f"{_value_sql(metric, preferred, gap_cap=gap_cap)} AS {metric.name}"
         for metric in metrics
         if metric not in lists
     )
@@ -50,7 +46,7 @@ def aggregate_sql(batches: str, metrics: Sequence[Metric] = METRICS) -> str:
     ctes = "".join(f",\n{_list_sql(metric)}" for metric in lists)
     return f"""WITH events AS (
   SELECT
-    {_event_columns(metrics)}
+    {_event_columns(metric_table)}
   FROM {batches}
   WINDOW
     session_events AS (PARTITION BY batch, session_no),
@@ -69,17 +65,17 @@ SELECT
 FROM session_values AS s{joins}"""
 
 
-def _event_columns(metrics: Iterable[Metric]) -> str:
+def _event_columns(metric_table: MetricTable) -> str:
     """What is read of each event, and what only its place among the others tells."""
-    lines = [wrapped(["batch", *travelling_columns()], indent=4)]
+    lines = [wrapped(["batch", *travelling_columns(metric_table)], indent=4)]
     lines += [
         f"COUNTIF({prefer}) OVER session_events = 0 OR {prefer} AS {name}"
-        for prefer, name in _preferred_names(metrics).items()
+        for prefer, name in _preferred_names(metric_table.metrics).items()
     ]
     lines += [
         f"MIN(IF({filters_sql(metric.since)}, event_no, NULL)) OVER session_events"
         f" AS {_started_no(metric)}"
-        for metric in metrics
+        for metric in metric_table.metrics
         if metric.aggregation is Aggregation.SECONDS_BETWEEN
     ]
     gap = "TIMESTAMP_DIFF(event_at, LAG(event_at) OVER in_order, MICROSECOND)"
@@ -100,7 +96,7 @@ def _started_no(metric: Metric) -> str:
 
 
 def _value_sql(  # noqa: C901, PLR0911 - one case for each aggregation
-    metric: Metric, preferred: Mapping[str, str]
+    metric: Metric, preferred: Mapping[str, str], *, gap_cap: int
 ) -> str:
     """The metric over the events of one session, as an aggregate expression."""
     match metric.aggregation:
@@ -123,7 +119,7 @@ def _value_sql(  # noqa: C901, PLR0911 - one case for each aggregation
         case Aggregation.SECONDS_BETWEEN:
             return _seconds_between_sql(metric)
         case Aggregation.CAPPED_GAP_SUM:
-            return f"SUM(IFNULL(LEAST(gap_microseconds, {_GAP_CAP}), 0)) / 1e6"
+            return f"SUM(IFNULL(LEAST(gap_microseconds, {gap_cap}), 0)) / 1e6"
         case Aggregation.DISTINCT_LIST | Aggregation.DISTINCT_RECORDS | Aggregation.COUNTS_BY_VALUE:
             message = f"Metric {metric.name} is a list: it has a CTE of its own."
             raise ValueError(message)

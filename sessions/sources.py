@@ -238,3 +238,13 @@ def _firestore_time_sql(seconds: str, nanoseconds: str) -> str:
         f" AND {nanoseconds} BETWEEN 0 AND 999999999,"
         f" {seconds} * 1000000 + DIV({nanoseconds}, 1000), NULL))"
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTables:
+    """The four source tables, as they are read in this run."""
+
+    events: Source
+    users: Source
+    documents: Source
+    posthog_sessions: Source

@@ -1,9 +1,14 @@
-"""The tables of the sessions job, as records from the metric table. Pure."""
+"""The tables of the sessions job, as records made from a metric table. Pure."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bigquery.tables import Field, TableSchema
-from sessions.metrics import COLUMNS, PROPERTIES, Aggregation, Column, Metric, is_repeated
+from sessions.metric_table import Aggregation, Column, Metric, is_repeated
+
+if TYPE_CHECKING:
+    from sessions.metric_table import MetricTable
 
 # What is in a RECORD besides the values of events, by the source that the metric table names.
 _COUNTED = {
@@ -13,7 +18,7 @@ _COUNTED = {
 }
 
 
-def field_of(column: Column) -> Field:
+def _field_of(metric_table: MetricTable, column: Column) -> Field:
     """The BigQuery column of an entry of the metric table."""
     record = getattr(column, "record", ())
     return Field(
@@ -22,42 +27,66 @@ def field_of(column: Column) -> Field:
         description=column.description,
         is_repeated=is_repeated(column),
         fields=tuple(
-            Field(name=name, type=type_, description=_described(column, source))
+            Field(name=name, type=type_, description=_described(metric_table, column, source))
             for name, type_, source in record
         ),
     )
 
 
-def _described(column: Column, source: str) -> str:
+def _described(metric_table: MetricTable, column: Column, source: str) -> str:
     """What a field of a RECORD holds, by the source that it is read from."""
     if source in _COUNTED:
         return _COUNTED[source]
     if isinstance(column, Metric) and column.aggregation is Aggregation.COUNTS_BY_VALUE:
         return f"A value of `{source}` in the session."
-    names = next((item.names for item in PROPERTIES if item.name == source), (source,))
+    properties = metric_table.properties
+    names = next((item.names for item in properties if item.name == source), (source,))
     return f"{' or '.join(names)} of the event."
 
 
-SESSIONS = TableSchema(
-    fields=tuple(field_of(column) for column in COLUMNS),
-    description="One row per session, built by posthog-etl from the events alone.",
-    partitioned_by="session_date",
-    clustered_by=("user_id", "session_id"),
-)
+def sessions_schema(metric_table: MetricTable) -> TableSchema:
+    """The table `sessions`."""
+    return TableSchema(
+        fields=tuple(_field_of(metric_table, column) for column in metric_table.columns),
+        description="One row per session, built by posthog-etl from the events alone.",
+        partitioned_by="session_date",
+        clustered_by=("user_id", "session_id"),
+    )
 
-QUARANTINED_SESSIONS = TableSchema(
-    fields=(
-        Field(name="session_id", type="STRING", description="PostHog's session id: the key."),
-        Field(name="first_at", type="TIMESTAMP", description="Its first event when it was found."),
-        Field(name="last_at", type="TIMESTAMP", description="Its last event when it was found."),
-        Field(name="row_count", type="INT64", description="Its valid rows when it was found."),
-        Field(
-            name="reason", type="STRING", description="span (over 3 days) or rows (over 100,000)."
+
+def aggregated_schema(metric_table: MetricTable) -> TableSchema:
+    """A staging table of what the pandas engine returns, batch by batch."""
+    return TableSchema(
+        fields=(
+            Field(name="batch", type="INT64"),
+            Field(name="session_no", type="INT64"),
+            *(_field_of(metric_table, metric) for metric in metric_table.metrics),
         ),
-        Field(name="_run_id", type="STRING", description="The run that found it."),
-    ),
-    description="Sessions kept out of `sessions`: a hard-coded id, a bot. A full load looks again.",
-)
+        description="One run's aggregated rows, before they are enriched.",
+    )
+
+
+def quarantined_schema(metric_table: MetricTable) -> TableSchema:
+    """The table `quarantined_sessions`."""
+    span = f"span (over {metric_table.quarantine_days} days)"
+    reasons = f"{span} or rows (over {metric_table.quarantine_rows:,})."
+    return TableSchema(
+        fields=(
+            Field(name="session_id", type="STRING", description="PostHog's session id: the key."),
+            Field(
+                name="first_at", type="TIMESTAMP", description="Its first event when it was found."
+            ),
+            Field(
+                name="last_at", type="TIMESTAMP", description="Its last event when it was found."
+            ),
+            Field(name="row_count", type="INT64", description="Its valid rows when it was found."),
+            Field(name="reason", type="STRING", description=reasons),
+            Field(name="_run_id", type="STRING", description="The run that found it."),
+        ),
+        description="Sessions kept out of `sessions`: a hard-coded id, a bot. "
+        "A full load looks again.",
+    )
+
 
 STATE = TableSchema(
     fields=(

@@ -11,13 +11,14 @@ from typing import Any
 
 import etl_functions as etl
 from bigquery.tables import TableId
-from jobs.sessions_extraction import SourceTables
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
 from runs import lease, ledger
 from sessions import checks, enrichment, plan, projection, pushdown, sources
 from sessions import publication as publish
 from sessions.dictionary import dictionary_text
-from sessions.persons import IDENTITIES, PERSONS
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import IDENTITIES, persons_schema
+from sessions.sources import SourceTables
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -33,7 +34,7 @@ DESTINATION = publish.DestinationTables(
     sessions="sessions",
     quarantined="quarantined_sessions",
     state=etl.STATE_TABLE,
-    lease=etl.LEASE_TABLE,
+    lease="etl_lease_sessions",
 )
 
 # The source tables as PostHog and Firebase export them.
@@ -112,9 +113,10 @@ def statements() -> dict[str, str]:
 
 
 def _lease() -> dict[str, str]:
-    table = etl.LEASE_TABLE
+    table = "etl_lease_sessions"
     return {
-        "lease_create": lease.create_lease_sql(table, etl.JOB),
+        "lease_fenced": lease.fenced_sql(table, ["DELETE FROM greetings\nWHERE TRUE"]),
+        "lease_create": lease.create_lease_sql(table, "sessions"),
         "lease_take": lease.take_lease_sql(table),
         "lease_renew": lease.renew_lease_sql(table),
         "lease_release": lease.release_lease_sql(table),
@@ -130,11 +132,11 @@ def _extract() -> dict[str, str]:
     return {
         "day_counts": plan.day_counts_sql(tables.events),
         "day_counts_of_a_view": plan.day_counts_sql(view),
-        "project_string": projection.project_sql(tables.events, days),
+        "project_string": projection.project_sql(METRIC_TABLE, tables.events, days),
         "project_json": projection.project_sql(
-            events("JSON"), days, exclusions=exclusions, sessions=STAGING.touched
+            METRIC_TABLE, events("JSON"), days, exclusions=exclusions, sessions=STAGING.touched
         ),
-        "user_keys": enrichment.user_keys_sql(tables.users),
+        "user_keys": enrichment.user_keys_sql(METRIC_TABLE, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
         "channels": enrichment.channels_sql(tables.posthog_sessions),
     }
@@ -147,7 +149,11 @@ def _planned() -> dict[str, str]:
     return {
         **{
             f"touched_{kind}": plan.touched_sql(
-                a_plan(kind), projected=projected, sessions="sessions", quarantined=known
+                METRIC_TABLE,
+                a_plan(kind),
+                projected=projected,
+                sessions="sessions",
+                quarantined=known,
             )
             for kind in kinds
         },
@@ -157,23 +163,26 @@ def _planned() -> dict[str, str]:
         "accounts": plan.accounts_sql(
             projected=projected, touched=touched, quarantined=known, rest="unchanged"
         ),
-        "planned": plan.planned_sql(projected=projected, touched=touched, batches=8),
-        "batches": projection.batches_sql(projected=projected, planned=STAGING.planned),
-        "filled": projection.filled_sql(STAGING.batches),
+        "planned": plan.planned_sql(METRIC_TABLE, projected=projected, touched=touched, batches=8),
+        "batches": projection.batches_sql(
+            METRIC_TABLE, projected=projected, planned=STAGING.planned
+        ),
+        "filled": projection.filled_sql(METRIC_TABLE, STAGING.batches),
     }
 
 
 def _aggregated() -> dict[str, str]:
     return {
-        "aggregate": pushdown.aggregate_sql(STAGING.batches),
+        "aggregate": pushdown.aggregate_sql(METRIC_TABLE, STAGING.batches),
         "new_rows": enrichment.new_rows_sql(
-            aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
+            METRIC_TABLE, aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
         ),
         "concerned": enrichment.concerned_sql(
-            sessions="sessions", touched=STAGING.touched, **SMALL
+            METRIC_TABLE, sessions="sessions", touched=STAGING.touched, **SMALL
         ),
-        "nobody_concerned": enrichment.nobody_concerned_sql(sessions="sessions"),
+        "nobody_concerned": enrichment.nobody_concerned_sql(METRIC_TABLE, sessions="sessions"),
         "concerned_rows": enrichment.concerned_rows_sql(
+            METRIC_TABLE,
             sessions="sessions",
             concerned=STAGING.concerned,
             dates=plan.dates_sql("s.session_date", DAYS),
@@ -184,23 +193,26 @@ def _aggregated() -> dict[str, str]:
 
 def _published() -> dict[str, str]:
     keys = {"user_keys": STAGING.user_keys, "sessions": "sessions"}
-    identities = identities_sql(**keys)
+    identities = identities_sql(METRIC_TABLE, **keys)
     persons = persons_sql(
-        **keys, identities="identities", documents=STAGING.documents, churn_days=14
+        METRIC_TABLE, **keys, identities="identities", documents=STAGING.documents, churn_days=14
     )
     kinds: tuple[plan.Kind, ...] = ("full_load", "incremental")
     return {
         **{
             f"publish_{kind}": publish.publish_sql(
-                a_plan(kind), STAGING, destination=DESTINATION, session_dates=DAYS
+                METRIC_TABLE, a_plan(kind), STAGING, destination=DESTINATION, session_dates=DAYS
             )
             for kind in kinds
         },
         "persons": publish.replace_sql(
-            etl.LEASE_TABLE,
-            {"identities": (IDENTITIES, identities), "persons": (PERSONS, persons)},
+            "etl_lease_sessions",
+            {
+                "identities": (IDENTITIES, identities),
+                "persons": (persons_schema(METRIC_TABLE), persons),
+            },
         ),
-        "daily_activity": daily_activity_sql(**DERIVED),
+        "daily_activity": daily_activity_sql(METRIC_TABLE, **DERIVED),
         "derived_counts": derived_counts_sql(**DERIVED),
     }
 
@@ -208,8 +220,9 @@ def _published() -> dict[str, str]:
 def _read() -> dict[str, str]:
     runs = "etl_runs"
     return {
-        "ledger_runs": ledger.runs_sql(runs, etl.LEASE_TABLE, limit=20),
-        "ledger_run": ledger.run_sql(runs, etl.LEASE_TABLE),
+        "ledger_runs": ledger.runs_sql(runs, "etl_lease_sessions", limit=20),
+        "ledger_run": ledger.run_sql(runs, "etl_lease_sessions"),
+        "ledger_leases": ledger.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
         "ledger_last_successes": ledger.last_successes_sql(runs),
         "check_figures": checks.figures_sql("sessions"),
         "check_days": checks.loaded_days_sql("sessions"),
@@ -221,7 +234,7 @@ def _read() -> dict[str, str]:
 def files() -> dict[Path, str]:
     """What `make snapshots` writes: each file with its text."""
     written = {SNAPSHOTS / f"{name}.sql": f"{sql}\n" for name, sql in statements().items()}
-    return {**written, DICTIONARY: dictionary_text()}
+    return {**written, DICTIONARY: dictionary_text(METRIC_TABLE)}
 
 
 def write() -> None:

@@ -41,7 +41,7 @@ AUDIENCE = "https://etl.example"
 KEY = "0123456789abcdef"
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
 OIDC = {"AUTH": "oidc", "OIDC_AUDIENCE": AUDIENCE, "OIDC_ALLOWED": SCHEDULER}
-UNPROVEN = "The caller did not prove who it is: see the README on AUTH."
+UNPROVEN = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _opener = build_opener(ProxyHandler({}))
 
 

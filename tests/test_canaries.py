@@ -21,6 +21,7 @@ from app import create_app
 from bigquery import retries
 from bigquery.clients import local_clients
 from bigquery.warehouse import Warehouse
+from runs.lease_row import LeaseRow
 from runs.log import configure_logging
 from runs.request import RunRequest
 from runs.supervision import STOP, take_lease
@@ -166,7 +167,7 @@ def _lease_held(scene: Scene) -> int:
     holder = Warehouse(
         clients=scene.world.clients, settings=scene.world.make_settings(), run_id="holder"
     )
-    with take_lease(holder):
+    with take_lease(LeaseRow(warehouse=holder, job="sessions")):
         return scene.command_line("--local")
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
+from jobs.sessions_checks import check_sessions
 from runs.execution import Execution
 from runs.settings import Settings
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
-from service import inspection
 from sessions import checks
 from sessions.checks import Figures
+from sessions.metrics import METRIC_TABLE
 from sessions.plan import State
 from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
@@ -148,7 +149,7 @@ def outcomes(clients: Clients) -> dict[str, tuple[str, str]]:
     """What the checks find now."""
     settings = Settings(project_id="local")
     warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
-    found = inspection.check_load(warehouse, datetime.now(UTC))
+    found = check_sessions(METRIC_TABLE, warehouse, datetime.now(UTC))
     assert [each.name for each in found] == NAMES
     return {each.name: (each.outcome, each.message) for each in found}
 

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,16 +18,21 @@ import pytest
 import etl_functions as etl
 import main
 from app import create_app
+from jobs.sessions import JOB
 from process_sessions import process_sessions
 from runs import errors
-from runs.errors import EtlError, FailureStatus
+from runs.errors import EtlError, FailureStatus, RetryableError
 from runs.lease import create_lease_sql
+from runs.ledger_row import LEDGER_TABLE
 from runs.report import RunKind
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Setting
+from runs.tables import RUNS
 from sandbox import cli
 from sessions import metrics, sources
-from sessions.persons import PERSONS
+from sessions.metric_table import Metric
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import persons_schema
 from tests.world import World
 
 if TYPE_CHECKING:
@@ -36,7 +42,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
-PACKAGES = ("bigquery", "jobs", "runs", "service", "sessions")
+PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
 PRODUCT = [
     *ROOT.glob("*.py"),
     *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),
@@ -48,7 +54,11 @@ DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
 EXAMPLES = {"quiz_answers", "key.json"}
 
 # Names that the code puts together.
-MADE = {etl.STATE_TABLE, etl.LEASE_TABLE, *(each.name for each in PERSONS.fields)}
+MADE = {
+    etl.STATE_TABLE,
+    "etl_lease_sessions",
+    *(each.name for each in persons_schema(METRIC_TABLE).fields),
+}
 
 type Table = list[list[str]]
 
@@ -119,7 +129,7 @@ def _purpose(setting: Setting) -> str:
 
 def test_every_setting_is_in_the_table() -> None:
     """Variables, values, defaults and purposes are those of the code, unused ones marked."""
-    (table,) = tables(section("README.md", "Settings"))
+    (table,) = tables(section("docs/reference.md", "Settings"))
     assert table == [
         [f"`{each.variable}`", each.takes, _default(each), _purpose(each)] for each in SETTINGS
     ]
@@ -130,26 +140,26 @@ def test_every_flag_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main.parse_arguments(["--help"])
     taken = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     assert sorted(flag for row in table for flag in code(row[0])) == sorted(taken)
 
 
 def test_every_field_of_a_request_is_in_the_table() -> None:
     """Fields and defaults are those of a request, and one that nothing reads says so."""
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     written = {code(row[1])[0]: row for row in table if row[1]}
     defaults = RunRequest().to_json()
     assert {name: row[3] for name, row in written.items()} == {
         name: f"`{json.dumps(value)}`" for name, value in defaults.items()
     }
-    others = text_of(path for path in PRODUCT if path.name != "runs.py")
+    others = text_of(path for path in PRODUCT if path.name != "request.py")
     unused = {name for name in defaults if not re.search(rf"\brequest\.{name}\b", others)}
     assert {name for name, row in written.items() if "No effect yet" in row[4]} == unused
 
 
 def test_a_flag_stands_beside_its_field() -> None:
     """A flag is its field's name with hyphens, where there are both."""
-    (table,) = tables(section("README.md", "A run's options"))
+    (table,) = tables(section("docs/reference.md", "A run's options"))
     for flag, field, *_ in table:
         if flag and field:
             assert flag == f"`--{code(field)[0].replace('_', '-')}`"
@@ -163,7 +173,7 @@ def test_every_endpoint_is_in_the_table() -> None:
         for rule in rules
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
     }
-    (table,) = tables(section("README.md", "HTTP service"))
+    (table,) = tables(section("docs/reference.md", "HTTP service"))
     assert {code(row[0])[0] for row in table} == routed
 
 
@@ -173,11 +183,12 @@ def test_every_failure_is_in_the_table() -> None:
     raised = {
         name: each
         for name, each in vars(errors).items()
-        if isinstance(each, type) and issubclass(each, EtlError) and each is not EtlError
+        if isinstance(each, type) and issubclass(each, EtlError)
+        if each not in {EtlError, RetryableError}  # the roots of trees: never raised themselves
         if re.search(rf"\b{name}\b", others)
     }
     expected = {name: [str(e.http_status), str(e.exit_code)] for name, e in raised.items()}
-    (table,) = tables(section("README.md", "Failures"))
+    (table,) = tables(section("docs/reference.md", "Failures"))
     assert {code(row[0])[0]: row[1:3] for row in table} == expected | {
         "InternalError": ["500", "1"]
     }
@@ -188,20 +199,20 @@ def test_every_failure_is_in_the_table() -> None:
 
 def test_every_column_of_sessions_is_in_the_table() -> None:
     """The groups together hold the columns of the table, in their order."""
-    groups, _ = tables(section("README.md", "What it writes"))
+    groups, _ = tables(section("docs/reference.md", "Tables"))
     written = [name for row in groups for name in code(row[1])]
-    assert written == [column.name for column in metrics.COLUMNS]
+    assert written == [column.name for column in METRIC_TABLE.columns]
 
 
 def test_every_other_table_is_in_the_table() -> None:
     """The tables besides those for readers are those that a run makes, with their columns."""
-    _, others = tables(section("README.md", "What it writes"))
+    _, others = tables(section("docs/reference.md", "Tables"))
     made = {
         name: [field.name for field in schema.fields]
-        for name, schema in etl.DESTINATION_TABLES.items()
+        for name, schema in (etl.destination_tables(METRIC_TABLE) | {LEDGER_TABLE: RUNS}).items()
         if name not in {"sessions", "persons", "identities"}
     }
-    made[etl.LEASE_TABLE] = re.findall(
+    made["etl_lease_sessions"] = re.findall(
         r" AS (\w+)(?:,|$)", create_lease_sql("lease", "job"), re.MULTILINE
     )
     assert {code(row[0])[0]: code(row[1]) for row in others} == made
@@ -210,11 +221,11 @@ def test_every_other_table_is_in_the_table() -> None:
 def test_the_steps_are_those_of_a_run() -> None:
     """The list, the printed example and the chapters of the architecture are the steps in order."""
     (table,) = tables(section("README.md", "How a run works"))
-    assert tuple(code(row[0])[0] for row in table) == main.STEPS
+    assert tuple(code(row[0])[0] for row in table) == JOB.step_names
     shown = next(text for text in fenced(page("README.md"), "console") if "$ make run" in text)
-    assert tuple(re.findall(r"([a-z]+) +\d+\.\d$", shown, re.MULTILINE)) == main.STEPS
+    assert tuple(re.findall(r"([a-z]+) +\d+\.\d$", shown, re.MULTILINE)) == JOB.step_names
     chapters = re.findall(r"^## `(\w+)`", page("docs/architecture.md"), re.MULTILINE)
-    assert tuple(chapters) == main.STEPS
+    assert tuple(chapters) == JOB.step_names
 
 
 def test_every_module_is_in_the_architecture() -> None:
@@ -223,6 +234,41 @@ def test_every_module_is_in_the_architecture() -> None:
     folders = {f"{path.parent.name}/" for path in ROOT.glob("*/__init__.py")}
     modules = {path.name for path in ROOT.glob("*.py")} - {"gunicorn.conf.py"}
     assert {code(row[0])[0] for row in table} == (folders | modules) - {"tests/"}
+
+
+def test_where_things_go_is_true() -> None:
+    """A newcomer finds a place for each of seven things, and every file and name in it exists."""
+    (table,) = tables(section("docs/architecture.md", "Where do I put …"))
+    assert [row[0] for row in table] == [
+        "a metric",
+        "a source column's new name",
+        "an endpoint",
+        "a job",
+        "an aggregation",
+        "a setting",
+        "an alert",
+    ]
+    for row in table:
+        for cell in row[1:]:
+            _check_places(cell)
+
+
+def _check_places(cell: str) -> None:
+    """Each path of a cell is there, and holds the name that the cell says is in it."""
+    paths = [text for text in code(cell) if "/" in text or text.endswith(".py")]
+    assert paths
+    for path in paths:
+        known = path.replace("<name>", "sessions")
+        assert (ROOT / known).exists(), path
+    for name, path in re.findall(r"`(\w+)` in `([^`<]+)`", cell):
+        assert re.search(rf"\b{name}\b", page(path)), (name, path)
+
+
+def test_the_glossary_is_short() -> None:
+    """The glossary has at most twenty terms, each once."""
+    (table,) = tables(section("docs/architecture.md", "Glossary"))
+    terms = [row[0] for row in table]
+    assert len(terms) == len(set(terms)) <= 20
 
 
 SOURCES = (sources.EVENTS, sources.POSTHOG_SESSIONS, sources.USERS, sources.DOCUMENTS)
@@ -245,17 +291,17 @@ def test_every_name_of_a_source_column_is_listed() -> None:
 
 
 def test_every_target_is_named() -> None:
-    """The README names every target of the Makefile, and no page another."""
+    """One page names every target of the Makefile, and no page any other."""
     targets = set(re.findall(r"^([a-z-]+):.*?## ", page("Makefile"), re.MULTILINE))
     used = {name: set(re.findall(r"(?:`|\$ )make ([a-z-]+)", page(name))) for name in PAGES}
-    assert used["README.md"] == targets
+    assert used["docs/development.md"] == targets
     assert set().union(*used.values()) <= targets
 
 
 def test_every_status_is_named() -> None:
-    """The README names each status and kind that the ledger may hold."""
+    """The reference names each status and kind that the ledger may hold."""
     kinds = set(get_args(RunKind.__value__)) | set(get_args(FailureStatus.__value__))
-    named = code(section("README.md", "Watching it"))
+    named = code(section("docs/reference.md", "Log lines and the ledger"))
     assert kinds | {"running", "succeeded"} <= set(named)
 
 
@@ -322,7 +368,7 @@ def _slug(heading: str) -> str:
 
 @pytest.mark.parametrize(
     ("name", "heading"),
-    [("README.md", "When something goes wrong"), ("docs/reading-sources.md", "Refusals")],
+    [("docs/reference.md", "When something goes wrong"), ("docs/reading-sources.md", "Refusals")],
 )
 def test_every_sentence_is_said(name: str, heading: str) -> None:
     """A quoted sentence is one of the code's, with … for what varies."""
@@ -365,18 +411,18 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
 
 def test_the_example_metric_gives_what_its_case_expects() -> None:
     """The entry, the events and the expected rows of "Adding a metric" belong together."""
-    text = section("README.md", "Adding a metric")
+    text = section("docs/development.md", "Adding a metric")
     (entry,) = fenced(text, "python")
     events, expected = (
         [json.loads(line) for line in _lines(block)] for block in fenced(text, "json")
     )
     metric = eval(entry, dict(vars(metrics)))  # noqa: S307 - our own page
-    assert isinstance(metric, metrics.Metric)
-    assert metric.name not in {column.name for column in metrics.COLUMNS}
+    assert isinstance(metric, Metric)
+    assert metric.name not in {column.name for column in METRIC_TABLE.columns}
     assert _aggregated(metric, events) == expected
 
 
-def _aggregated(metric: metrics.Metric, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _aggregated(metric: Metric, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The metric's value for each session of some rows, which stand in order."""
     ids = [row["properties"]["$session_id"] for row in events]
     known = sorted(set(ids))
@@ -387,7 +433,7 @@ def _aggregated(metric: metrics.Metric, events: list[dict[str, Any]]) -> list[di
         "event": [row["event"] for row in events],
     }
     frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
-    values = process_sessions(frame, [metric])[metric.name].tolist()
+    values = process_sessions(frame, replace(METRIC_TABLE, columns=(metric,)))[metric.name].tolist()
     return [
         {"session_id": key, metric.name: value} for key, value in zip(known, values, strict=True)
     ]

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pytest
 
-import etl_functions as etl
+import main
+from bigquery.destination import ensure_dataset
 from bigquery.warehouse import Warehouse
-from jobs.sessions_extraction import extract, find_changes, resolve_sources
-from main import AGGREGATED
+from jobs.registry import JOBS
+from jobs.sessions import JOB
+from jobs.sessions_checks import check_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
 from runs.context import begin
@@ -29,11 +31,12 @@ from service import inspection, readiness
 from sessions import enrichment, plan, projection, sources
 from sessions import publication as publish
 from sessions.dictionary import NEVER, null_rules
-from sessions.metrics import METRICS, PROPERTIES, Aggregation, Metric
-from sessions.persons import DAILY_ACTIVITY
+from sessions.metric_table import Aggregation, Metric, MetricTable
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import daily_activity_schema
 from sessions.projection import travelling_columns
 from sessions.pushdown import aggregate_sql, pick_sql
-from sessions.tables import SESSIONS
+from sessions.tables import aggregated_schema, sessions_schema
 from tests import snapshots
 from tests.case_files import Cases, load_cases
 from tests.googlesql import Analyzer, Evaluator, ListeningClient, Sent, type_name
@@ -48,12 +51,13 @@ from tests.test_source_shapes import OTHERS
 from tests.world import BOOKKEEPING, Row, World, derived_differences, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from types import FunctionType
 
     import pandas as pd
 
     from bigquery.clients import Clients
+    from bigquery.tables import TableSchema
     from sandbox.emulator import Endpoints
     from sandbox.tables import TableName
 
@@ -157,13 +161,19 @@ def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
     client.close()  # type: ignore[no-untyped-call]
 
 
+def types_of(schema: TableSchema) -> dict[str, str]:
+    """The columns of a table, with their types."""
+    return {each.name: each.type for each in schema.fields}
+
+
 def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of a request
     """A run up to the point from which it is like any other."""
-    run = begin(RunRequest(**request), world.make_settings(), world.clients, None)
-    etl.ensure_dataset(run.warehouse)
-    is_new, run.sessions_created_at = etl.ensure_destination(run.warehouse)
-    tables = resolve_sources(run)
-    extract(run, find_changes(run, tables, is_new=is_new), tables)
+    settings = world.make_settings()
+    run = begin(RunRequest(**request), settings, world.clients, trigger=None, progress=None)
+    ensure_dataset(run.warehouse)
+    work = JOB.begin(run)
+    for step in JOB.steps[: JOB.step_names.index("extract")]:
+        step.work(work)
 
 
 def run_in_every_way(world: World) -> None:
@@ -177,6 +187,10 @@ def run_in_every_way(world: World) -> None:
     assert report.sessions["concerned"] == 2
     assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
     ask_without_a_run(world, report.run_id)
+    with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
+        patch.setitem(JOBS, "greeting", "tests.greeting_job")
+        world_settings = world.make_settings()
+        main.main(RunRequest(job="greeting"), world_settings, world.clients)
 
 
 def ask_without_a_run(world: World, run_id: str) -> None:
@@ -186,7 +200,7 @@ def ask_without_a_run(world: World, run_id: str) -> None:
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
-    assert inspection.check_load(warehouse, now)
+    assert check_sessions(METRIC_TABLE, warehouse, now)
     probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     assert [probe.problem for probe in probes if probe.problem] == []
 
@@ -234,10 +248,10 @@ def test_every_function_that_writes_sql_was_heard(heard: Heard) -> None:
 @pytest.mark.parametrize(
     ("table", "declared"),
     [
-        ("_projected", dict(projection.PROJECTED_COLUMNS)),
-        ("_aggregated", {each.name: each.type for each in AGGREGATED.fields}),
-        ("_staged", {each.name: each.type for each in SESSIONS.fields}),
-        (".daily_activity", {each.name: each.type for each in DAILY_ACTIVITY.fields}),
+        ("_projected", projection.projected_columns(METRIC_TABLE)),
+        ("_aggregated", types_of(aggregated_schema(METRIC_TABLE))),
+        ("_staged", types_of(sessions_schema(METRIC_TABLE))),
+        (".daily_activity", types_of(daily_activity_schema(METRIC_TABLE))),
     ],
     ids=["projected", "aggregated", "staged", "daily_activity"],
 )
@@ -372,25 +386,31 @@ def google(cases: Cases) -> Evaluator:
         found.put(f"my-project.{table}", snapshots.COLUMNS[table], each)
     tables = snapshots.source_tables(is_table=False)  # the evaluator has no past to travel to
     s = snapshots.STAGING
-    found.make(s.user_keys, enrichment.user_keys_sql(tables.users))
+    found.make(s.user_keys, enrichment.user_keys_sql(METRIC_TABLE, tables.users))
     found.make(s.documents, enrichment.documents_sql(tables.documents))
     found.make(s.channels, enrichment.channels_sql(tables.posthog_sessions))
-    found.make(s.projected, projection.project_sql(tables.events, "TRUE"))
+    found.make(s.projected, projection.project_sql(METRIC_TABLE, tables.events, "TRUE"))
     stored = {"sessions": "sessions", "quarantined": "quarantined_sessions"}
-    found.make(s.touched, plan.touched_sql(FULL_LOAD, projected=s.projected, **stored))
-    planned = plan.planned_sql(projected=s.projected, touched=s.touched, batches=1)
+    found.make(
+        s.touched, plan.touched_sql(METRIC_TABLE, FULL_LOAD, projected=s.projected, **stored)
+    )
+    planned = plan.planned_sql(METRIC_TABLE, projected=s.projected, touched=s.touched, batches=1)
     found.make(s.planned, planned)
-    found.make(s.batches, projection.batches_sql(projected=s.projected, planned=s.planned))
-    found.make(s.aggregated, aggregate_sql(s.batches))
+    found.make(
+        s.batches, projection.batches_sql(METRIC_TABLE, projected=s.projected, planned=s.planned)
+    )
+    found.make(s.aggregated, aggregate_sql(METRIC_TABLE, s.batches))
     rows = {"aggregated": s.aggregated, "planned": s.planned}
-    found.make(s.staged, enrichment.new_rows_sql(**rows, **snapshots.SMALL), **RUN)
+    found.make(s.staged, enrichment.new_rows_sql(METRIC_TABLE, **rows, **snapshots.SMALL), **RUN)
     found.make("sessions", f"SELECT * FROM {s.staged}")
-    found.make(s.concerned, enrichment.nobody_concerned_sql(sessions="sessions"))
+    found.make(s.concerned, enrichment.nobody_concerned_sql(METRIC_TABLE, sessions="sessions"))
     keys = {"sessions": "sessions", "user_keys": s.user_keys}
-    found.make("identities", identities_sql(**keys), **RUN)
-    persons = persons_sql(**keys, identities="identities", documents=s.documents, churn_days=14)
+    found.make("identities", identities_sql(METRIC_TABLE, **keys), **RUN)
+    persons = persons_sql(
+        METRIC_TABLE, **keys, identities="identities", documents=s.documents, churn_days=14
+    )
     found.make("persons", persons, **RUN)
-    found.make("daily_activity", daily_activity_sql(**snapshots.DERIVED))
+    found.make("daily_activity", daily_activity_sql(METRIC_TABLE, **snapshots.DERIVED))
     return found
 
 
@@ -418,18 +438,18 @@ def as_rows(frame: pd.DataFrame) -> dict[str, Row]:
     return {str(row["session_no"]): row for row in rows}
 
 
-def compared(google: Evaluator, batches: str, metrics: Sequence[Metric]) -> tuple[int, list[str]]:
+def compared(google: Evaluator, batches: str, metric_table: MetricTable) -> tuple[int, list[str]]:
     """How many sessions Google makes of the batches, and each cell that pandas makes another."""
-    sql = aggregate_sql(batches, metrics).replace("s.batch, s.session_no", "s.session_no")
+    sql = aggregate_sql(metric_table, batches).replace("s.batch, s.session_no", "s.session_no")
     rows = {str(row["session_no"]): row for row in google.select(sql)}
-    columns = ", ".join(travelling_columns())
+    columns = ", ".join(travelling_columns(metric_table))
     events = google.select(f"SELECT {columns} FROM {batches}")
-    return len(rows), differences(rows, as_rows(process_sessions(frame(events), metrics)))
+    return len(rows), differences(rows, as_rows(process_sessions(frame(events), metric_table)))
 
 
 def test_google_and_pandas_aggregate_all_cases_alike(google: Evaluator) -> None:
     """The statement of the BigQuery engine, over the very rows that the other engine downloads."""
-    count, found = compared(google, snapshots.STAGING.batches, METRICS)
+    count, found = compared(google, snapshots.STAGING.batches, METRIC_TABLE)
     assert count > 150
     assert found == []
 
@@ -458,13 +478,14 @@ UNUSED = [
     Metric(name=name, aggregation=kind, type="FLOAT64", value="touch_y", description="")
     for name, kind in (("total", Aggregation.SUM), ("least", Aggregation.MIN))
 ]
+METRICS_OF_ALL_KINDS = replace(METRIC_TABLE, columns=(*METRIC_TABLE.metrics, *UNUSED))
 
 
 def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None:
     """Also by the aggregations that no declared metric uses."""
-    types = dict.fromkeys(travelling_columns(), "STRING") | {
+    types = dict.fromkeys(travelling_columns(METRIC_TABLE), "STRING") | {
         **dict.fromkeys(("batch", "session_no", "event_no"), "INT64"),
-        **{item.name: "FLOAT64" for item in PROPERTIES if item.kind != "text"},
+        **{item.name: "FLOAT64" for item in METRIC_TABLE.properties if item.kind != "text"},
         "event_at": "TIMESTAMP",
     }
     rows = [
@@ -472,7 +493,7 @@ def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None
         for row in ODD
     ]
     google.put("odd", types, rows)
-    assert compared(google, "odd", [*METRICS, *UNUSED]) == (4, [])
+    assert compared(google, "odd", METRICS_OF_ALL_KINDS) == (4, [])
 
 
 @pytest.mark.parametrize("best", ["MIN", "MAX"])
@@ -529,6 +550,6 @@ def test_columns_are_null_where_the_dictionary_says(google: Evaluator) -> None:
     for table in ("sessions", "persons", "daily_activity", "identities"):
         rows = google.select(f"SELECT * FROM {table}")
         found = {name for row in rows for name, value in row.items() if value is None}
-        told = null_rules(table)
+        told = null_rules(METRIC_TABLE, table)
         assert {name for name in found if told[name].startswith(NEVER)} == set(), table
         assert {name for name, rule in told.items() if not rule.startswith(NEVER)} == found, table

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from bigquery.clients import local_clients
-from main import STEPS
+from jobs.sessions import JOB
 from sandbox import emulator
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 from tests.world import Row, World, differences
@@ -49,6 +49,28 @@ class Published:
     sessions: dict[str, Row]
 
 
+def look(world: World) -> Published:
+    """One consistent look, though a statement of the dead may still be at work."""
+    while True:
+        run_id = state_run_id(world)
+        days = world.query(
+            "SELECT d.partition_id, d.row_count FROM {d}.etl_state_sessions, UNNEST(days) AS d"
+        )
+        sessions = world.sessions()
+        if run_id == state_run_id(world):
+            return Published(
+                state_run_id=run_id,
+                days={day["partition_id"]: day["row_count"] for day in days},
+                sessions=sessions,
+            )
+
+
+def state_run_id(world: World) -> str:
+    """The run that the state is of."""
+    (row,) = world.query("SELECT run_id FROM {d}.etl_state_sessions")
+    return str(row["run_id"])
+
+
 @dataclass(kw_only=True)
 class Victim:
     """A world that the command line runs over, in processes that can be killed."""
@@ -56,6 +78,7 @@ class Victim:
     folder: Path
     world: World
     seconds: float  # what an undisturbed run takes
+    known: Published  # when it was last looked at
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @contextmanager
@@ -90,40 +113,24 @@ class Victim:
         rows = [event(f"d0-{number % 6}", at), event(f"new-{number}", at)]
         self.world.arrive("posthog_events", rows)
 
-    def published(self) -> Published:
-        """One consistent look, though a statement of the dead may still be at work."""
-        while True:
-            run_id = self.state_run_id()
-            days = self.world.query(
-                "SELECT d.partition_id, d.row_count FROM {d}.etl_state_sessions, UNNEST(days) AS d"
-            )
-            sessions = self.world.sessions()
-            if run_id == self.state_run_id():
-                return Published(
-                    state_run_id=run_id,
-                    days={day["partition_id"]: day["row_count"] for day in days},
-                    sessions=sessions,
-                )
-
-    def state_run_id(self) -> str:
-        """The run that the state is of."""
-        (row,) = self.world.query("SELECT run_id FROM {d}.etl_state_sessions")
-        return str(row["run_id"])
-
-    def check_old_or_new(self, before: Published) -> None:
+    def check_old_or_new(self) -> None:
         """The table before or the table after, cell by cell, and the state that belongs to it."""
-        now = self.published()
-        if now.state_run_id == before.state_run_id:
-            assert now == before
+        before, self.known = self.known, look(self.world)
+        if self.known.state_run_id == before.state_run_id:
+            assert self.known == before
         else:
-            assert differences(now.sessions, self.world.expected()) == []
-            assert now.days == self.arrived_days()
+            self.check_exact()
+
+    def check_exact(self) -> None:
+        """What was seen last is the oracle's table, and the state is of all that has arrived."""
+        assert differences(self.known.sessions, self.world.expected()) == []
+        assert self.known.days == self.arrived_days()
 
     def check_made_good(self) -> None:
         """The next run succeeds without a full load and leaves exactly the oracle's table."""
         assert self.world.run().kind in {"incremental", "nothing_new"}
-        assert differences(self.world.sessions(), self.world.expected()) == []
-        assert self.published().days == self.arrived_days()
+        self.known = look(self.world)
+        self.check_exact()
         self.clear()
 
     def clear(self) -> None:
@@ -166,10 +173,11 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         world.arrive("posthog_events", day_of_sessions(0, 6))
         started = time.monotonic()
         world.run()
-        yield Victim(folder=folder, world=world, seconds=time.monotonic() - started)
+        seconds = time.monotonic() - started
+        yield Victim(folder=folder, world=world, seconds=seconds, known=look(world))
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", JOB.step_names)
 def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
     victim: Victim, step: str, count: Count
 ) -> None:
@@ -178,11 +186,10 @@ def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
     In CI most killed runs are followed by another one that is killed a step later.
     """
     victim.arrive()
-    before = victim.published()
     with victim.running() as (process, log):
         wait_for_step(log, step)
         count("kills survived", kill(process))
-    victim.check_old_or_new(before)
+    victim.check_old_or_new()
     if IS_SOAK or step == "publish":
         victim.check_made_good()
 
@@ -190,15 +197,15 @@ def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
 def test_a_run_killed_right_after_its_commit_has_published(victim: Victim, count: Count) -> None:
     """Killed before it could even log that it committed, it leaves the whole new table."""
     victim.arrive()
-    before = victim.published()
+    before = victim.known
     with victim.running() as (process, log):
         wait_for_step(log, "publish")
         end = time.monotonic() + 60
-        while victim.state_run_id() == before.state_run_id:
+        while state_run_id(victim.world) == before.state_run_id:
             assert time.monotonic() < end, "nothing was published"
         count("kills survived", kill(process))
-    assert differences(victim.world.sessions(), victim.world.expected()) == []
-    victim.check_old_or_new(before)
+    victim.check_old_or_new()
+    assert victim.known.state_run_id != before.state_run_id
     victim.check_made_good()
 
 
@@ -210,11 +217,10 @@ def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
     chance = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
     for _ in range(chance.choice([1, 1, 2]) if IS_SOAK else 1):
         victim.arrive()
-        before = victim.published()
         with victim.running() as (process, log):
-            wait_for_step(log, STEPS[0])
+            wait_for_step(log, JOB.step_names[0])
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=chance.uniform(0, victim.seconds))
             count("kills survived", kill(process))
-        victim.check_old_or_new(before)
+        victim.check_old_or_new()
     victim.check_made_good()

@@ -14,17 +14,18 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import etl_functions as etl
 import main
 from bigquery import jobs
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
+from runs.lease_row import LeaseRow
 from runs.request import RunRequest
 from runs.supervision import take_lease
 from sandbox import emulator
@@ -36,6 +37,8 @@ from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from google.cloud import bigquery
 
     from sandbox.emulator import Endpoints
 
@@ -85,6 +88,11 @@ class At:
         """Nothing to put away."""
 
 
+def lease_of(world: World, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
+    """The lease of the sessions job, as a run of that id sees it."""
+    return LeaseRow(warehouse=warehouse(world, run_id, **settings), job="sessions")
+
+
 def run_watched(world: World, progress: At) -> None:
     """A run with somebody watching."""
     main.main(RunRequest(), world.make_settings(), world.clients, progress=progress)
@@ -93,7 +101,7 @@ def run_watched(world: World, progress: At) -> None:
 def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> None:
     """The second run changes nothing, and says who holds the lease and until when."""
     before = world.sessions()
-    with take_lease(warehouse(world, "holder")):
+    with take_lease(lease_of(world, "holder")):
         with pytest.raises(LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-") as no:
             world.run()
         assert (no.value.exit_code, no.value.http_status) == (75, 409)
@@ -102,38 +110,36 @@ def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> N
 
 def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -> None:
     """With LEASE_WAIT_SECONDS the second run starts when the first one is over."""
-    holder = take_lease(warehouse(world, "holder"))
+    holder = take_lease(lease_of(world, "holder"))
     world.settings["lease_wait_seconds"] = 60
     with holder:
-        threading.Timer(2.0, holder.__exit__).start()
+        threading.Timer(1.0, holder.__exit__).start()
         assert world.run().status == "succeeded"
     assert differences(world.sessions(), world.expected()) == []
 
 
 def test_an_expired_lease_is_taken_over(world: World) -> None:
     """A run that died leaves a lease behind that is free once it has expired."""
-    dead = take_lease(warehouse(world, "dead", lease_seconds=1))
+    dead = take_lease(lease_of(world, "dead", lease_seconds=1))
     world.settings["lease_wait_seconds"] = 30
     assert world.run().status == "succeeded"
-    assert not etl.renew_lease(warehouse(world, "dead"), dead.fence)
+    assert not lease_of(world, "dead").renew(dead.fence)
 
 
 def test_a_running_run_keeps_its_lease(world: World) -> None:
     """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
-    mine = warehouse(world, "long", lease_seconds=2)
+    mine = lease_of(world, "long", lease_seconds=2)
     with take_lease(mine) as supervisor:
-        time.sleep(4)
+        time.sleep(2.5)
         supervisor.check()
-        assert etl.take_lease(warehouse(world, "rival")).run_id == "long"
+        assert lease_of(world, "rival").take().run_id == "long"
 
 
 def test_only_one_of_many_racers_gets_the_lease(world: World) -> None:
     """Eight runs at once: one has the lease, and all agree on which."""
     seen: list[Any] = []
     racers = [
-        threading.Thread(
-            target=lambda n=n: seen.append(etl.take_lease(warehouse(world, f"racer{n}")))
-        )
+        threading.Thread(target=lambda n=n: seen.append(lease_of(world, f"racer{n}").take()))
         for n in range(8)
     ]
     for racer in racers:
@@ -237,24 +243,39 @@ def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:
     assert differences(world.sessions(), world.expected()) == []
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A sandbox of its own with some sessions, kept running."""
-    with emulator.attach(tmp_path) as endpoints:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sandbox:
+    """A sandbox of its own, kept running, and its client."""
+
+    folder: Path
+    client: bigquery.Client
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """One without rows."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    with emulator.attach(folder) as endpoints:
         client = emulator.bigquery_client(endpoints)
         create_tables(client, SourceDatasets())
-        append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
+        yield Sandbox(folder=folder, client=client)
         client.close()
-        yield tmp_path
 
 
-def test_sigterm_stops_the_command_line_within_seconds(folder: Path) -> None:
+@pytest.fixture
+def sandbox(kept: Sandbox) -> Sandbox:
+    """The same with some sessions that no run has seen."""
+    append_rows(kept.client, SourceDatasets(), "posthog_events", day_of_sessions(next(_days), 6))
+    return kept
+
+
+def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox) -> None:
     """SIGTERM in the middle of a run: code 75, one sentence, the lease free, the next run well."""
     command = [sys.executable, "main.py", "--local", "--json"]
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
-        "SANDBOX_DIR": str(folder),
+        "SANDBOX_DIR": str(sandbox.folder),
     }
     with subprocess.Popen(  # noqa: S603 - our own program
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -276,7 +297,7 @@ def test_sigterm_stops_the_command_line_within_seconds(folder: Path) -> None:
     assert json.loads(again.stdout)["sessions"]["staged"] == 6
 
 
-def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
+def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
     """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
     answers: list[tuple[int, Any]] = []
 
@@ -287,6 +308,7 @@ def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
         answers.append((answer.status, json.loads(answer.read())))
         connection.close()
 
+    folder = sandbox.folder
     with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as service:
         caller = threading.Thread(target=post, args=(service.port,))
         caller.start()
@@ -296,8 +318,5 @@ def test_sigterm_stops_a_run_of_the_service(folder: Path) -> None:
         caller.join(timeout=30)
     assert [status for status, _ in answers] == [503]
     assert "told to stop" in answers[0][1]["error"]["message"]
-    with emulator.attach(folder) as endpoints:
-        client = emulator.bigquery_client(endpoints)
-        rows = list(client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions"))
-        client.close()
+    rows = sandbox.client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions").result()
     assert [row["run_id"] for row in rows] == [None]

@@ -16,11 +16,12 @@ import main
 from app import create_app
 from bigquery.retries import start
 from runs.errors import CredentialsError
+from runs.lease_row import LeaseRow
 from runs.log import LOG, configure_logging, log_fields, log_run_finished
-from runs.report import RunReport
 from runs.request import RunRequest
 from runs.settings import Settings
 from runs.supervision import STOP, take_lease
+from sessions.report import SessionsReport
 from tests.test_lease import At, warehouse
 from tests.test_requests_on_data import day_of_sessions
 from tests.world import World
@@ -160,7 +161,7 @@ def test_success_has_one_line_with_all_that_alerts_ask_for(world: World) -> None
 
 def test_a_lease_that_is_held_is_a_failure(world: World) -> None:
     """Whoever comes second says so in one line, too."""
-    with take_lease(warehouse(world, "holder")):
+    with take_lease(LeaseRow(warehouse=warehouse(world, "holder"), job="sessions")):
         line = run(world)
     assert (line["severity"], line["status"]) == ("ERROR", "failed")
     assert (line["error_type"], line["kind"]) == ("LeaseHeldError", None)
@@ -230,7 +231,7 @@ def test_a_report_knows_whether_the_sources_are_stale(
     is_stale: bool | None,  # noqa: FBT001
 ) -> None:
     """After 26 hours they are; a run that ended before it looked doesn't say."""
-    report = RunReport(
+    report = SessionsReport(
         run_id="r",
         status="succeeded",
         request=RunRequest(),

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 import main
-from main import STEPS
+from jobs.sessions import JOB
 from runs.errors import AbortedError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
@@ -196,7 +196,7 @@ class Histories(RuleBasedStateMachine):
         assert self.world.run(dry_run=True, engine=engine).dry_run
         self.expect_nothing_new()
 
-    @rule(step=st.sampled_from(STEPS), full_load=st.booleans())
+    @rule(step=st.sampled_from(JOB.step_names), full_load=st.booleans())
     def run_killed(self, step: str, full_load: bool) -> None:  # noqa: FBT001 - drawn
         """A run that dies as a step begins leaves a lease that expires, and the table of before.
 
@@ -204,11 +204,11 @@ class Histories(RuleBasedStateMachine):
         """
         with pytest.raises(SimulatedKill):
             self.run_until(step, kill, full_load=full_load)
-        if step != STEPS[0]:
+        if step != JOB.step_names[0]:
             self.world.query(LEFT_BEHIND)
         self.expect_after(step)
 
-    @rule(step=st.sampled_from(STEPS[1:]))
+    @rule(step=st.sampled_from(JOB.step_names[1:]))
     def run_told_to_stop(self, step: str) -> None:
         """So does a run that SIGTERM stops."""
         try:
@@ -254,7 +254,7 @@ class Histories(RuleBasedStateMachine):
 
     def expect_after(self, step: str) -> None:
         """Only a run that had published when this step began has changed anything."""
-        if STEPS.index(step) > STEPS.index("publish"):
+        if JOB.step_names.index(step) > JOB.step_names.index("publish"):
             self.expect(self.world.expected(), is_ordinary=True)
         else:
             self.expect_nothing_new()

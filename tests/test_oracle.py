@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sessions.metrics import COLUMNS
+from sessions.metrics import METRIC_TABLE
 from tests.case_files import load_case, load_cases
 from tests.oracle import Exclusions, expected_sessions, quarantined, reasons
 
@@ -21,7 +21,7 @@ TESTS = Path(__file__).resolve().parent
 FOLDERS = sorted(folder for folder in (TESTS / "cases").iterdir() if folder.is_dir())
 CASES = load_cases(TESTS / "cases")
 BOOKKEEPING = {"_loaded_at", "_run_id", "_metrics_version"}  # which run wrote a row, not what
-COLUMN_NAMES = {column.name for column in COLUMNS} - BOOKKEEPING
+COLUMN_NAMES = {column.name for column in METRIC_TABLE.columns} - BOOKKEEPING
 AT = datetime(2026, 9, 2, 10, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 

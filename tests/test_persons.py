@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-import etl_functions as etl
 import main
 from bigquery.refusals import StatementError
 from runs.errors import LeaseLostError
+from runs.lease_row import LeaseRow
 from runs.request import RunRequest
-from sessions.persons import DAILY_ACTIVITY, IDENTITIES, PERSONS
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from tests.clock import starting_at
 from tests.persons_oracle import COUNTED, MEASURED, Derived, expected_derived, nobodys
 from tests.test_lease import At
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from bigquery.tables import TableSchema
     from runs.progress import Progress
     from runs.report import RunReport
+    from sessions.report import SessionsReport
 
 TODAY = date(2026, 9, 30)
 NOW = datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC)
@@ -106,7 +108,7 @@ STORY = Story()
 class Found:
     """What a run of the whole story published."""
 
-    report: RunReport
+    report: SessionsReport
     sessions: dict[str, Row]
     derived: Derived
     view_modified_at: datetime
@@ -480,7 +482,11 @@ def test_the_days_of_a_person_add_up_to_the_person(found: Found) -> None:
 
 @pytest.mark.parametrize(
     ("name", "schema"),
-    [("persons", PERSONS), ("identities", IDENTITIES), ("daily_activity", DAILY_ACTIVITY)],
+    [
+        ("persons", persons_schema(METRIC_TABLE)),
+        ("identities", IDENTITIES),
+        ("daily_activity", daily_activity_schema(METRIC_TABLE)),
+    ],
     ids=["persons", "identities", "daily_activity"],
 )
 @pytest.mark.usefixtures("found")
@@ -596,7 +602,7 @@ def test_the_fence_alone_keeps_a_zombie_from_the_persons(
     small: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that believes to the end that the lease is its own rebuilds nothing once it is not."""
-    monkeypatch.setattr(etl, "renew_lease", lambda *_: True)
+    monkeypatch.setattr(LeaseRow, "renew", lambda *_: True)
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1 WHERE TRUE"
     with pytest.raises(LeaseLostError, match="at the step persons"):
         deliver(small, "tonight", At("persons", lambda: small.query(steal)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -11,13 +12,14 @@ import pytest
 
 import process_sessions as engine
 from process_sessions import process_sessions
-from sessions.metrics import METRICS, PROPERTIES, Aggregation, Filter, Metric
-from sessions.projection import check_table, travelling_columns
+from sessions.metric_table import Aggregation, Filter, Metric, MetricTable
+from sessions.metrics import METRIC_TABLE
+from sessions.projection import travelling_columns
 
 type Row = dict[str, Any]
 
 START = 1_790_000_000_000_000  # µs
-KINDS = {item.name: item.kind for item in PROPERTIES}
+KINDS = {item.name: item.kind for item in METRIC_TABLE.properties}
 
 
 def frame(rows: list[Row]) -> pd.DataFrame:
@@ -28,11 +30,16 @@ def frame(rows: list[Row]) -> pd.DataFrame:
         "event_at": pa.timestamp("us", "UTC"),
     }
     columns = {}
-    for name in travelling_columns():
+    for name in travelling_columns(METRIC_TABLE):
         default = pa.string() if KINDS.get(name, "text") == "text" else pa.float64()
         columns[name] = pa.array([row.get(name) for row in rows], types.get(name, default))
     made: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
     return made
+
+
+def of(*metrics: Metric) -> MetricTable:
+    """A table of these metrics alone."""
+    return replace(METRIC_TABLE, columns=metrics)
 
 
 def event(session_no: int, event_no: int, name: str = "$pageview", **values: object) -> Row:
@@ -54,9 +61,12 @@ ROWS = [
 
 def test_sessions_come_in_the_order_of_their_numbers() -> None:
     """One row per session, by `session_no`, with a column per metric."""
-    sessions = process_sessions(frame(ROWS))
+    sessions = process_sessions(frame(ROWS), METRIC_TABLE)
     assert sessions["session_no"].tolist() == [3, 7, 9]
-    assert list(sessions.columns) == ["session_no", *(metric.name for metric in METRICS)]
+    assert list(sessions.columns) == [
+        "session_no",
+        *(metric.name for metric in METRIC_TABLE.metrics),
+    ]
     assert sessions["event_count"].tolist() == [1, 3, 1]
     assert sessions["visited_discover"].tolist() == [True, False, False]
     assert sessions["quiz_seconds"].tolist()[1] == 10.0
@@ -65,15 +75,18 @@ def test_sessions_come_in_the_order_of_their_numbers() -> None:
 
 def test_the_order_of_rows_does_not_matter() -> None:
     """Rows say themselves which event of which session they are."""
-    expected = process_sessions(frame(ROWS))
+    expected = process_sessions(frame(ROWS), METRIC_TABLE)
     for seed in range(5):
         rows = random.Random(seed).sample(ROWS, len(ROWS))  # noqa: S311 - no secret
-        pd.testing.assert_frame_equal(process_sessions(frame(rows)), expected)
+        pd.testing.assert_frame_equal(process_sessions(frame(rows), METRIC_TABLE), expected)
 
 
 def test_no_events_make_no_sessions() -> None:
     """The empty frame has every column, in its type."""
-    empty, full = process_sessions(frame([])), process_sessions(frame(ROWS))
+    empty, full = (
+        process_sessions(frame([]), METRIC_TABLE),
+        process_sessions(frame(ROWS), METRIC_TABLE),
+    )
     assert len(empty) == 0
     assert empty.dtypes.to_dict() == full.dtypes.to_dict()
 
@@ -82,7 +95,7 @@ def test_no_events_make_no_sessions() -> None:
 def test_events_numbered_with_gaps_are_refused(numbers: tuple[int, int]) -> None:
     """A row that is missing or there twice is an error, never a wrong session."""
     with pytest.raises(ValueError, match="event_no must count"):
-        process_sessions(frame([event(1, number) for number in numbers]))
+        process_sessions(frame([event(1, number) for number in numbers]), METRIC_TABLE)
 
 
 def test_sums_and_minima_skip_nulls() -> None:
@@ -91,7 +104,7 @@ def test_sums_and_minima_skip_nulls() -> None:
         Metric(name=name, aggregation=kind, type="FLOAT64", value="touch_y", description="")
         for name, kind in (("total", Aggregation.SUM), ("least", Aggregation.MIN))
     ]
-    sessions = process_sessions(frame(ROWS), metrics)
+    sessions = process_sessions(frame(ROWS), of(*metrics))
     assert sessions["total"].tolist() == [pd.NA, 4.5, pd.NA]
     assert sessions["least"].tolist() == [pd.NA, 1.5, pd.NA]
 
@@ -129,20 +142,20 @@ def test_blocks_do_not_matter(
     monkeypatch: pytest.MonkeyPatch, block_rows: int, most_torn: float
 ) -> None:
     """Sessions come out the same in one block and in several, torn by blocks and pages or not."""
-    expected = process_sessions(frame(many_rows()))
+    expected = process_sessions(frame(many_rows()), METRIC_TABLE)
     monkeypatch.setattr(engine, "_BLOCK_ROWS", block_rows)
     monkeypatch.setattr(engine, "_MOST_TORN", most_torn)
-    pd.testing.assert_frame_equal(process_sessions(frame(many_rows())), expected)
+    pd.testing.assert_frame_equal(process_sessions(frame(many_rows()), METRIC_TABLE), expected)
     rows = swapped(many_rows())
     pages = pd.concat([frame(rows[:100]), frame(rows[100:])])
-    pd.testing.assert_frame_equal(process_sessions(pages), expected)
+    pd.testing.assert_frame_equal(process_sessions(pages, METRIC_TABLE), expected)
 
 
 def test_many_values_are_counted_like_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a table of every (session, value) would be too large, the counts are the same."""
-    expected = process_sessions(frame(many_rows()))
+    expected = process_sessions(frame(many_rows()), METRIC_TABLE)
     monkeypatch.setattr(engine, "_CELLS_PER_ROW", 0)
-    pd.testing.assert_frame_equal(process_sessions(frame(many_rows())), expected)
+    pd.testing.assert_frame_equal(process_sessions(frame(many_rows()), METRIC_TABLE), expected)
 
 
 def test_a_session_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +165,7 @@ def test_a_session_that_comes_twice_is_refused(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(engine, "_BLOCK_ROWS", block_rows)
         monkeypatch.setattr(engine, "_MOST_TORN", 1.0)
         with pytest.raises(ValueError, match="event_no must count"):
-            process_sessions(frame(rows))
+            process_sessions(frame(rows), METRIC_TABLE)
 
 
 def test_the_pages_of_a_download_are_not_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +178,7 @@ def test_the_pages_of_a_download_are_not_joined(monkeypatch: pytest.MonkeyPatch)
     counting = pa.proxy_memory_pool(usual)
     pa.set_memory_pool(counting)
     try:
-        process_sessions(pages, METRICS[:1])
+        process_sessions(pages, of(METRIC_TABLE.metrics[0]))
     finally:
         pa.set_memory_pool(usual)
     assert 0 < counting.max_memory() < size / 2
@@ -181,14 +194,16 @@ def test_dictionaries_are_values_like_any_other() -> None:
             table = table.set_column(at, name, table.column(name).dictionary_encode())
         pages.append(table)
     encoded = pa.concat_tables(pages).to_pandas(types_mapper=pd.ArrowDtype)
-    pd.testing.assert_frame_equal(process_sessions(encoded), process_sessions(frame(ROWS)))
+    pd.testing.assert_frame_equal(
+        process_sessions(encoded, METRIC_TABLE), process_sessions(frame(ROWS), METRIC_TABLE)
+    )
 
 
 def test_a_metric_without_its_value_is_refused() -> None:
     """An aggregation that needs a value says so by the metric's name."""
     metric = Metric(name="odd", aggregation=Aggregation.MAX, type="FLOAT64", description="")
     with pytest.raises(ValueError, match="Metric odd needs a value"):
-        process_sessions(frame(ROWS), [metric])
+        process_sessions(frame(ROWS), of(metric))
 
 
 def test_filters_need_all_their_parts() -> None:
@@ -198,9 +213,13 @@ def test_filters_need_all_their_parts() -> None:
     metric = Metric(
         name="n", aggregation=Aggregation.COUNT, type="INT64", description="", where=(both, other)
     )
-    assert process_sessions(frame(ROWS), [metric])["n"].tolist() == [0, 2, 0]
+    assert process_sessions(frame(ROWS), of(metric))["n"].tolist() == [0, 2, 0]
 
 
-def test_every_property_that_a_metric_names_is_declared() -> None:
-    """The metric table is consistent."""
-    check_table()
+def test_a_property_that_is_not_declared_is_refused() -> None:
+    """A metric table says which metric reads what is in none of its properties."""
+    metric = Metric(
+        name="odd", aggregation=Aggregation.MAX, type="FLOAT64", value="height", description=""
+    )
+    with pytest.raises(ValueError, match="Metric odd reads height"):
+        of(metric)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from etl_functions import DESTINATION_TABLES
-from sessions.persons import DAILY_ACTIVITY
+from etl_functions import destination_tables
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import daily_activity_schema
 from tests.clock import starting_at
 from tests.test_requests_on_data import event
 from tests.world import Row, World
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 PAGE = (Path(__file__).parent.parent / "docs" / "queries.md").read_text("utf-8")
 QUESTIONS = dict(re.findall(r"^## (.*?)\n.*?^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+DESCRIBED = {
+    **destination_tables(METRIC_TABLE),
+    "daily_activity": daily_activity_schema(METRIC_TABLE),
+}
 TODAY = datetime(2026, 10, 20, 3, tzinfo=UTC)  # a Tuesday
 
 
@@ -146,10 +151,10 @@ def test_a_question_is_answered(world: World, question: str) -> None:
     assert [tuple(row.values()) for row in world.query(sql)] == ANSWERS[question]
 
 
-@pytest.mark.parametrize("table", [*DESTINATION_TABLES, "daily_activity"])
+@pytest.mark.parametrize("table", DESCRIBED)
 def test_bigquery_has_the_descriptions(world: World, table: str) -> None:
     """Whoever opens a table reads what the data dictionary says, of each column and field."""
-    schema = {**DESTINATION_TABLES, "daily_activity": DAILY_ACTIVITY}[table]
+    schema = DESCRIBED[table]
     found = world.clients.bigquery.get_table(f"local.{world.destination}.{table}")
     assert found.description == schema.description
     assert described(found.schema) == described(schema.fields)

@@ -12,6 +12,7 @@ import pytest
 import main
 from runs.request import RunRequest
 from sessions import projection
+from sessions.metrics import METRIC_TABLE
 from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
@@ -69,10 +70,9 @@ class Scales:
                 if table.table_id.endswith("_batches")
             )
             name = f"{batches.dataset_id}.{batches.table_id}"
-            (filled,) = self._world.query(projection.filled_sql(name))
-            names = [
-                column for column in projection.travelling_columns() if filled.get(column, True)
-            ]
+            (filled,) = self._world.query(projection.filled_sql(METRIC_TABLE, name))
+            columns = projection.travelling_columns(METRIC_TABLE)
+            names = [column for column in columns if filled.get(column, True)]
             rows = client.query(f"SELECT {', '.join(names)} FROM {name}").result()
             self.shipped_bytes = rows.to_arrow(create_bqstorage_client=False).nbytes
 

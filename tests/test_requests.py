@@ -8,8 +8,9 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 
 from runs.errors import RequestError
-from runs.report import RunReport, StepReport
+from runs.report import StepReport
 from runs.request import RunRequest
+from sessions.report import SessionsReport
 
 FIELDS = "full_load, limit, start_date, end_date, engine, force, dry_run, job, params"
 
@@ -179,7 +180,7 @@ def test_a_request_does_not_change() -> None:
 def test_a_report_as_json() -> None:
     """Every field of a report is plain JSON, with times in UTC and the seconds it took."""
     started = datetime(2026, 1, 1, 4, tzinfo=timezone(timedelta(hours=2)))
-    report = RunReport(
+    report = SessionsReport(
         run_id="r1",
         status="succeeded",
         request=RunRequest(start_date=date(2026, 1, 1), params={"token": "a secret"}),
@@ -238,7 +239,7 @@ def test_a_report_as_json() -> None:
 
 def test_a_report_of_a_run_in_progress() -> None:
     """A run that has not ended has taken no time yet, rather than a wrong one."""
-    report = RunReport(
+    report = SessionsReport(
         run_id="r1",
         status="running",
         request=RunRequest(),

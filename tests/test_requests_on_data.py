@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bigquery.clients import Clients
+    from sessions.report import SessionsReport
 
 MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
 
@@ -46,90 +48,185 @@ def day_of_sessions(day: int, count: int) -> list[Row]:
 FOUR_DAYS = [row for day in range(4) for row in day_of_sessions(day, 10)]
 
 
-@pytest.fixture
-def four_days(clients: Clients) -> Iterator[World]:
-    """Four days of ten sessions each, nothing run yet."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", FOUR_DAYS)
-        yield world
+# What a full load counts under every reason, beside the four days.
+ODD_ROWS = [
+    event("late", MIDNIGHT, properties=None),
+    event("old", datetime(2017, 1, 1, tzinfo=UTC)),
+    event("never", MIDNIGHT, timestamp=None),
+    event("d0-1", MIDNIGHT, bq_ingested_timestamp=(MIDNIGHT - timedelta(days=3)).isoformat()),
+    *day_of_sessions(0, 2),
+]
+# SDKs cut texts in the middle of a surrogate pair.
+HALF = r'{"$session_id": "emoji", "$lib": "web", "title": "cut here \ud83e"}'
+WHOLE = r'{"$session_id": "emoji", "$geoip_city_name": "\ud83e\udd8a", "title": "\udd8a"}'
+EMOJI = [
+    event("emoji", MIDNIGHT + timedelta(seconds=second), properties=properties)
+    for second, properties in enumerate([HALF, WHOLE])
+]
+HARD_CODED = [event("hard-coded", MIDNIGHT + timedelta(days=day)) for day in (0, 2, 4, 9)]
 
 
 @pytest.fixture(scope="module")
-def shared(clients: Clients) -> Iterator[World]:
-    """Four days of ten sessions each, run once."""
+def four_days(clients: Clients) -> Iterator[World]:
+    """Four days of ten sessions each."""
     with World(clients=clients) as world:
         world.arrive("posthog_events", FOUR_DAYS)
-        world.run()
         yield world
 
 
 @pytest.fixture
-def loaded(shared: World) -> Iterator[World]:
-    """The same for tests that leave it with an exact table, and nothing new to load."""
-    yield shared
-    assert differences(shared.sessions(), shared.expected()) == []
+def unloaded(four_days: World) -> World:
+    """The same as if no run had been."""
+    four_days.query("CREATE SCHEMA IF NOT EXISTS {d}")
+    for table in ("sessions", "etl_state_sessions"):
+        four_days.query(f"DROP TABLE IF EXISTS {{d}}.{table}")
+    return four_days
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FirstLoad:
+    """A full load, and what was published then."""
+
+    world: World
+    report: SessionsReport
+    rows: int
+    sessions: dict[str, Row]
+    expected: dict[str, Row]
+
+
+@pytest.fixture(scope="module")
+def first_load(clients: Clients) -> Iterator[FirstLoad]:
+    """Four days of ten sessions each and rows of every kind, loaded in batches of a few rows."""
+    with World(clients=clients) as world:
+        world.arrive("posthog_events", [*FOUR_DAYS, *ODD_ROWS, *EMOJI, *HARD_CODED[:2]])
+        world.settings["max_batch_events"] = 7
+        report = world.run()
+        world.settings.clear()
+        yield FirstLoad(
+            world=world,
+            report=report,
+            rows=len(world.arrived["posthog_events"]),
+            sessions=world.sessions(),
+            expected=world.expected(),
+        )
+
+
+@pytest.fixture
+def loaded(first_load: FirstLoad) -> Iterator[World]:
+    """Its world, for tests that leave it with an exact table, and nothing new to load."""
+    yield first_load.world
+    assert differences(first_load.world.sessions(), first_load.world.expected()) == []
 
 
 def latest(world: World, count: int) -> set[str]:
     """The ids of the sessions that start last."""
-    rows = world.expected().items()
-    return set(
-        sorted((key for key, _ in rows), key=lambda k: world.expected()[k]["started_at"])[-count:]
-    )
+    rows = world.expected()
+    return set(sorted(rows, key=lambda key: rows[key]["started_at"])[-count:])
 
 
-def test_a_limit_loads_whole_sessions_and_leaves_the_state(four_days: World) -> None:
+def days_projected(world: World, run_id: str) -> list[date]:
+    """Every day whose `properties` a run's statements read, as often as they read it."""
+    days: list[date] = []
+    for job in world.clients.bigquery.list_jobs(max_results=100):
+        sql = getattr(job, "query", "")
+        if run_id in job.job_id and "raw_properties" in sql:
+            for first, end in re.findall(r">= TIMESTAMP '(\S+) .*? < TIMESTAMP '(\S+) ", sql):
+                day = date.fromisoformat(first)
+                while day < date.fromisoformat(end):
+                    days.append(day)
+                    day += timedelta(days=1)
+    return days
+
+
+def check_read_once(world: World, report: SessionsReport) -> None:
+    """The `properties` of a day are read at most once a run, pruned by literals."""
+    days = days_projected(world, report.run_id)
+    assert len(days) == report.read_days > 0
+    assert len(set(days)) == len(days)
+
+
+def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: World) -> None:
     """The sessions with the latest start, complete, from few days; the next run loads the rest."""
-    report = four_days.run(limit=7)
+    report = unloaded.run(limit=7)
+    check_read_once(unloaded, report)
     assert report.kind == "limit"
     assert report.sessions["staged"] == 7
-    expected = four_days.expected()
-    wanted = {key: expected[key] for key in latest(four_days, 7)}
-    assert differences(four_days.sessions(), wanted) == []
+    expected = unloaded.expected()
+    wanted = {key: expected[key] for key in latest(unloaded, 7)}
+    assert differences(unloaded.sessions(), wanted) == []
     assert report.changed_days == 5
     assert report.read_days <= 5
-    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
-    assert four_days.run(limit=7).sessions["staged"] == 7  # the same ones, not the next
-    assert four_days.sessions().keys() == wanted.keys()
-    assert four_days.run().kind == "full_load"
-    assert differences(four_days.sessions(), expected) == []
+    assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
+    again = unloaded.run(limit=7)
+    check_read_once(unloaded, again)
+    assert again.sessions["staged"] == 7  # the same ones, not the next
+    assert unloaded.sessions().keys() == wanted.keys()
+    unloaded.query("DROP TABLE {d}.etl_state_sessions")  # is as good as an empty one
+    full = unloaded.run()
+    assert full.kind == "full_load"
+    assert "no run has succeeded before" in (full.reason or "")
+    assert differences(unloaded.sessions(), expected) == []
+    assert unloaded.run().kind == "nothing_new"
 
 
-def test_a_limit_above_all_sessions_loads_them_all(four_days: World) -> None:
+def test_a_limit_above_all_sessions_loads_them_all(unloaded: World) -> None:
     """A limit that nothing meets reads every changed day and stops."""
-    four_days.run(limit=1000)
-    assert differences(four_days.sessions(), four_days.expected()) == []
+    unloaded.run(limit=1000)
+    assert differences(unloaded.sessions(), unloaded.expected()) == []
 
 
-def test_dates_load_the_sessions_of_those_days_whole(four_days: World) -> None:
+def test_dates_load_the_sessions_of_those_days_whole(unloaded: World) -> None:
     """Sessions with a row on the days named, complete, and no others; the state stays."""
     day = MIDNIGHT.date() + timedelta(days=1)
-    report = four_days.run(start_date=day, end_date=day)
+    report = unloaded.run(start_date=day, end_date=day)
+    check_read_once(unloaded, report)
     assert report.kind == "dates"
-    expected = four_days.expected()
+    expected = unloaded.expected()
     wanted = {
         key: row for key, row in expected.items() if day in {each["day"] for each in row["_days"]}
     }
     assert 10 < len(wanted) < 20
-    assert differences(four_days.sessions(), wanted) == []
-    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
+    assert differences(unloaded.sessions(), wanted) == []
+    assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
 
 
-def test_a_start_date_alone_runs_to_today(four_days: World) -> None:
+def test_a_start_date_alone_runs_to_today(unloaded: World) -> None:
     """Every session with rows from that day on."""
-    four_days.run(start_date=MIDNIGHT.date() + timedelta(days=3))
-    assert {key[:2] for key in four_days.sessions()} == {"d2", "d3"}
+    unloaded.run(start_date=MIDNIGHT.date() + timedelta(days=3))
+    assert {key[:2] for key in unloaded.sessions()} == {"d2", "d3"}
 
 
-def test_a_dry_run_publishes_nothing(four_days: World) -> None:
+def test_a_dry_run_publishes_nothing(unloaded: World) -> None:
     """It tells what it would do, and leaves sessions, state and staging tables as they were."""
-    report = four_days.run(dry_run=True)
+    report = unloaded.run(dry_run=True)
     assert report.dry_run
     assert report.sessions["staged"] == 40
-    assert four_days.sessions() == {}
-    assert four_days.query("SELECT * FROM {d}.etl_state_sessions") == []
-    tables = four_days.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
-    assert not [row for row in tables if row["table_name"].startswith("staging")]
+    assert unloaded.sessions() == {}
+    assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
+    tables = unloaded.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
+    mine = f"staging_{report.run_id}"
+    assert not [row for row in tables if row["table_name"].startswith(mine)]
+
+
+def test_every_row_of_a_run_is_counted(first_load: FirstLoad) -> None:
+    """The reasons add up to the rows of the days that were read."""
+    counts = first_load.report.counts
+    assert sum(counts.values()) == first_load.rows
+    assert counts["no_session"] == 1
+    assert counts["bad_timestamp"] == 3
+    assert counts["duplicate"] == 4
+
+
+def test_batches_make_the_same_table(first_load: FirstLoad) -> None:
+    """However small the batches, every session is whole in one of them."""
+    assert first_load.report.sessions["staged"] == 42
+    assert differences(first_load.sessions, first_load.expected) == []
+
+
+def test_half_an_emoji_does_not_lose_its_event(first_load: FirstLoad) -> None:
+    """Texts cut in the middle of a surrogate pair are read, and whole pairs stay as they are."""
+    session = first_load.sessions["emoji"]
+    assert (session["event_count"], session["lib"], session["city"]) == (2, "web", "🦊")
 
 
 def test_an_ordinary_run_touches_only_what_changed(loaded: World) -> None:
@@ -138,6 +235,7 @@ def test_an_ordinary_run_touches_only_what_changed(loaded: World) -> None:
     late = MIDNIGHT + timedelta(days=1, hours=22)
     loaded.arrive("posthog_events", [event("d1-3", late)])
     report = loaded.run()
+    check_read_once(loaded, report)
     assert (report.kind, report.changed_days, report.read_days) == ("incremental", 1, 2)
     assert report.sessions["staged"] == 1
     after = loaded.query("SELECT session_id, _run_id FROM {d}.sessions")
@@ -159,98 +257,38 @@ def test_firebase_redoes_the_sessions_it_concerns(loaded: World) -> None:
     assert loaded.run().sessions["concerned"] == 1
 
 
-def test_every_row_of_a_run_is_counted(four_days: World) -> None:
-    """The reasons add up to the rows of the days that were read."""
-    rows = [
-        event("late", MIDNIGHT, properties=None),
-        event("old", datetime(2017, 1, 1, tzinfo=UTC)),
-        event("never", MIDNIGHT, timestamp=None),
-        event("d0-1", MIDNIGHT, bq_ingested_timestamp=(MIDNIGHT - timedelta(days=3)).isoformat()),
-        *day_of_sessions(0, 2),
-    ]
-    four_days.arrive("posthog_events", rows)
-    report = four_days.run()
-    assert sum(report.counts.values()) == len(four_days.arrived["posthog_events"])
-    assert report.counts["no_session"] == 1
-    assert report.counts["bad_timestamp"] == 3
-    assert report.counts["duplicate"] == 4
-
-
-def test_half_an_emoji_does_not_lose_its_event(four_days: World) -> None:
-    """SDKs cut texts in the middle of a surrogate pair; whole pairs stay as they are."""
-    cut = r'{"$session_id": "d0-1", "$lib": "web", "title": "cut here \ud83e"}'
-    whole = r'{"$session_id": "d0-1", "$geoip_city_name": "\ud83e\udd8a", "title": "\udd8a"}'
-    rows = [
-        event("d0-1", MIDNIGHT + timedelta(seconds=second), properties=properties)
-        for second, properties in enumerate([cut, whole])
-    ]
-    four_days.arrive("posthog_events", rows)
-    assert four_days.run().counts.get("no_session", 0) == 0
-    session = four_days.sessions()["d0-1"]
-    assert (session["event_count"], session["lib"], session["city"]) == (4, "web", "🦊")
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("DROP TABLE {d}.sessions", "the sessions table was missing"),
-        ("DROP TABLE {d}.etl_state_sessions", "no run has succeeded before"),
-        (
-            "CREATE OR REPLACE TABLE {d}.sessions AS SELECT * FROM {d}.sessions",
-            "the sessions table is not the one that the last run wrote",
-        ),
-        (
-            "UPDATE {d}.etl_state_sessions SET metrics_version = 'older' WHERE TRUE",
-            "the metrics changed",
-        ),
-    ],
-    ids=["sessions missing", "state missing", "sessions replaced", "metrics changed"],
-)
-def test_what_forces_a_full_load(loaded: World, change: str, reason: str) -> None:
-    """Without a state that belongs to the table, a full load; and the report says why."""
-    loaded.query(change)
+def test_a_missing_sessions_table_forces_a_full_load(loaded: World) -> None:
+    """A state without the table that it belongs to counts for nothing; and the report says why."""
+    loaded.query("DROP TABLE {d}.sessions")
     report = loaded.run()
     assert report.kind == "full_load"
-    assert reason in (report.reason or "")
+    assert "the sessions table was missing" in (report.reason or "")
     assert loaded.run().kind == "nothing_new"
 
 
-def test_dates_and_limit_are_refused_on_rows_of_another_version(loaded: World) -> None:
-    """Such a request never turns into a full load, and never mixes versions."""
-    loaded.query("UPDATE {d}.sessions SET _metrics_version = 'older' WHERE session_id = 'd1-3'")
-    for request in ({"limit": 3}, {"start_date": date(2026, 10, 5)}):
-        with pytest.raises(RequestError, match="run a full load"):
-            loaded.run(**request)
-    assert differences(loaded.sessions(), loaded.expected()) == []
-    loaded.run(full_load=True)
-    rows = loaded.query("SELECT COUNT(DISTINCT _metrics_version) AS versions FROM {d}.sessions")
-    assert rows == [{"versions": 1}]
-
-
-def test_the_columns_of_the_table_are_mended_or_refused(loaded: World) -> None:
-    """One that an earlier version lacks is added before anything is published.
+def test_the_columns_of_another_table_are_mended_or_refused(loaded: World) -> None:
+    """One that an earlier version lacks is added, and the whole is loaded anew.
 
     One of another type can't hold the rows: it is named, and the table left as it is.
     """
-    loaded.query("ALTER TABLE {d}.sessions DROP COLUMN touch_reach")
-    loaded.query("ALTER TABLE {d}.sessions DROP COLUMN lib")
-    loaded.query("ALTER TABLE {d}.sessions ADD COLUMN lib INT64")
+    columns = "* EXCEPT (touch_reach, lib), 1 AS lib"
+    loaded.query(f"CREATE OR REPLACE TABLE {{d}}.sessions AS SELECT {columns} FROM {{d}}.sessions")
     with pytest.raises(DestinationError, match=r"Column lib of table .* is INT"):
         loaded.run()
     loaded.query("ALTER TABLE {d}.sessions DROP COLUMN lib")
-    loaded.run(full_load=True)
+    report = loaded.run()
+    assert report.kind == "full_load"
+    assert "the sessions table is not the one that the last run wrote" in (report.reason or "")
+    assert loaded.run().kind == "nothing_new"
 
 
 def test_quarantine_keeps_a_session_out_for_good(loaded: World) -> None:
     """A hard-coded id: out of sessions, in quarantine once, its later rows counted, no day read."""
-    spread = [event("hard-coded", MIDNIGHT + timedelta(days=day)) for day in (0, 2, 4)]
-    loaded.arrive("posthog_events", spread[:2])
-    loaded.run()
     assert "hard-coded" in loaded.sessions()
-    loaded.arrive("posthog_events", spread[2:])
+    loaded.arrive("posthog_events", HARD_CODED[2:3])
     assert loaded.run().sessions["quarantined"] == 1
     assert "hard-coded" not in loaded.sessions()
-    loaded.arrive("posthog_events", [event("hard-coded", MIDNIGHT + timedelta(days=9))])
+    loaded.arrive("posthog_events", HARD_CODED[3:])
     report = loaded.run()
     assert (report.counts["quarantined"], report.read_days) == (1, 1)
     loaded.run(full_load=True)  # looks again, and finds the same
@@ -258,53 +296,41 @@ def test_quarantine_keeps_a_session_out_for_good(loaded: World) -> None:
     assert rows == [{"session_id": "hard-coded", "row_count": 4, "reason": "span"}]
 
 
-def test_batches_make_the_same_table(four_days: World) -> None:
-    """However small the batches, every session is whole in one of them."""
-    four_days.settings["max_batch_events"] = 7
-    report = four_days.run()
-    assert report.sessions["staged"] == 40
-    assert differences(four_days.sessions(), four_days.expected()) == []
-
-
-def test_dates_mend_rows_rewritten_in_place(shared: World) -> None:
+def test_dates_mend_rows_rewritten_in_place(loaded: World) -> None:
     """A rewritten row that no count betrays is seen by a run that names its day."""
-    events = f"{shared.prefix}_posthog.events"
-    shared.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
-    assert shared.run().kind == "nothing_new"
-    shared.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date())
-    assert shared.sessions()["d0-1"]["events_viewed"] == 2
+    events = f"{loaded.datasets.posthog}.events"
+    loaded.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
+    rewritten = [
+        row | {"event": "view_event"} if row["distinct_id"].endswith("d0-1") else row
+        for row in loaded.arrived["posthog_events"]
+    ]
+    loaded.arrived["posthog_events"] = rewritten
+    assert loaded.run().kind == "nothing_new"
+    report = loaded.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date())
+    check_read_once(loaded, report)
+    assert loaded.sessions()["d0-1"]["events_viewed"] == 2
 
 
-def days_projected(world: World, run_id: str) -> list[date]:
-    """Every day whose `properties` a run's statements read, as often as they read it."""
-    days: list[date] = []
-    for job in world.clients.bigquery.list_jobs(max_results=100):
-        sql = getattr(job, "query", "")
-        if run_id in job.job_id and "raw_properties" in sql:
-            for first, end in re.findall(r">= TIMESTAMP '(\S+) .*? < TIMESTAMP '(\S+) ", sql):
-                day = date.fromisoformat(first)
-                while day < date.fromisoformat(end):
-                    days.append(day)
-                    day += timedelta(days=1)
-    return days
+def test_a_changed_exclusion_is_another_metrics_version(loaded: World) -> None:
+    """Leaving rows out changes every session, so it forces a full load, and the report says why.
 
-
-@pytest.mark.parametrize("request_", [{}, {"limit": 3}, {"start_date": date(2026, 10, 7)}])
-def test_properties_of_a_day_are_read_at_most_once(shared: World, request_: Row) -> None:
-    """What costs is read once a run, neighbouring and stored days included, pruned by literals."""
-    at = MIDNIGHT + timedelta(hours=22, minutes=len(shared.arrived["posthog_events"]))
-    late = [event(f"d{day}-3", at + timedelta(days=day)) for day in (1, 2)]
-    shared.arrive("posthog_events", late)
-    report = shared.run(**request_)
-    days = days_projected(shared, report.run_id)
-    assert len(days) == report.read_days > 0
-    assert len(set(days)) == len(days)
-
-
-def test_a_changed_exclusion_is_another_metrics_version(shared: World) -> None:
-    """Leaving rows out changes every session, so it forces a full load."""
-    shared.settings["exclude_distinct_ids"] = ("visitor of d2-4",)
-    report = shared.run()
+    Dates and limit never turn into that one, and never mix versions: they are refused, also when
+    one row alone is of another version.
+    """
+    loaded.query("UPDATE {d}.sessions SET _metrics_version = 'older' WHERE session_id = 'd1-3'")
+    refused: tuple[Row, ...] = ({"limit": 3}, {"start_date": date(2026, 10, 5)})
+    for request in refused:
+        with pytest.raises(RequestError, match="run a full load"):
+            loaded.run(**request)
+    assert differences(loaded.sessions(), loaded.expected()) == []
+    loaded.settings["exclude_distinct_ids"] = ("visitor of d2-4",)
+    report = loaded.run()
     assert report.kind == "full_load"
+    assert "the metrics changed" in (report.reason or "")
     assert report.counts["excluded"] == 2
-    assert "d2-4" not in shared.sessions()
+    assert "d2-4" not in loaded.sessions()
+    rows = loaded.query("SELECT COUNT(DISTINCT _metrics_version) AS versions FROM {d}.sessions")
+    assert rows == [{"versions": 1}]
+    loaded.vanish("posthog_events", "distinct_id", "visitor of d2-4")
+    loaded.settings.clear()
+    assert loaded.run().kind == "full_load"

@@ -15,11 +15,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sandbox.emulator import Endpoints, SandboxError, attach, bigquery_client, is_running, reset
+from sandbox.server import FAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator that stores its tables, as users have it."""
+    monkeypatch.delenv(FAST, raising=False)
 
 
 def _answer(endpoints: Endpoints, sql: str) -> list[tuple[object, ...]]:

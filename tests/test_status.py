@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import etl_functions as etl
 from app import create_app
 from bigquery.clients import Clients, local_clients
 from bigquery.connection import KeptClients
 from bigquery.warehouse import Warehouse
 from runs.errors import CredentialsError
+from runs.lease_row import LeaseRow
 from runs.settings import SETTINGS, Settings
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
@@ -175,7 +175,8 @@ def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: 
     write_runs(clients, (dead, "running", "incremental", False))
     settings = dataclasses.replace(SETTINGS_HERE, lease_seconds=600)
     warehouse = Warehouse(clients=clients, settings=settings, run_id=dead)
-    lease = etl.take_lease(warehouse)
+    row = LeaseRow(warehouse=warehouse, job="sessions")
+    lease = row.take()
     status = service.request("GET", "/status").body
     assert (status["status"], status["lease"]["run_id"]) == ("running elsewhere", dead)
     assert service.request("GET", "/runs").body["runs"][-1]["status"] == "running"
@@ -189,7 +190,7 @@ def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: 
     assert service.request("GET", "/runs").body["runs"][-1]["status"] == "lost"
     found = service.request("GET", f"/runs/{dead}").body
     assert (found["run_id"], found["status"], found["progress"]) == (dead, "lost", None)
-    etl.release_lease(warehouse, lease.fence)
+    row.release(lease.fence)
 
 
 def test_jobs_say_how_fresh_their_data_are(service: Service, clients: Clients) -> None:

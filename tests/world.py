@@ -11,6 +11,7 @@ import main
 from runs.request import RunRequest
 from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sessions.report import SessionsReport
 from tests import oracle, persons_oracle
 
 if TYPE_CHECKING:
@@ -88,9 +89,11 @@ class World:
         self.query(f"DROP TABLE `{name}`")
         self.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
 
-    def run(self, **request: Any) -> RunReport:  # noqa: ANN401 - the fields of a request
+    def run(self, **request: Any) -> SessionsReport:  # noqa: ANN401 - the fields of a request
         """Run the job, as the command line and the service do."""
-        return main.main(RunRequest(**request), self.make_settings(), self.clients)
+        report = main.main(RunRequest(**request), self.make_settings(), self.clients)
+        assert isinstance(report, SessionsReport)
+        return report
 
     def make_settings(self) -> Settings:
         """The settings of this world's runs."""

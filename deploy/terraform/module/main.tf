@@ -9,7 +9,7 @@ locals {
   image_path  = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}/${local.service_name}"
   placeholder = "us-docker.pkg.dev/cloudrun/container"
 
-  # The same for the service and the job. Every name is a setting of the README's table.
+  # The same for the service and the job. Every name is a setting of docs/reference.md.
   environment = merge(var.settings, {
     GOOGLE_CLOUD_PROJECT_ID       = var.project_id
     POSTHOG_DATASET_ID            = var.posthog_dataset_id

@@ -184,7 +184,7 @@ variable "invokers" {
 }
 
 variable "settings" {
-  description = "Further settings of the service and the job, by name: see the README's table. No secrets: they would be in the state."
+  description = "Further settings of the service and the job, by name: see docs/reference.md. No secrets: they would be in the state."
   type        = map(string)
   default     = {}
 

@@ -1,0 +1,131 @@
+"""Creates missing datasets, tables and views. Knows none by name."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bigquery.refusals import classified
+from bigquery.retries import ask
+from runs.errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from google.cloud import bigquery
+
+    from bigquery.tables import Field, TableId, TableSchema
+    from bigquery.warehouse import Warehouse
+
+
+def find_table(warehouse: Warehouse, table: TableId) -> bigquery.Table | None:
+    """The table as BigQuery has it; None if it does not exist."""
+    from google.api_core.exceptions import NotFound
+
+    with classified(f"table {table}", DestinationError):
+        try:
+            return ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
+        except NotFound:
+            return None
+
+
+def ensure_dataset(warehouse: Warehouse) -> None:
+    """Create the destination dataset if it is missing."""
+    from google.api_core.exceptions import NotFound
+    from google.cloud import bigquery
+
+    client, name = warehouse.clients.bigquery, warehouse.settings.aggregated_dataset_id
+    dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
+    dataset.location = warehouse.settings.location
+    with classified(f"the destination dataset {name}", DestinationError):
+        try:  # looked for first: a run may lack the role to create one
+            ask(warehouse, partial(client.get_dataset, dataset.reference))
+        except NotFound:
+            ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
+
+
+def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
+    """Create the view if it is missing, and update it if its statement differs."""
+    from google.api_core.exceptions import NotFound
+    from google.cloud import bigquery
+
+    client, view = warehouse.clients.bigquery, warehouse.table(name)
+    wanted = bigquery.Table(str(view))
+    wanted.view_query = sql
+    wanted.description = schema.description
+    columns = [schema_field(each) for each in schema.fields]
+    with classified(f"view {view}", DestinationError):
+        try:
+            found = ask(warehouse, partial(client.get_table, str(view)))
+        except NotFound:
+            found = ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+        if found.view_query != sql or _described(found.schema) != _described(columns):
+            wanted.schema = columns
+            ask(
+                warehouse,
+                partial(client.update_table, wanted, ["view_query", "schema", "description"]),
+            )
+
+
+def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
+    return [(each.name, _standard(each.field_type), each.description) for each in columns]
+
+
+def ensure_table(
+    warehouse: Warehouse, table: TableId, schema: TableSchema
+) -> tuple[bool, bigquery.Table]:
+    """Create the table or add its new columns; returns it, and whether it was created."""
+    from google.api_core.exceptions import NotFound, PreconditionFailed
+    from google.cloud import bigquery
+
+    client = warehouse.clients.bigquery
+    try:
+        found = ask(warehouse, partial(client.get_table, str(table)))
+    except NotFound:
+        wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
+        wanted.description = schema.description
+        if schema.partitioned_by:
+            wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
+        wanted.clustering_fields = list(schema.clustered_by) or None
+        return True, ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+    try:
+        _add_columns(warehouse, table, found, schema)
+    except PreconditionFailed:  # it has changed since, perhaps by this very request
+        return ensure_table(warehouse, table, schema)
+    return False, found
+
+
+def _add_columns(
+    warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
+) -> None:
+    stored = {column.name: column for column in found.schema}
+    for wanted in schema.fields:
+        column = stored.get(wanted.name)
+        if column is not None and _standard(column.field_type) != wanted.type:
+            message = (
+                f"Column {wanted.name} of table {table} is {column.field_type} and should be "
+                f"{wanted.type}: rename or drop the table, and run again."
+            )
+            raise DestinationError(message)
+    missing = [each for each in schema.fields if each.name not in stored]
+    if missing:
+        found.schema = [*found.schema, *(schema_field(each) for each in missing)]
+        ask(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
+
+
+def _standard(type_: str) -> str:
+    legacy = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL", "STRUCT": "RECORD"}
+    return legacy.get(type_, type_)
+
+
+def schema_field(wanted: Field) -> bigquery.SchemaField:
+    """A column, as the client describes it."""
+    from google.cloud import bigquery
+
+    return bigquery.SchemaField(
+        wanted.name,
+        wanted.type,
+        mode="REPEATED" if wanted.is_repeated else "NULLABLE",
+        description=wanted.description,
+        fields=[schema_field(each) for each in wanted.fields],
+    )

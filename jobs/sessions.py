@@ -1,0 +1,248 @@
+"""The job `sessions`: one row per user session, in the steps of docs/architecture.md."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import etl_functions as etl
+from bigquery.destination import ensure_view
+from bigquery.jobs import run_query
+from bigquery.parameters import records, scalar
+from bigquery.staging import create_staging_table
+from jobs.sessions_checks import check_sessions
+from jobs.sessions_extraction import extract, find_changes, plan_sessions
+from jobs.sessions_work import SessionsWork, begin
+from process_persons import (
+    daily_activity_sql,
+    derived_counts_sql,
+    identities_sql,
+    persons_sql,
+)
+from process_sessions import process_sessions
+from runs.errors import DestinationError
+from runs.job import Job, Step
+from sessions import enrichment, projection, publication
+from sessions import plan as planning
+from sessions.metrics import METRIC_TABLE
+from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
+from sessions.pushdown import aggregate_sql
+from sessions.report import SessionsReport
+from sessions.tables import aggregated_schema, sessions_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _ensure_destination(work: SessionsWork) -> None:
+    """Make the tables and the view where they are missing."""
+    run = work.run
+    work.is_new, work.sessions_created_at = etl.ensure_destination(run.warehouse, work.metric_table)
+    sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
+    ensure_view(
+        run.warehouse,
+        "daily_activity",
+        daily_activity_sql(
+            work.metric_table, sessions=sessions, identities=identities, persons=persons
+        ),
+        daily_activity_schema(work.metric_table),
+    )
+
+
+def _aggregate(work: SessionsWork) -> None:
+    """One row per session in the staging table `aggregated`, by the engine that was asked for."""
+    if work.run.engine == "bigquery":
+        work.run.stage("aggregated", aggregate_sql(work.metric_table, work.staging().batches))
+    else:
+        _aggregate_in_pandas(work)
+
+
+def _aggregate_in_pandas(work: SessionsWork) -> None:
+    """Batch by batch; the next one downloads, and the last one loads, meanwhile."""
+    run, metric_table, batches = work.run, work.metric_table, work.batches
+    schema = aggregated_schema(metric_table)
+    table = run.staged["batches"]
+    filled = run_query(run.warehouse, "filled", projection.filled_sql(metric_table, table.sql))[0]
+    properties = projection.travelling_properties(metric_table)
+    empty = {name: type_ for name, type_ in properties.items() if not filled[name]}
+    columns = [name for name in projection.travelling_columns(metric_table) if name not in empty]
+    aggregated = run.staged["aggregated"] = create_staging_table(
+        run.warehouse, "aggregated", schema
+    )
+
+    def download(batch: int) -> Callable[[], etl.Download]:
+        return etl.start_download(run.warehouse, table, batch=batch, columns=columns, empty=empty)
+
+    def finish_load() -> None:
+        if load is not None:
+            run.add_seconds("load", load())
+
+    events = 0
+    load: Callable[[], float] | None = None
+    pending = download(0)
+    for batch in range(batches):
+        downloaded = pending()
+        if batch + 1 < batches:
+            pending = download(batch + 1)
+        run.add_seconds("download", downloaded.seconds)
+        events += len(downloaded.rows)
+        started = time.monotonic()
+        sessions = process_sessions(downloaded.rows, metric_table)
+        run.add_seconds("compute", time.monotonic() - started)
+        if downloaded.warning and downloaded.warning not in run.warnings:
+            run.warnings.append(downloaded.warning)
+        del downloaded
+        if len(sessions):
+            sessions.insert(0, "batch", batch)
+            finish_load()  # one at a time: until it is done, a load keeps its rows to try again
+            load = etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=schema)
+        run.progress.batch(batch + 1, batches, events)
+    finish_load()
+
+
+def _enrich(work: SessionsWork) -> None:
+    """Finish the new rows, and those stored rows whose user, documents or channel changed."""
+    run = work.run
+    staging, sessions = work.staging(), run.table("sessions")
+    small = {
+        "user_keys": staging.user_keys,
+        "documents": staging.documents,
+        "channels": staging.channels,
+    }
+    written = [
+        scalar("now", "TIMESTAMP", run.started_at),
+        scalar("run_id", "STRING", run.warehouse.run_id),
+        scalar("metrics_version", "STRING", work.metrics_version),
+    ]
+    new_rows = enrichment.new_rows_sql(
+        work.metric_table, aggregated=staging.aggregated, planned=staging.planned, **small
+    )
+    run.stage("staged", new_rows, written)
+    if (
+        work.made_plan.kind != "incremental"
+    ):  # a full load builds every row, the others only what they name
+        run.stage(
+            "concerned", enrichment.nobody_concerned_sql(work.metric_table, sessions=sessions)
+        )
+        return
+    run.stage(
+        "concerned",
+        enrichment.concerned_sql(
+            work.metric_table, sessions=sessions, touched=staging.touched, **small
+        ),
+    )
+    dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
+    dates = {row["session_date"] for row in run_query(run.warehouse, "concerned", dates_sql)}
+    if dates:
+        work.session_dates |= dates
+        names = ", ".join(column.name for column in sessions_schema(work.metric_table).fields)
+        select = enrichment.concerned_rows_sql(
+            work.metric_table,
+            sessions=sessions,
+            concerned=staging.concerned,
+            dates=planning.dates_sql("s.session_date", dates),
+        )
+        insert = f"INSERT INTO {staging.staged} ({names})\n{select}"
+        run_query(run.warehouse, "staged", insert, written)
+
+
+def _audit(work: SessionsWork) -> None:
+    """Count everything once more, from the staging tables, and refuse what does not add up."""
+    run, plan = work.run, work.made_plan
+    row = run_query(run.warehouse, "audit", publication.audit_sql(work.staging()))[0]
+    figures = publication.AuditFigures(**row)
+    publication.check_audit(figures, plan, work.rows_by_day, work.read_whole)
+    work.sessions = {
+        "touched": figures.touched,
+        "emptied": figures.emptied,
+        "quarantined": figures.quarantined,
+        "concerned": figures.concerned,
+        "staged": figures.staged,
+    }
+    work.firebase = {
+        "users": figures.users,
+        "documents": figures.documents,
+        "incomplete_documents": figures.incomplete_documents,
+    }
+    counts = run.counts
+    counts.pop("touched", None)
+    counts["aggregated"] = figures.aggregated_events
+    counts["duplicate"] = figures.duplicate_rows
+    counts["quarantined"] = counts.get("quarantined", 0) + figures.quarantined_rows
+    counts["bad_timestamp"] = counts.get("bad_timestamp", 0) + plan.unread_rows
+
+
+def _publish(work: SessionsWork) -> None:
+    """Make it visible: sessions, quarantine and state in one transaction."""
+    run, plan = work.run, work.made_plan
+    sql = publication.publish_sql(
+        work.metric_table,
+        plan,
+        work.staging(),
+        destination=publication.DestinationTables(
+            sessions=run.table("sessions"),
+            quarantined=run.table("quarantined_sessions"),
+            state=run.table(etl.STATE_TABLE),
+            lease=run.lease.sql,
+        ),
+        session_dates=work.session_dates,
+    )
+    parameters = [
+        scalar("metrics_version", "STRING", work.metrics_version),
+        scalar("sessions_created_at", "TIMESTAMP", work.sessions_created_at),
+        records(
+            "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
+        ),
+    ]
+    run.publish("publish", sql, parameters)
+
+
+def _rebuild_persons(work: SessionsWork) -> None:
+    """Rebuild what follows from `sessions` and Firebase; with it the scheduled delivery is done."""
+    run, staging = work.run, work.staging()
+    sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
+    selects = {
+        identities: (
+            IDENTITIES,
+            identities_sql(work.metric_table, sessions=sessions, user_keys=staging.user_keys),
+        ),
+        persons: (
+            persons_schema(work.metric_table),
+            persons_sql(
+                work.metric_table,
+                sessions=sessions,
+                identities=identities,
+                user_keys=staging.user_keys,
+                documents=staging.documents,
+                churn_days=run.settings.churn_days,
+            ),
+        ),
+    }
+    parameters = [
+        scalar("now", "TIMESTAMP", run.started_at),
+        scalar("today", "DATE", run.started_at.date()),
+    ]
+    run.complete("persons", publication.replace_sql(run.lease.sql, selects), parameters)
+    counts = derived_counts_sql(sessions=sessions, identities=identities, persons=persons)
+    work.persons = run_query(run.warehouse, "persons", counts, blame=DestinationError)[0]
+
+
+JOB: Final = Job(
+    name="sessions",
+    description="PostHog's events and Firebase's users to one row per user session.",
+    begin=partial(begin, METRIC_TABLE),
+    steps=(
+        Step(name="destination", work=_ensure_destination),
+        Step(name="changes", work=find_changes),
+        Step(name="extract", work=extract),
+        Step(name="plan", work=plan_sessions),
+        Step(name="aggregate", work=_aggregate),
+        Step(name="enrich", work=_enrich),
+        Step(name="audit", work=_audit),
+        Step(name="publish", work=_publish, publishes=True),
+        Step(name="persons", work=_rebuild_persons, publishes=True),
+    ),
+    report_type=SessionsReport,
+    check=partial(check_sessions, METRIC_TABLE),
+)

@@ -1,0 +1,63 @@
+"""What should hold of the sessions that are there: the job's part of `--check`. Changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import etl_functions as etl
+from bigquery.destination import find_table
+from bigquery.jobs import run_query
+from runs.checks import Check
+from runs.errors import DestinationError
+from runs.ledger_row import last_successes
+from sessions import checks, sources
+from sessions.plan import Plan
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from bigquery.tables import TableId
+    from bigquery.warehouse import Warehouse
+    from sessions.metric_table import MetricTable
+
+
+def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetime) -> list[Check]:
+    """Everything that should hold of the sessions that are there.
+
+    Raises DestinationError where there are none yet, SourceError where the source can't be read.
+    """
+    table = warehouse.table("sessions")
+    found = find_table(warehouse, table)
+    if found is None:
+        message = f"Table {table} does not exist yet: run main.py once, without --check."
+        raise DestinationError(message)
+    sql = checks.figures_sql(table.sql)
+    row = run_query(warehouse, "check_figures", sql, blame=DestinationError)[0]
+    figures = checks.Figures(**row)
+    last = last_successes(warehouse).get("sessions", {})
+    return [
+        Check(name="destination", outcome="ok", message=f"{figures.sessions} sessions in {table}."),
+        checks.check_last_run(last.get("finished_at"), last.get("run_id"), now),
+        *_check_source(warehouse, table, now),
+        *checks.check_figures(figures),
+        checks.check_state(
+            etl.read_state(warehouse),
+            sessions_created_at=found.created,
+            metrics_version=metric_table.version(warehouse.settings.exclusions),
+        ),
+    ]
+
+
+def _check_source(warehouse: Warehouse, sessions: TableId, now: datetime) -> list[Check]:
+    """The newest event, and the source's days against those of the sessions."""
+    events = warehouse.source(warehouse.settings.posthog_dataset_id, "events")
+    source = sources.resolve(etl.read_shape(warehouse, events), sources.EVENTS)
+    counts = etl.read_day_counts(warehouse, source)
+    known = Plan(kind="incremental", reason=None, days=(), counts=counts)
+    newest_at, _ = etl.read_times(warehouse, source, known, now)
+    sql = checks.loaded_days_sql(sessions.sql)
+    loaded = run_query(warehouse, "check_days", sql, blame=DestinationError)
+    return [
+        checks.check_newest_event(newest_at, now),
+        checks.check_days(known.known_days, {row["day"] for row in loaded}, now),
+    ]

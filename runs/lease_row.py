@@ -1,0 +1,125 @@
+"""A job's lease, held in one row of BigQuery: taking, renewing and releasing it, and the fence."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from bigquery.jobs import run_query, run_statement
+from bigquery.parameters import scalar
+from bigquery.refusals import StatementError, classified
+from runs.errors import DestinationError, LeaseLostError, UnavailableError
+from runs.lease import (
+    Lease,
+    create_lease_sql,
+    read_lease_sql,
+    release_lease_sql,
+    renew_lease_sql,
+    take_lease_sql,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from bigquery.parameters import Parameter
+    from bigquery.tables import TableId
+    from bigquery.warehouse import Warehouse
+
+_PUBLISH_ATTEMPTS: Final = 3
+
+
+def lease_table(warehouse: Warehouse, job: str) -> TableId:
+    """The table that holds the job's lease."""
+    return warehouse.table(f"etl_lease_{job}")
+
+
+@contextmanager
+def contended(what: str) -> Iterator[None]:
+    """If two runs change the same row, BigQuery rejects one of the two statements."""
+    try:
+        yield
+    except StatementError as error:
+        message = f"The row of {what} was changed at the same moment: run again."
+        raise UnavailableError(message) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRow:
+    """The lease of one job, as one run takes, holds and releases it."""
+
+    warehouse: Warehouse
+    job: str
+
+    @property
+    def sql(self) -> str:
+        """The table as it stands in SQL."""
+        return lease_table(self.warehouse, self.job).sql
+
+    def take(self) -> Lease:
+        """Try once to take the lease; returns it as it is then, ours or another run's."""
+        with suppress(StatementError):  # another first run is creating it at this moment
+            self._query(create_lease_sql(self.sql, self.job))
+        parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
+        # A conflict with another run that takes the lease: the row tells which run has it.
+        with suppress(StatementError):
+            self._query(take_lease_sql(self.sql), parameters)
+        return self.read()
+
+    def read(self) -> Lease:
+        """The lease as it is."""
+        row = run_query(self.warehouse, "lease", read_lease_sql(self.sql), blame=DestinationError)[
+            0
+        ]
+        triggers = {each["trigger"]: each["run_id"] for each in row.pop("triggers")}
+        return Lease(triggers=triggers, **row)
+
+    def renew(self, fence: int) -> bool:
+        """Renew the lease for its full time; False if it is no longer ours."""
+        parameters = [*self.parameters(fence), self._seconds]
+        with contended("the lease"), classified("the lease", DestinationError):
+            renewed = run_statement(self.warehouse, "lease", renew_lease_sql(self.sql), parameters)
+        return renewed.num_dml_affected_rows == 1
+
+    def release(self, fence: int) -> None:
+        """Release the lease, if it is ours."""
+        with contended("the lease"):
+            self._query(release_lease_sql(self.sql), self.parameters(fence))
+
+    def parameters(self, fence: int) -> list[Parameter]:
+        """@run_id and @fence, which say whose lease it is."""
+        return [
+            scalar("run_id", "STRING", self.warehouse.run_id),
+            scalar("fence", "INT64", fence),
+        ]
+
+    def transact(
+        self, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int, publishes: bool
+    ) -> None:
+        """Run a transaction that needs the lease, and retry it if a concurrent change cancels it.
+
+        With `publishes`, the row's `published_run_id` shows whether it committed. Raises
+        LeaseLostError if the lease is no longer ours: then it did not commit.
+        """
+        given = [*self.parameters(fence), *parameters]
+        for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
+            try:
+                run_query(self.warehouse, step, sql, given, blame=DestinationError)
+            except StatementError:
+                lease = self.read()
+                if publishes and lease.published_run_id == self.warehouse.run_id:
+                    return
+                if (lease.run_id, lease.fence) != (self.warehouse.run_id, fence):
+                    message = f"Another run took the lease over at the step {step}: run again."
+                    raise LeaseLostError(message) from None
+                if attempt == _PUBLISH_ATTEMPTS:
+                    raise
+            else:
+                return
+
+    @property
+    def _seconds(self) -> Parameter:
+        return scalar("seconds", "INT64", self.warehouse.settings.lease_seconds)
+
+    def _query(self, sql: str, parameters: Sequence[Parameter] = ()) -> None:
+        run_query(self.warehouse, "lease", sql, parameters, blame=DestinationError)

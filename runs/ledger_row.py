@@ -1,0 +1,72 @@
+"""A run's row in the ledger `etl_runs`: inserted as running, updated at its end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from bigquery.destination import ensure_table, find_table
+from bigquery.jobs import run_query
+from bigquery.parameters import scalar
+from bigquery.refusals import classified
+from runs.errors import DestinationError
+from runs.lease_row import contended
+from runs.ledger import last_successes_sql
+from runs.tables import RUNS
+
+if TYPE_CHECKING:
+    from bigquery.parameters import Parameter
+    from bigquery.warehouse import Warehouse
+    from runs.report import RunReport
+
+LEDGER_TABLE: Final = "etl_runs"
+
+
+def start_ledger(warehouse: Warehouse, report: RunReport) -> None:
+    """Insert the run's row as running; creates the table if it is missing."""
+    with classified("the run ledger", DestinationError):
+        ensure_table(warehouse, warehouse.table(LEDGER_TABLE), RUNS)
+    values = _values(report)
+    sql = f"""INSERT INTO {warehouse.table(LEDGER_TABLE).sql} ({", ".join(values)})
+VALUES ({", ".join(f"@{name}" for name in values)})"""
+    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+
+
+def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
+    """Update the run's row with its outcome."""
+    values = _values(report)
+    changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
+    sql = f"UPDATE {warehouse.table(LEDGER_TABLE).sql}\nSET {changes}\nWHERE run_id = @run_id"
+    with contended("the ledger"):
+        run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+
+
+def _values(report: RunReport) -> dict[str, Parameter]:
+    texts = {
+        "run_id": report.run_id,
+        "job": report.job,
+        "status": report.status,
+        "kind": report.kind,
+        "engine": report.engine,
+        "error": report.error,
+        "report": json.dumps(report.to_json()),
+    }
+    times = {"started_at": report.started_at, "finished_at": report.finished_at}
+    return {
+        **{name: scalar(name, "STRING", value) for name, value in texts.items()},
+        **{name: scalar(name, "TIMESTAMP", value) for name, value in times.items()},
+    }
+
+
+def ask_ledger(warehouse: Warehouse, sql: str, **parameters: str | None) -> list[dict[str, Any]]:
+    """The rows of a query of the ledger, with these text parameters."""
+    values = [scalar(name, "STRING", value) for name, value in parameters.items()]
+    return run_query(warehouse, "ledger", sql, values, blame=DestinationError)
+
+
+def last_successes(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
+    """Each job's last run that brought everything up to date, by job."""
+    table = warehouse.table(LEDGER_TABLE)
+    if find_table(warehouse, table) is None:
+        return {}
+    return {row["job"]: row for row in ask_ledger(warehouse, last_successes_sql(table.sql))}

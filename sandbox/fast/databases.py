@@ -1,0 +1,55 @@
+"""Projects as databases of DuckDB's own, in memory, instead of DuckLakes on disk.
+
+Creating tables, looking them up and small changes are what DuckLake is slow at.
+Written for local-bigquery 0.3.2 and duckdb 1.5.5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import duckdb
+from local_bigquery.engine import database
+from local_bigquery.engine.database import quote
+from local_bigquery.settings import settings
+from local_bigquery.sql import native
+from local_bigquery.sql.dialect import FUNCTIONS, MACRO
+
+from sandbox.fast.cursors import Connection
+from sandbox.fast.past import Past
+
+if TYPE_CHECKING:
+    from sandbox.fast.lookups import Lookups
+
+_MEMORY = "ATTACH IF NOT EXISTS ':memory:' AS"
+
+
+def use_native_databases(lookups: Lookups) -> Past:
+    """Before the first connection. Returns the past of what will be in them."""
+    connection = _connection()
+    past = Past(connection.cursor)
+    wrapped = Connection(connection, past, lookups)
+    database.connection = lambda: wrapped
+    database._attach = _attach  # noqa: SLF001
+    database.projects = lambda: sorted(database._attached)  # noqa: SLF001
+    return past
+
+
+def _connection() -> duckdb.DuckDBPyConnection:
+    """What the emulator's own `_connect` makes."""
+    connection = duckdb.connect(config={"TimeZone": "UTC"})
+    connection.execute(f"{_MEMORY} emulator")
+    connection.execute(database.EMULATOR_SCHEMA)
+    connection.execute(f"{_MEMORY} bq")
+    native.register(connection)
+    for path in FUNCTIONS:
+        connection.execute(MACRO.sub(r"CREATE MACRO bq.main.\1", path.read_text()))
+    _attach(connection, settings.default_project_id)
+    default = quote(settings.default_project_id, settings.default_dataset_id)
+    connection.execute(f"CREATE SCHEMA IF NOT EXISTS {default}")
+    return connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, project_id: str) -> None:
+    connection.execute(f"{_MEMORY} {quote(project_id)}")
+    database._attached.add(project_id)  # noqa: SLF001

@@ -1,0 +1,127 @@
+"""What tables there are and what columns they have, looked up again only after they changed.
+
+The emulator asks DuckDB several times a statement. Written for local-bigquery 0.3.2.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any, cast
+
+import duckdb
+from local_bigquery.catalog import datasets, tabledata, tables
+from local_bigquery.engine import database
+from local_bigquery.engine.database import quote
+from local_bigquery.sql.rules import partitions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from local_bigquery.models import TableFieldSchema
+    from sqlglot import exp
+
+    from sandbox.fast.past import Table
+
+type _Found = list[tuple[str, str, int]]
+type _Fields = list[TableFieldSchema]
+
+_MOST_TABLES = 10_000
+
+
+class Lookups:
+    """Answers by table and question; they hold until the table changes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answers: dict[tuple[str, ...], dict[str, object]] = {}
+        self._changes = 0
+
+    def answer[T](self, table: tuple[str, ...], question: str, ask: Callable[[], T]) -> T:
+        """The answer that is known, or what `ask` returns."""
+        with self._lock:
+            changes, answers = self._changes, self._answers.get(table, {})
+            if question in answers:
+                return cast("T", answers[question])
+        answer = ask()
+        with self._lock:
+            if changes == self._changes:  # or it may be from before a change
+                if len(self._answers) > _MOST_TABLES:
+                    self._answers.clear()
+                self._answers.setdefault(table, {})[question] = answer
+        return answer
+
+    def forget(self, changed: Iterable[Table] | None = None) -> None:
+        """Call it after these tables have changed, or any."""
+        with self._lock:
+            self._changes += 1
+            if changed is None:
+                self._answers.clear()
+            else:
+                for table in changed:
+                    self._answers.pop(table, None)
+
+
+def ask_once(lookups: Lookups) -> None:
+    """Let the emulator's own functions ask `lookups` first."""
+    database.objects = _objects(database.objects, lookups)
+    tables.columns = tabledata.columns = _columns(tables.columns, lookups)
+    datasets.exists = _exists(datasets.exists, lookups)
+    partitions._hidden = _hidden(partitions._hidden, lookups)  # noqa: SLF001
+
+
+def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Found]:
+    def objects(project_id: str, dataset_id: str, table_id: str | None = None) -> _Found:
+        if table_id is None:
+            return slow(project_id, dataset_id, table_id)
+        table = (project_id, dataset_id, table_id)
+        return list(lookups.answer(table, "objects", lambda: _object(*table)))
+
+    return objects
+
+
+def _object(project_id: str, dataset_id: str, table_id: str) -> _Found:
+    """Return name, kind and number of rows, without a look at all other tables."""
+    name = quote(project_id, dataset_id, table_id)
+    try:
+        found: Any = database.fetch(f"SELECT COUNT(*) FROM (SELECT rowid FROM {name})")
+    except duckdb.BinderException:  # a view has no rowid
+        return [(table_id, "VIEW", 0)]
+    except duckdb.CatalogException:
+        return []
+    return [(table_id, "TABLE", found[0][0])]
+
+
+def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _Fields]:
+    def columns(project_id: str, dataset_id: str, table_id: str) -> _Fields:
+        table = tables.physical(project_id, dataset_id, table_id)
+        kinds = {kind for _, kind, _ in database.objects(*table)}
+        if "VIEW" in kinds:  # changes with the tables it reads
+            return slow(project_id, dataset_id, table_id)
+        ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
+        return list(lookups.answer(table, "columns", ask))
+
+    return columns
+
+
+def _hidden(slow: Callable[[exp.Table], bool], lookups: Lookups) -> Callable[[exp.Table], bool]:
+    def hidden(table: exp.Table) -> bool:
+        if not (table.catalog and table.db):
+            return slow(table)
+        return lookups.answer((table.catalog, table.db, table.name), "hidden", lambda: slow(table))
+
+    return hidden
+
+
+def _exists(slow: Callable[..., bool], lookups: Lookups) -> Callable[..., bool]:
+    def exists(project_id: str, dataset_id: str) -> bool:
+        def ask() -> bool:
+            if not slow(project_id, dataset_id):
+                raise LookupError  # what is not there may come: only tables' comings are told of
+            return True
+
+        try:
+            return lookups.answer((project_id, dataset_id), "exists", ask)
+        except LookupError:
+            return False
+
+    return exists

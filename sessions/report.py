@@ -1,0 +1,42 @@
+"""What came of a run of the sessions job, besides what every run reports. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from runs.report import RunReport
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsReport(RunReport):
+    """What a run of the sessions job did."""
+
+    log_names: ClassVar[tuple[str, ...]] = ("sessions",)
+    watches_events: ClassVar[bool] = True
+
+    changed_days: int = 0
+    read_days: int = 0
+    """The changed days and those read for the sessions that touch them."""
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
+    firebase: Mapping[str, int] = field(default_factory=dict)
+    """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
+    persons: Mapping[str, int] = field(default_factory=dict)
+    """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
+    metrics_version: str | None = None
+
+    @property
+    def figures(self) -> Mapping[str, Mapping[str, int]]:
+        """The sessions by what became of them."""
+        return {"sessions": self.sessions}
+
+    @property
+    def summary(self) -> str:
+        """The days that were read, and how fresh the source is."""
+        newest = self.newest_event_at
+        when = f"{newest:%Y-%m-%d %H:%M} UTC" if newest else "none"
+        return f"{self.changed_days} changed days, {self.read_days} read; newest event {when}"

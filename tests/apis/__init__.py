@@ -1,0 +1,1 @@
+"""What is read from APIs: the clients against stand-ins over HTTP, and the pure parts."""

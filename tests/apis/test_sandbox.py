@@ -1,0 +1,93 @@
+"""The sandbox serves all that the jobs talk to, with sample data, until it is told to end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apis.anthropic import anthropic_api, check_organization, read_costs
+from apis.dogs import dog_api, read_breeds
+from apis.http import ApiClient
+from apis.redis_documents import RedisDocuments, RedisServer
+from apis.tmdb import read_changes, tmdb_api
+from apis.windows import trailing_window
+from sandbox.apis import anthropic, tmdb
+from sandbox.apis.everything import running_settings, serve_everything
+from tests.apis.quick import quick
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ROOT = Path(__file__).parent.parent.parent
+DAY = dt.date(2026, 10, 20)
+
+
+def read(settings: Mapping[str, str], today: dt.date) -> tuple[int, int, int]:
+    """What is read by these settings: costs of a week, breeds, and movies that have changed."""
+    window = trailing_window(today, days=7)
+    usage = anthropic_api(
+        settings["ANTHROPIC_ADMIN_API_KEY"], base_url=settings["ANTHROPIC_BASE_URL"]
+    )
+    with ApiClient(quick(usage)) as client:
+        check_organization(client, settings["ANTHROPIC_ORGANIZATION_ID"])
+        costs = sum(len(page) for page in read_costs(client, window))
+    with ApiClient(quick(dog_api(None, base_url=settings["DOG_API_BASE_URL"]))) as client:
+        breeds = len(read_breeds(client, settings["DOG_API_ENDPOINT"]))
+    changes = tmdb_api(settings["TMDB_READ_TOKEN"], base_url=settings["TMDB_BASE_URL"])
+    with ApiClient(quick(changes)) as client:
+        movies = len(read_changes(client, "movie", window).ids)
+    redis = RedisServer(
+        host=settings["REDIS_HOST"],
+        port=int(settings["REDIS_PORT"]),
+        tls=settings["REDIS_TLS"] != "false",
+    )
+    with RedisDocuments(redis) as documents:
+        documents.check_ready()
+    return costs, breeds, movies
+
+
+def test_everything_is_served_with_sample_data(tmp_path: Path) -> None:
+    """Each job finds something, by settings that stand in a file as long as they are true."""
+    with serve_everything(tmp_path, DAY) as settings:
+        assert running_settings(tmp_path) == settings
+        costs, breeds, movies = read(settings, DAY + dt.timedelta(days=1))
+        assert costs > 50
+        assert breeds == 172
+        assert movies > 100
+    assert running_settings(tmp_path) == {}
+
+
+def test_the_same_seed_gives_the_same_data() -> None:
+    """And another seed another history."""
+    fakes = [anthropic.FakeAnthropic() for _ in range(3)]
+    titles = [tmdb.FakeTmdb() for _ in range(3)]
+    for number, seed in enumerate((1, 1, 2)):
+        anthropic.fill(fakes[number], DAY, days=9, seed=seed)
+        tmdb.fill(titles[number], DAY, days=2, seed=seed)
+    assert fakes[0].costs == fakes[1].costs != fakes[2].costs
+    assert titles[0].changes == titles[1].changes != titles[2].changes
+    assert titles[0].items == titles[1].items
+
+
+def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+    """It prints the settings as a shell takes them, and leaves nothing running."""
+    command = [sys.executable, "-m", "sandbox", "apis"]
+    environ = {**os.environ, "SANDBOX_DIR": str(tmp_path)}
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr
+        assert "until Ctrl-C" in process.stderr.readline()
+        settings = running_settings(tmp_path)
+        assert min(read(settings, dt.datetime.now(dt.UTC).date())) > 0
+        process.send_signal(signal.SIGTERM)
+        told, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert dict(re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE)) == settings
+    assert running_settings(tmp_path) == {}

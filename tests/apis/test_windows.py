@@ -1,0 +1,91 @@
+"""Which days are asked for: none twice as long as it is not needed, and none never."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apis.windows import Window, requested_window, trailing_window, unread_window
+from runs.errors import RequestError
+
+TODAY = dt.date(2026, 10, 21)
+
+
+def day(number: int) -> dt.date:
+    """A day of October 2026."""
+    return dt.date(2026, 10, number)
+
+
+def test_a_trailing_window_ends_yesterday() -> None:
+    """Seven days are read again each night, and today is not over."""
+    assert trailing_window(TODAY, days=7) == Window(first=day(14), last=day(20))
+
+
+@pytest.mark.parametrize(
+    ("watermark", "window"),
+    [
+        (None, Window(first=day(20), last=day(20))),
+        (day(19), Window(first=day(19), last=day(20))),
+        (day(1), Window(first=day(1), last=day(20))),
+        (day(20), None),
+        (day(21), None),
+    ],
+)
+def test_unread_days_begin_at_the_watermark(
+    watermark: dt.date | None, window: Window | None
+) -> None:
+    """With one day of overlap, however many nights have failed; nothing where yesterday is done."""
+    assert unread_window(watermark, TODAY, overlap=1, first_days=1) == window
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=60))
+def test_no_day_is_ever_lost(nights: list[bool]) -> None:
+    """Whichever nights fail, the days of those that succeed join up."""
+    watermark: dt.date | None = None
+    done: set[dt.date] = set()
+    for number, succeeds in enumerate(nights):
+        window = unread_window(watermark, TODAY + dt.timedelta(number), overlap=1, first_days=1)
+        if succeeds and window:
+            done |= set(window.days())
+            watermark = window.last
+    if done:
+        assert len(done) == (max(done) - min(done)).days + 1
+
+
+@given(st.dates(dt.date(2020, 1, 1), dt.date(2030, 1, 1)), st.integers(0, 200), st.integers(1, 40))
+def test_pieces_are_bounded_and_join_up(first: dt.date, more: int, days: int) -> None:
+    """Each day of a window is in one piece, in order."""
+    window = Window(first=first, last=first + dt.timedelta(more))
+    pieces = [list(piece.days()) for piece in window.pieces(days)]
+    assert [each for piece in pieces for each in piece] == list(window.days())
+    assert max(len(piece) for piece in pieces) <= days
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "window"),
+    [
+        (None, None, None),
+        (day(3), None, Window(first=day(3), last=day(20))),
+        (day(3), day(5), Window(first=day(3), last=day(5))),
+        (day(20), day(20), Window(first=day(20), last=day(20))),
+    ],
+)
+def test_requested_days_are_taken(
+    start: dt.date | None, end: dt.date | None, window: Window | None
+) -> None:
+    """Both ends included; a start alone runs to yesterday."""
+    assert requested_window(start, end, today=TODAY) == window
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(None, day(3)), (day(5), day(3)), (day(3), TODAY), (TODAY, None)]
+)
+def test_days_that_can_not_be_asked_for_are_refused(
+    start: dt.date | None, end: dt.date | None
+) -> None:
+    """An end alone, an end before its start, and days that are not over."""
+    with pytest.raises(RequestError):
+        requested_window(start, end, today=TODAY)

@@ -1,0 +1,127 @@
+"""The metric table is a value: another one makes other sessions, in the same process."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from jobs import registry
+from sessions.dictionary import null_rules, tables
+from sessions.metric_table import MetricTable
+from sessions.metrics import METRIC_TABLE
+from tests.reading_job import READING
+from tests.world import Row, World, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bigquery.clients import Clients
+    from runs.settings import Engine
+
+BEGAN = datetime(2026, 9, 1, 10, tzinfo=UTC)
+OTHER_VALUES: dict[str, Any] = {
+    "columns": METRIC_TABLE.columns[:-1],
+    "properties": (*METRIC_TABLE.properties, READING.properties[0]),
+    "session_id_names": READING.session_id_names,
+    "junk_ids": READING.junk_ids,
+}
+
+
+def event(number: int, session: str, reading: str, who: str, **values: object) -> Row:
+    """An event, twenty seconds after the one before, that either table finds a session in."""
+    at = BEGAN + timedelta(seconds=20 * number)
+    return {
+        "uuid": f"u{number}",
+        "event": "$pageview",
+        "distinct_id": who,
+        "timestamp": at.isoformat(),
+        "properties": json.dumps({"$session_id": session, "reading_id": reading, **values}),
+    }
+
+
+EVENTS = [
+    event(0, "s1", "r1", "ann", pages=2, chapter="one"),
+    event(1, "s1", "r1", "ann", pages=3, chapter="two"),
+    event(3, "s1", "r2", "a reader", pages="many", chapter="two"),
+    *(event(number, "s2", "r3", "ann", pages=1) for number in (4, 5, 6)),
+]
+READINGS: dict[str, Row] = {
+    "r1": {
+        "event_count": 2,
+        "engaged_seconds": 5.0,  # a gap of 20 s, capped
+        "pages_read": 5.0,
+        "chapters": [{"chapter": "one", "count": 1}, {"chapter": "two", "count": 1}],
+        "user_id": "ann",
+    },
+    "r2": {
+        "event_count": 1,
+        "engaged_seconds": 0.0,
+        "pages_read": None,
+        "chapters": [{"chapter": "two", "count": 1}],
+        "user_id": None,  # of a junk id
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def world(clients: Clients) -> Iterator[World]:
+    """Events and users that both jobs read, and the second job."""
+    with pytest.MonkeyPatch.context() as patch, World(clients=clients) as made:
+        patch.setitem(registry.JOBS, "reading", "tests.reading_job")
+        made.arrive("posthog_events", EVENTS)
+        made.arrive("firebase_users", [{"user_id": "ann"}, {"user_id": "a reader"}])
+        yield made
+
+
+def columns(world: World, table: str) -> list[str]:
+    """The columns that a table of the destination has in BigQuery."""
+    found = world.clients.bigquery.get_table(f"{world.destination}.{table}")
+    return [column.name for column in found.schema]
+
+
+@pytest.mark.parametrize("engine", ["pandas", "bigquery"])
+def test_two_tables_are_used_in_one_process(world: World, engine: Engine) -> None:
+    """Runs that take turns give each table its own columns and values, by either engine."""
+    of_shipped, of_reading = world, world.twin()
+    for _ in range(2):
+        of_shipped.run(full_load=True, engine=engine)
+        of_reading.run(full_load=True, engine=engine, job="reading")
+    assert differences(of_shipped.sessions(), of_shipped.expected()) == []
+    assert differences(of_reading.sessions(), READINGS) == []
+    (quarantined,) = of_reading.query("SELECT session_id, reason FROM {d}.quarantined_sessions")
+    assert quarantined == {"session_id": "r3", "reason": "rows"}
+    (person,) = of_reading.query("SELECT pages_read FROM {d}.persons WHERE user_id = 'ann'")
+    assert person["pages_read"] == 5.0
+    for made, metric_table in ((of_shipped, METRIC_TABLE), (of_reading, READING)):
+        for name in ("sessions", "persons", "daily_activity"):
+            declared = tables(metric_table)[name].fields
+            assert columns(made, name) == [field.name for field in declared]
+
+
+def test_the_dictionary_is_of_the_table_it_is_given() -> None:
+    """Another table's page has its columns and their rules, and none of the shipped ones."""
+    for name in ("sessions", "persons", "daily_activity"):
+        rules = null_rules(READING, name)
+        assert [*rules] == [field.name for field in tables(READING)[name].fields]
+        assert "pages_read" in rules
+        assert not any("scroll" in column for column in rules)
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(MetricTable)])
+def test_every_part_of_a_table_is_in_its_version(name: str) -> None:
+    """Whatever changes what a row means makes another version, so that the next run loads all."""
+    value = OTHER_VALUES.get(name) or getattr(METRIC_TABLE, name) + 1
+    other = replace(METRIC_TABLE, **{name: value})
+    assert other.version(()) != METRIC_TABLE.version(())
+
+
+def test_what_follows_from_a_table_is_computed_once() -> None:
+    """Each batch asks for it again, which costs nothing."""
+    for name in ("metrics", "repeated", "enriched", "derived"):
+        assert getattr(READING, name)
+        assert getattr(READING, name) is getattr(READING, name)
+    assert READING.metrics != METRIC_TABLE.metrics
