@@ -18,7 +18,7 @@ bind = f"{_host}:{os.environ.get('PORT') or 8080}"
 
 # One process: a run may use all of the instance's memory, and answers about it come from here.
 workers = 1
-worker_class = "gthread"
+worker_class = "service.worker.Worker"  # gthread, with a time-out on silent clients
 threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
 timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
 graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM

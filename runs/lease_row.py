@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from bigquery.jobs import run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import StatementError, classified
-from runs.errors import DestinationError, LeaseLostError, UnavailableError
+from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease import (
     Lease,
     create_lease_sql,
@@ -105,6 +105,11 @@ class LeaseRow:
         for attempt in range(1, _PUBLISH_ATTEMPTS + 1):
             try:
                 run_query(self.warehouse, step, sql, given, blame=DestinationError)
+            except RunTimeoutError:
+                # Its job was told to end; only the row knows whether it committed before.
+                if publishes and self._unwatched.read().published_run_id == self.warehouse.run_id:
+                    return
+                raise
             except StatementError:
                 lease = self.read()
                 if publishes and lease.published_run_id == self.warehouse.run_id:
@@ -116,6 +121,10 @@ class LeaseRow:
                     raise
             else:
                 return
+
+    @property
+    def _unwatched(self) -> LeaseRow:
+        return replace(self, warehouse=replace(self.warehouse, check=lambda: None))
 
     @property
     def _seconds(self) -> Parameter:
