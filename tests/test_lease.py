@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import main
-from bigquery import jobs
+from bigquery import jobs, retries
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from runs import supervision
@@ -335,6 +335,7 @@ def test_a_publication_that_takes_too_long_is_told_by_the_row(
             f"UPDATE {{d}}.etl_lease_sessions SET published_run_id = 'slow_{commits}' WHERE TRUE"
         )
     monkeypatch.setattr(supervision, "_PUBLICATION_SECONDS", -1.0)
+    monkeypatch.setattr(retries, "_CHECK_SECONDS", 0.0)  # asked before any job can end
     bound = replace(row, warehouse=replace(row.warehouse, check=supervision.check_publication()))
     raises = nullcontext() if commits else pytest.raises(RunTimeoutError, match="was cancelled")
     with raises:
