@@ -18,7 +18,7 @@ bind = f"{_host}:{os.environ.get('PORT') or 8080}"
 
 # One process: a run may use all of the instance's memory, and answers about it come from here.
 workers = 1
-worker_class = "gthread"
+worker_class = "service.worker.Worker"  # gthread, with a time-out on silent clients
 threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
 timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
 graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
@@ -28,14 +28,19 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes it
-    """Stop the run in progress on SIGTERM, before gunicorn's own handler ends the worker."""
+    """Tell the run in progress that it ends, before gunicorn's own handler ends the worker.
+
+    gunicorn's handlers of SIGINT and SIGQUIT take the threads away from under a run: the service
+    ends as by SIGTERM, whatever tells it to.
+    """
     handler = signal.getsignal(signal.SIGTERM)
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        # If the module isn't loaded, there has been no run, so there is nothing to stop.
+    def stop(_: int, frame: FrameType | None) -> None:
+        # Without a run so far the module isn't loaded, and nothing is to be stopped.
         if "runs.supervision" in sys.modules:
             sys.modules["runs.supervision"].STOP.set()
         if callable(handler):
-            handler(number, frame)
+            handler(signal.SIGTERM, frame)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, stop)

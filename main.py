@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import ExitStack
@@ -103,21 +104,38 @@ def run(
         return main(request, settings, clients, trigger=trigger, progress=progress)
 
 
+def _day(text: str) -> date:
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        message = f"{text!r} is no day: write it like 2026-01-31"
+        raise argparse.ArgumentTypeError(message)
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        message = f"there is no day {text}: correct it"
+        raise argparse.ArgumentTypeError(message) from error
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,19}", text):
+        message = f"{text!r} is no whole number: write it like 100"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; help and usage errors end the process, the latter with code 2."""
     parser = argparse.ArgumentParser(
         prog="main.py",
         description="Bring posthog_aggregated up to date: one row per user session.",
         epilog="Without options: whatever changed since the last successful run.",
+        allow_abbrev=False,
     )
     parser.add_argument("--full-load", action="store_true", help="rebuild every session")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the N sessions that start last"
+        "--limit", type=_count, metavar="N", help="only the N sessions that start last"
     )
-    parser.add_argument("--start-date", type=date.fromisoformat, metavar="D", help="first UTC day")
-    parser.add_argument(
-        "--end-date", type=date.fromisoformat, metavar="D", help="last UTC day (default: today)"
-    )
+    parser.add_argument("--start-date", type=_day, metavar="D", help="first UTC day")
+    parser.add_argument("--end-date", type=_day, metavar="D", help="last UTC day (default: today)")
     parser.add_argument("--engine", choices=ENGINES, help="what aggregates (default: ENGINE)")
     parser.add_argument("--dry-run", action="store_true", help="everything but publishing")
     parser.add_argument("--force", action="store_true", help="run also where the trigger succeeded")

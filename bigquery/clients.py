@@ -64,6 +64,7 @@ def local_clients(endpoints: Endpoints) -> Clients:
     )
     session = AuthorizedSession(AnonymousCredentials())
     session.trust_env = False
+    session.headers.update(endpoints.headers)
     return Clients(
         bigquery=bigquery.Client(
             project=endpoints.project,

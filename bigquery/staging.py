@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 from bigquery.destination import schema_field
 from bigquery.jobs import run_query
 from bigquery.refusals import classified
-from bigquery.retries import ask
+from bigquery.retries import LOG, ask
 from runs.errors import DestinationError, EtlError
 
 if TYPE_CHECKING:
@@ -56,12 +55,21 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
 
 
 def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
-    """Drop staging tables; one that can't be dropped expires in a day."""
+    """Drop staging tables; one that can't be dropped expires in a day.
+
+    Nothing that goes wrong here is raised: the run has succeeded or failed before.
+    """
 
     def drop(table: TableId) -> None:
-        with suppress(EtlError), classified(f"staging table {table}", DestinationError):
-            delete = warehouse.clients.bigquery.delete_table
-            ask(warehouse, partial(delete, str(table), not_found_ok=True))
+        delete = warehouse.clients.bigquery.delete_table
+        ask(warehouse, partial(delete, str(table), not_found_ok=True))
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(drop, tables))
+    failed: list[BaseException] = []
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            drops = [pool.submit(drop, table) for table in tables]
+        failed = [error for each in drops if (error := each.exception())]
+    except RuntimeError as error:  # the process ends: no thread is started any more
+        failed = [error]
+    if failed:
+        LOG.warning("staging tables are left to expire: %s", type(failed[0]).__name__)

@@ -23,6 +23,7 @@ from runs.ledger_row import finish_ledger, start_ledger
 from runs.log import LOG, log_fields, log_run_finished
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
+from runs.supervision import check_publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,8 +138,9 @@ class Run:
         given = [*parameters, self._triggers] if "@triggers" in sql else parameters
         with supervisor.publishing():
             lease = self.lease
-            if publishes:  # until the commit only the fence decides: its outcome must be known
-                lease = replace(lease, warehouse=replace(self.warehouse, check=lambda: None))
+            if publishes:  # until the commit only the fence decides, within a bound of its own
+                check = check_publication()
+                lease = replace(lease, warehouse=replace(self.warehouse, check=check))
             return lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
 
     @property

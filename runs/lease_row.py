@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from bigquery.destination import list_rows
 from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import StatementError, classified
-from runs.errors import DestinationError, LeaseLostError, UnavailableError
+from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease import (
     Lease,
     create_lease_sql,
@@ -122,6 +122,11 @@ class LeaseRow:
                 with classified(step, DestinationError):
                     job = run_statement(self.warehouse, step, sql, given)
                     return [] if publishes else rows_of(self.warehouse, job)
+            except RunTimeoutError:
+                # Its job was told to end; only the row knows whether it committed before.
+                if publishes and self._unwatched.read().published_run_id == self.warehouse.run_id:
+                    return []
+                raise
             except StatementError:
                 lease = self.read()
                 if publishes and lease.published_run_id == self.warehouse.run_id:
@@ -132,6 +137,10 @@ class LeaseRow:
                 if not attempts_left:
                     raise
         return []
+
+    @property
+    def _unwatched(self) -> LeaseRow:
+        return replace(self, warehouse=replace(self.warehouse, check=lambda: None))
 
     @property
     def _seconds(self) -> Parameter:

@@ -17,7 +17,7 @@ from runs.errors import AbortedError, EtlError, LeaseHeldError, LeaseLostError, 
 from runs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from runs.lease import Lease
     from runs.lease_row import LeaseRow
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 STOP: Final = threading.Event()
 """Set by SIGTERM: every run of this process stops."""
 
+_PUBLICATION_SECONDS: Final = 600.0  # of a transaction: as a rule it takes seconds
 _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 
 
@@ -108,6 +109,21 @@ class Supervisor:
                 if not is_ours:
                     self._is_lost.set()
                     return
+
+
+def check_publication() -> Callable[[], None]:
+    """What raises once a publication has taken too long from now; nothing else may stop it."""
+    deadline = time.monotonic() + _PUBLICATION_SECONDS
+
+    def check() -> None:
+        if time.monotonic() > deadline:
+            message = (
+                f"Publishing took longer than {_PUBLICATION_SECONDS:.0f} s and was cancelled:"
+                " nothing was published, run again."
+            )
+            raise RunTimeoutError(message)
+
+    return check
 
 
 def take_lease(row: LeaseRow) -> Supervisor:

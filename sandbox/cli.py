@@ -198,7 +198,10 @@ def _up(options: argparse.Namespace) -> None:
     directory = _directory()
     with attach(directory, rest_port=options.port, grpc_port=options.grpc_port) as endpoints:
         _say(f"REST  {endpoints.rest}\ngRPC  {endpoints.grpc}")
-        _tell(f"The emulator of {directory} runs until Ctrl-C.")
+        _tell(
+            f"The emulator of {directory} runs until Ctrl-C. REST needs the header Authorization:"
+        )
+        _tell(f"Bearer TOKEN, with the token of {directory / 'endpoints.json'}.")
         ended = _end_by_signal()
         while not ended.wait(_SECONDS_BETWEEN_LOOKS):
             if not is_running(directory):

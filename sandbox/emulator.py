@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,13 @@ class Endpoints:
 
     rest: str
     grpc: str
+    token: str = field(repr=False)
     project: str = "local"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What every request to `rest` must send."""
+        return {"Authorization": f"Bearer {self.token}"}
 
 
 @contextlib.contextmanager
@@ -82,6 +88,7 @@ def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
     """Return Google's own client for the emulator; the caller closes it."""
     session = AuthorizedSession(AnonymousCredentials())
     session.trust_env = False  # a proxy of the environment has no business here either
+    session.headers.update(endpoints.headers)
     return bigquery.Client(
         project=endpoints.project,
         credentials=AnonymousCredentials(),
@@ -185,7 +192,7 @@ def _start(files: SandboxFiles, rest_port: int, grpc_port: int) -> subprocess.Po
     arguments = [str(files.directory), str(rest_port), str(grpc_port)]
     with files.log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-W", "ignore", "-m", "sandbox.server", *arguments],
+            [sys.executable, "-P", "-W", "ignore", "-m", "sandbox.server", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -211,7 +218,7 @@ def _announced(files: SandboxFiles) -> Endpoints | None:
         where = json.loads(files.endpoints.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    return Endpoints(rest=where["rest"], grpc=where["grpc"])
+    return Endpoints(rest=where["rest"], grpc=where["grpc"], token=where["token"])
 
 
 def _answers(endpoints: Endpoints) -> bool:
@@ -219,7 +226,7 @@ def _answers(endpoints: Endpoints) -> bool:
     request = urllib.request.Request(  # noqa: S310
         f"{endpoints.rest}/bigquery/v2/projects/{endpoints.project}/queries",
         data=b'{"query": "SELECT 1", "useLegacySql": false}',
-        headers={"Content-Type": "application/json"},
+        headers=endpoints.headers | {"Content-Type": "application/json"},
     )
     try:
         with _opener.open(request, timeout=_SECONDS_TO_ANSWER) as response:

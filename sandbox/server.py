@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 import sys
 import threading
@@ -113,11 +114,13 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     from local_bigquery.settings import settings
 
     from sandbox.catalog import look_up_in_lakes, make_lookups_quick
+    from sandbox.door import Door
     from sandbox.fast import use_fast_emulator
 
     settings.data_dir = files.stored
     storage_server, grpc_port = storage.start(HOST, grpc_port)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    token = secrets.token_urlsafe(32)
+    config = uvicorn.Config(Door(app, token), log_level="warning", timeout_graceful_shutdown=1)
     rest_server = uvicorn.Server(config)
     if os.environ.get(FAST) == "1":
         use_fast_emulator()
@@ -127,7 +130,7 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     if threads := os.environ.get(THREADS):
         database.execute(f"SET threads = {int(threads)}")
     make_lookups_quick()
-    _announce(files, listener.getsockname()[1], grpc_port)
+    _announce(files, listener.getsockname()[1], grpc_port, token)
     threading.Thread(target=_end_with_the_last, args=(files, rest_server), daemon=True).start()
     rest_server.run(sockets=[listener])
     _limit_the_end()
@@ -148,13 +151,16 @@ def _limit_the_end() -> None:
     timer.start()
 
 
-def _announce(files: SandboxFiles, rest_port: int, grpc_port: int) -> None:
+def _announce(files: SandboxFiles, rest_port: int, grpc_port: int, token: str) -> None:
     where = {
         "rest": f"http://{HOST}:{rest_port}",
         "grpc": f"{HOST}:{grpc_port}",
         "process": os.getpid(),
+        "token": token,
     }
     draft = files.endpoints.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)  # before the token is in it
     draft.write_text(json.dumps(where), encoding="utf-8")
     draft.replace(files.endpoints)
 

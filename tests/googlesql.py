@@ -95,6 +95,7 @@ class ListeningClient(bigquery.Client):
             credentials=AnonymousCredentials(),
             client_options={"api_endpoint": endpoints.rest},
         )
+        self._http.headers.update(endpoints.headers)
         self.sent: list[Sent] = []
 
     def query(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - passed on

@@ -176,7 +176,7 @@ def _aggregated() -> dict[str, str]:
         "new_rows": enrichment.new_rows_sql(
             METRIC_TABLE, aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
         ),
-        "stale": enrichment.stale_sql(sessions="sessions", **SMALL),
+        "stale": enrichment.stale_sql(METRIC_TABLE, sessions="sessions", **SMALL),
         "concerned": enrichment.concerned_sql(
             METRIC_TABLE, sessions="sessions", touched=STAGING.touched, **SMALL
         ),

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +214,19 @@ def test_a_body_that_does_not_arrive_whole_starts_no_run(service: Service, rest:
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"The body did not arrive whole: send it once more." in answer
     assert "run requested" not in [line["message"] for line in service.logged()[before:]]
+
+
+def test_silent_clients_do_not_stop_the_service(service: Service) -> None:
+    """Eight that begin a request and fall silent hold the eight threads for seconds, not for ever.
+
+    Neither do those that announce a body that never comes.
+    """
+    begun = [b"GET /hea", b"POST /run HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n"]
+    with ExitStack() as stack:
+        for number in range(8):
+            silent = socket.create_connection(("127.0.0.1", service.port), timeout=60)
+            stack.enter_context(silent).sendall(begun[number % 2])
+        assert service.request("GET", "/health").status == 200
 
 
 FOREIGN = [
@@ -510,7 +523,7 @@ def test_how_gunicorn_serves() -> None:
     expected = {
         "bind": "['0.0.0.0:9123']",
         "workers": "1",
-        "worker_class": "gthread",
+        "worker_class": "service.worker.Worker",
         "threads": "8",
         "timeout": "0",
         "graceful_timeout": "8",

@@ -13,17 +13,18 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import main
-from bigquery import jobs
+from bigquery import jobs, retries
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
+from runs import supervision
 from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
@@ -320,3 +321,23 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
     assert "told to stop" in answers[0][1]["error"]["message"]
     rows = sandbox.client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions").result()
     assert [row["run_id"] for row in rows] == [None]
+
+
+@pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
+def test_a_publication_that_takes_too_long_is_told_by_the_row(
+    shared: World, monkeypatch: pytest.MonkeyPatch, *, commits: bool
+) -> None:
+    """After its bound the job is cancelled, and the run ends as the lease's row says it did."""
+    row = lease_of(shared, f"slow_{commits}")
+    lease = row.take()
+    if commits:
+        shared.query(
+            f"UPDATE {{d}}.etl_lease_sessions SET published_run_id = 'slow_{commits}' WHERE TRUE"
+        )
+    monkeypatch.setattr(supervision, "_PUBLICATION_SECONDS", -1.0)
+    monkeypatch.setattr(retries, "_CHECK_SECONDS", 0.0)  # asked before any job can end
+    bound = replace(row, warehouse=replace(row.warehouse, check=supervision.check_publication()))
+    raises = nullcontext() if commits else pytest.raises(RunTimeoutError, match="was cancelled")
+    with raises:
+        bound.transact("publish", "SELECT 1", (), fence=lease.fence, publishes=True)
+    row.release(lease.fence)

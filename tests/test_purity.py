@@ -46,7 +46,7 @@ MAY_IMPORT = {
 HARMLESS = {
     "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "functools",
     "hashlib",
-    "itertools", "json", "math", "pathlib", "re", "reprlib", "types", "typing",
+    "base64", "binascii", "itertools", "json", "math", "pathlib", "re", "reprlib", "types", "typing",
 }  # fmt: skip
 FRAMES = {"numpy", "pandas", "pyarrow"}
 # Methods that would make the harmless ones read the clock or the machine.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import socket
@@ -81,6 +82,59 @@ def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_p
     assert not is_running(tmp_path)
     with attach(tmp_path) as again:
         assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+
+
+@pytest.fixture
+def emulator(tmp_path: Path) -> Iterator[Endpoints]:
+    """An emulator that runs."""
+    with attach(tmp_path) as endpoints:
+        yield endpoints
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Authorization": ""},
+        {"Authorization": "Bearer another"},
+        {"Host": "attacker.example:8360"},
+        {"Host": "127.0.0.1.attacker.example"},
+        {"Origin": "http://attacker.example"},
+    ],
+    ids=str,
+)
+def test_nobody_speaks_to_the_emulator_without_its_token(
+    emulator: Endpoints, changed: dict[str, str]
+) -> None:
+    """Another user of the machine, or a page of a browser, reads and writes nothing by it."""
+    connection = http.client.HTTPConnection(emulator.rest.removeprefix("http://"), timeout=30)
+    headers = emulator.headers | {"Content-Type": "application/json"} | changed
+    body = b'{"query": "SELECT 1", "useLegacySql": false}'
+    connection.request("POST", "/bigquery/v2/projects/local/queries", body, headers)
+    answer = connection.getresponse()
+    assert answer.status == 403
+    assert b"send the token of endpoints.json" in answer.read()
+    connection.close()
+
+
+def test_only_its_owner_may_read_the_token(tmp_path: Path) -> None:
+    """The file that holds it is of mode 0600, and the token is new each time and in no repr."""
+    tokens = set()
+    for _ in range(2):
+        with attach(tmp_path) as endpoints:
+            assert (tmp_path / "endpoints.json").stat().st_mode & 0o777 == 0o600
+            assert endpoints.token not in repr(endpoints)
+            tokens.add(endpoints.token)
+    assert len(tokens) == 2
+
+
+def test_a_module_of_the_callers_folder_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `json.py` where a command is given does not become part of the emulator."""
+    (tmp_path / "json.py").write_text("raise SystemExit(98)")
+    monkeypatch.chdir(tmp_path)
+    with attach(tmp_path / "sandbox") as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
 
 
 def test_the_emulator_outlives_its_starter_while_another_is_attached(

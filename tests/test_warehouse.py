@@ -68,7 +68,7 @@ def test_an_address_where_nobody_answers_is_one_sentence(
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9"))
+        nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9", token=""))
         with World(clients=clients) as world:
             world.clients = nobody
             with pytest.raises(
