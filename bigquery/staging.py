@@ -5,16 +5,16 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigquery.destination import schema_field
-from bigquery.jobs import run_query
+from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.refusals import classified
 from bigquery.retries import LOG, ask
 from runs.errors import DestinationError, EtlError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bigquery.parameters import Parameter
     from bigquery.tables import TableId, TableSchema
@@ -32,14 +32,32 @@ def stage_select(
 ) -> TableId:
     """A staging table made from a SELECT; it expires in a day, whatever happens to the run."""
     table = warehouse.staging(name)
+    run_query(warehouse, name, _create_sql(table, sql, layout), parameters, blame=blame)
+    return table
+
+
+def stage_script(
+    warehouse: Warehouse, step: str, tables: Mapping[str, tuple[str, str]], then: str | None
+) -> list[dict[str, Any]]:
+    """Make staging tables of a SELECT and a layout each, in order; returns the rows of `then`.
+
+    All in one job, so that nobody waits for one after the other.
+    """
+    statements = [_create_sql(warehouse.staging(name), *each) for name, each in tables.items()]
+    with classified(step, DestinationError):
+        job = run_statement(
+            warehouse, step, ";\n".join([*statements, *([then] if then else [])]) + ";"
+        )
+        return rows_of(warehouse, job) if then else []
+
+
+def _create_sql(table: TableId, sql: str, layout: str) -> str:
     expires = datetime.now(UTC) + timedelta(days=1)
-    statement = f"""CREATE OR REPLACE TABLE {table.sql}
+    return f"""CREATE OR REPLACE TABLE {table.sql}
 {layout}
 OPTIONS (expiration_timestamp = TIMESTAMP '{expires:%Y-%m-%d %H:%M:%S}+00')
 AS
 {sql}"""
-    run_query(warehouse, name, statement, parameters, blame=blame)
-    return table
 
 
 def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -> TableId:

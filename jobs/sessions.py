@@ -62,9 +62,8 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
     run, metric_table, batches = work.run, work.metric_table, work.batches
     schema = aggregated_schema(metric_table)
     table = run.staged["batches"]
-    filled = run_query(run.warehouse, "filled", projection.filled_sql(metric_table, table.sql))[0]
     properties = projection.travelling_properties(metric_table)
-    empty = {name: type_ for name, type_ in properties.items() if not filled[name]}
+    empty = {name: type_ for name, type_ in properties.items() if not work.filled[name]}
     columns = [name for name in projection.travelling_columns(metric_table) if name not in empty]
     aggregated = run.staged["aggregated"] = create_staging_table(
         run.warehouse, "aggregated", schema
@@ -118,22 +117,7 @@ def _enrich(work: SessionsWork) -> None:
         work.metric_table, aggregated=staging.aggregated, planned=staging.planned, **small
     )
     run.stage("staged", new_rows, written)
-    if (
-        work.made_plan.kind != "incremental"
-    ):  # a full load builds every row, the others only what they name
-        run.stage(
-            "concerned", enrichment.nobody_concerned_sql(work.metric_table, sessions=sessions)
-        )
-        return
-    run.stage(
-        "concerned",
-        enrichment.concerned_sql(
-            work.metric_table, sessions=sessions, touched=staging.touched, **small
-        ),
-    )
-    dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
-    dates = {row["session_date"] for row in run_query(run.warehouse, "concerned", dates_sql)}
-    if dates:
+    if dates := work.concerned_dates:
         work.session_dates |= dates
         names = ", ".join(column.name for column in sessions_schema(work.metric_table).fields)
         select = enrichment.concerned_rows_sql(

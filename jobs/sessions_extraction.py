@@ -17,7 +17,7 @@ from sessions import enrichment, projection, sources
 from sessions import plan as planning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import date
 
     from jobs.sessions_work import SessionsWork
@@ -145,21 +145,22 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
         project(plan.days)
     else:
         work.read_whole = _project_latest(work, project)
-    touched = run.stage(
-        "touched" if plan.limit is None else "found",
-        planning.touched_sql(
-            work.metric_table,
-            plan,
-            projected=projected,
-            sessions=run.table("sessions"),
-            quarantined=quarantined,
-        ),
+    sessions, name = run.table("sessions"), "touched" if plan.limit is None else "found"
+    touched = run.warehouse.staging(name).sql
+    touched_sql = planning.touched_sql(
+        work.metric_table, plan, projected=projected, sessions=sessions, quarantined=quarantined
     )
-    if not plan.is_full_load:
-        others = _other_days(work, touched)
+    others: list[date] = []
+    if plan.is_full_load:
+        run.stage(name, touched_sql)
+    else:
+        others_sql = planning.other_days_sql(touched=touched, sessions=sessions)
+        stored = run.stage_script(name, {name: (touched_sql, "")}, others_sql)[0]
+        others = _other_days(work, stored)
         if others:
             project(others, sessions=touched)
-            work.read_days = len(others)
+    work.read_days = len(others)
+    work.listed_rows = sum(plan.rows_of(day) for day in (*work.read_whole, *others))
     work.read_days += len(work.read_whole)
     if plan.limit is not None:
         run.stage(
@@ -227,11 +228,9 @@ def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]
     return read
 
 
-def _other_days(work: SessionsWork, touched: str) -> list[date]:
+def _other_days(work: SessionsWork, stored: Mapping[str, Iterable[date]]) -> list[date]:
     """The days besides those read on which the touched sessions have rows, or may have."""
-    run, plan = work.run, work.made_plan
-    sql = planning.other_days_sql(touched=touched, sessions=run.table("sessions"))
-    stored = run_query(run.warehouse, "other_days", sql)[0]
+    plan = work.made_plan
     work.session_dates |= set(stored["session_dates"])
     days = set(stored["days"])
     if not plan.is_ordinary:
@@ -240,9 +239,29 @@ def _other_days(work: SessionsWork, touched: str) -> list[date]:
 
 
 def plan_sessions(work: SessionsWork) -> None:
-    """Count every row that was read, judge the touched sessions, and cut them into batches."""
-    run, plan = work.run, work.made_plan
-    staging = work.staging()
+    """Count every row that was read, judge the touched sessions, and cut them into batches.
+
+    Meanwhile the stored sessions are found that are concerned. Where the rows of the days leave
+    no doubt that one batch will do, nothing waits for the count.
+    """
+    limit = work.run.settings.max_batch_events
+    work.batches = planning.batch_count(work.listed_rows, max_batch_events=limit)
+    with ThreadPoolExecutor(2) as pool:
+        later = [pool.submit(copy_context().run, _find_concerned, work)]
+        if work.batches == 1:
+            later.append(pool.submit(copy_context().run, _stage_batches, work))
+        _count_rows(work)
+        if work.batches > 1:
+            touched = work.run.counts.get("touched", 0)
+            work.batches = planning.batch_count(touched, max_batch_events=limit)
+            _stage_batches(work)
+        for each in later:
+            each.result()
+
+
+def _count_rows(work: SessionsWork) -> None:
+    """Count every row that was read, by what becomes of it."""
+    run, plan, staging = work.run, work.made_plan, work.staging()
     accounts = run_query(
         run.warehouse,
         "accounts",
@@ -257,22 +276,43 @@ def plan_sessions(work: SessionsWork) -> None:
         run.counts[row["account"]] = run.counts.get(row["account"], 0) + row["row_count"]
         if row["day"] is not None:
             work.rows_by_day[row["day"]] = work.rows_by_day.get(row["day"], 0) + row["row_count"]
-    batches = work.batches = planning.batch_count(
-        run.counts.get("touched", 0), max_batch_events=run.settings.max_batch_events
+
+
+def _stage_batches(work: SessionsWork) -> None:
+    """Judge the touched sessions and cut them into batches; tell which columns have values."""
+    staging, batches = work.staging(), work.batches
+    planned = planning.planned_sql(
+        work.metric_table, projected=staging.projected, touched=staging.touched, batches=batches
     )
-    run.stage(
-        "planned",
-        planning.planned_sql(
-            work.metric_table,
-            projected=staging.projected,
-            touched=staging.touched,
-            batches=batches,
-        ),
+    rows = projection.batches_sql(
+        work.metric_table, projected=staging.projected, planned=staging.planned
     )
-    run.stage(
-        "batches",
-        projection.batches_sql(
-            work.metric_table, projected=staging.projected, planned=staging.planned
-        ),
-        layout=f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))",
+    layout = f"PARTITION BY RANGE_BUCKET(batch, GENERATE_ARRAY(0, {batches}, 1))"
+    tables = {"planned": (planned, ""), "batches": (rows, layout)}
+    if work.run.engine == "bigquery":  # nothing travels
+        work.run.stage_script("batches", tables, None)
+    else:
+        then = projection.filled_sql(work.metric_table, staging.batches)
+        work.filled = work.run.stage_script("batches", tables, then)[0]
+
+
+def _find_concerned(work: SessionsWork) -> None:
+    """Stage the stored sessions, the touched apart, whose user, documents or channel changed."""
+    run, staging, sessions = work.run, work.staging(), work.run.table("sessions")
+    if work.made_plan.kind != "incremental":
+        # a full load builds every row, the others only what they name
+        run.stage(
+            "concerned", enrichment.nobody_concerned_sql(work.metric_table, sessions=sessions)
+        )
+        return
+    sql = enrichment.concerned_sql(
+        work.metric_table,
+        sessions=sessions,
+        touched=staging.touched,
+        user_keys=staging.user_keys,
+        documents=staging.documents,
+        channels=staging.channels,
     )
+    dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
+    rows = run.stage_script("concerned", {"concerned": (sql, "")}, dates_sql)
+    work.concerned_dates = {row["session_date"] for row in rows}

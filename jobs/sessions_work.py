@@ -35,6 +35,9 @@ class SessionsWork:
     idle: dict[str, int] | None = None  # Firebase's figures, where no session is to change
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
+    listed_rows: int = 0  # of the days that were read, by the source's metadata
+    filled: dict[str, bool] = field(default_factory=dict)  # travelling properties: any value?
+    concerned_dates: set[date] = field(default_factory=set)
     rows_by_day: dict[date, int] = field(default_factory=dict)
     session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
     sessions: dict[str, int] = field(default_factory=dict)

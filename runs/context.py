@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from bigquery.parameters import records
 from bigquery.retries import watch
-from bigquery.staging import drop_staging, stage_select
+from bigquery.staging import drop_staging, stage_script, stage_select
 from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError, EtlError
 from runs.lease import with_trigger
@@ -114,6 +114,13 @@ class Run:
         self.staged[name] = self.warehouse.staging(name)
         table = stage_select(self.warehouse, name, sql, parameters, layout=layout, blame=blame)
         return table.sql
+
+    def stage_script(
+        self, step: str, tables: Mapping[str, tuple[str, str]], then: str | None
+    ) -> list[dict[str, Any]]:
+        """Make staging tables, of a SELECT and a layout each, and read `then`, all in one job."""
+        self.staged |= {name: self.warehouse.staging(name) for name in tables}
+        return stage_script(self.warehouse, step, tables, then)
 
     def publish(self, step: str, sql: str, parameters: Sequence[Parameter] = ()) -> None:
         """Run the transaction that readers see, once: it holds the fence by `hold_lease_sql`.

@@ -45,8 +45,8 @@ MAY_IMPORT = {
 # All that pure modules import besides ours. None of these has a clock, a file or a network open.
 HARMLESS = {
     "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "functools",
-    "hashlib",
-    "base64", "binascii", "itertools", "json", "math", "pathlib", "re", "reprlib", "types", "typing",
+    "base64", "binascii", "hashlib", "itertools", "json", "math", "pathlib", "re", "reprlib",
+    "types", "typing",
 }  # fmt: skip
 FRAMES = {"numpy", "pandas", "pyarrow"}
 # Methods that would make the harmless ones read the clock or the machine.
