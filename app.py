@@ -360,11 +360,11 @@ def _serve_here(arguments: list[str]) -> None:
     parser.add_argument("--local", action="store_true", help="on the sandbox's emulator")
     is_local = parser.parse_args(arguments).local
     try:
-        port = Settings.from_environment(os.environ, local=is_local).port
+        settings = Settings.from_environment(os.environ, local=is_local)
     except SettingsError as error:
         parser.error(str(error))
     service = local() if is_local else _start(only_loopback=True)
-    service.run(host="127.0.0.1", port=port)
+    service.run(host="127.0.0.1", port=settings.port)
 
 
 if __name__ == "__main__":
