@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runs.request import FIRST_DAY
+from sessions.ids import session_id_sql, trimmed_sql
 from sessions.layout import called, wrapped
 from sessions.metric_table import UNCHANGED_BY_REPEATS
 
@@ -28,7 +29,7 @@ _SURROGATES = (
 
 _ALWAYS = ("session_no", "event_no", "event_at", "event")
 
-_BIGQUERY_TYPES = {"text": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
+_BIGQUERY_TYPES = {"text": "STRING", "id": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
 
 
 def projected_columns(metric_table: MetricTable) -> dict[str, str]:
@@ -65,14 +66,18 @@ def project_sql(
     texts = _text_aliases(properties)
     excluded = "\n        OR ".join(exclusions)
     excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
-    wanted = f"\n  WHERE session_id IN (SELECT session_id FROM {sessions})" if sessions else ""
+    session_id = session_id_sql(metric_table.junk_ids, "session_id")
+    wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
     numbers = _number_aliases(properties)
     computed = {
         item.name: _value_sql(item, texts) for item in properties if item.kind == "fraction"
     }
     read_off = [name for name in _names(properties) if name not in computed]
     values = ",\n    ".join(computed.values())
-    read = ",\n    ".join(_first_scalar_sql(names, name) for names, name in texts.items())
+    ids = {item.names for item in properties if item.kind == "id"}
+    read = ",\n    ".join(
+        _first_scalar_sql(names, name, is_id=names in ids) for names, name in texts.items()
+    )
     carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
     others = ("raw_properties", "is_emulator", "browser_type")
     as_text = [name for name in texts.values() if name not in numbers]
@@ -83,7 +88,7 @@ def project_sql(
   SELECT
     NULLIF({source.column("uuid")}, '') AS uuid,
     IFNULL({source.column("event")}, '') AS event,
-    NULLIF({source.column("distinct_id")}, '') AS distinct_id,
+    {trimmed_sql(source.column("distinct_id"))} AS distinct_id,
     {source.column("event_at")} AS event_at,
     {source.time_column("ingested_at")} AS ingested_at,
     {f"TO_JSON_STRING({raw})" if is_json else raw} AS raw_properties,
@@ -94,7 +99,7 @@ def project_sql(
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    {_first_scalar_sql(metric_table.session_id_names, "session_id")},
+    {_first_scalar_sql(metric_table.session_id_names, "session_id", is_id=True)},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
     {read}
@@ -102,7 +107,8 @@ text_values AS (
 ),
 number_values AS (
   SELECT
-    {wrapped([*carried, *others, *as_text], indent=4)},
+    {session_id} AS session_id,
+    {wrapped([*carried[1:], *others, *as_text], indent=4)},
     {as_numbers}
   FROM text_values{wanted}
 ),
@@ -292,7 +298,7 @@ def _text_aliases(properties: Iterable[Property]) -> dict[tuple[str, ...], str]:
 def _number_aliases(properties: Sequence[Property]) -> list[str]:
     """The names in `text_values` of the texts that are read as numbers."""
     texts = _text_aliases(properties)
-    numbers = (item for item in properties if item.kind != "text")
+    numbers = (item for item in properties if item.kind in {"number", "fraction"})
     lists = (names for item in numbers for names in (item.names, item.per) if names)
     return list(dict.fromkeys(texts[names] for names in lists))
 
@@ -324,12 +330,11 @@ def _parsed_sql(text: str) -> str:
     return called("COALESCE", parsed, indent=4)
 
 
-def _first_scalar_sql(names: tuple[str, ...], name: str) -> str:
+def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False) -> str:
     """The first of these properties that is a scalar and not empty, under a name."""
     values = [f"""NULLIF(JSON_VALUE(properties, '$."{each}"'), '')""" for each in names]
-    if len(values) == 1:
-        return f"{values[0]} AS {name}"
-    return called("COALESCE", values, indent=4, name=name)
+    value = values[0] if len(values) == 1 else called("COALESCE", values, indent=4)
+    return f"{trimmed_sql(value) if is_id else value} AS {name}"
 
 
 def _literal(text: str) -> str:

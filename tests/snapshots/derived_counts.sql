@@ -1,5 +1,5 @@
 SELECT
   (SELECT COUNT(*) FROM persons) AS persons,
   (SELECT COUNT(*) FROM identities) AS identities,
-  COUNTIF(user_id IS NULL AND distinct_id IS NULL) AS sessions_without_person
+  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_without_person
 FROM sessions
