@@ -104,7 +104,7 @@ def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple
 
 def read_state(warehouse: Warehouse) -> State | None:
     """What the last successful run saw; None before the first."""
-    sql = f"""SELECT run_id, metrics_version, sessions_created_at, days
+    sql = f"""SELECT run_id, metrics_version, sessions_created_at, days, users, documents
 FROM {warehouse.table(STATE_TABLE).sql}"""
     rows = run_query(warehouse, "state", sql, blame=DestinationError)
     if not rows:

@@ -60,7 +60,11 @@ CONTENT_DEPTH = ("$prev_pageview_max_content_percentage",)
 
 VIEWS = {"$pageview", "$screen"}
 INVITATIONS = {"invite_friends", "send_invite_to_event", "invite_friends_for_report"}
-REASONS = ("bad_timestamp", "no_session", "excluded", "quarantined", "duplicate", "aggregated")
+REASONS = (
+    "bad_timestamp", "malformed", "no_session", "excluded", "quarantined", "duplicate",
+    "aggregated",
+)  # fmt: skip
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +203,8 @@ def _read(row: Row, exclusions: Exclusions) -> Event | str:
         return "bad_timestamp"
     text = properties_text(row)
     properties = _scalars(text)
+    if properties is None:
+        return "malformed"
     session_id = _session_id(_first_scalar(properties, SESSION_ID))
     if session_id is None:
         return "no_session"
@@ -233,17 +239,35 @@ def _is_excluded(
     )
 
 
-def _scalars(text: str) -> dict[str, str]:
-    """Return the non-empty scalars of a JSON object as text; malformed JSON has none."""
-    try:
-        # Numbers stay as they are written; NaN and Infinity are not JSON.
-        loaded = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except ValueError:
+def _scalars(text: str) -> dict[str, str] | None:
+    """Return the non-empty scalars of a JSON object as text; None for what can't be read.
+
+    Raw control characters are taken as escaped ones where the JSON is compact, else as blanks.
+    """
+    if not text.strip(BLANKS):
         return {}
+    escaped = text.replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+    mended = re.sub("[\x00-\x1f]", "", escaped), re.sub("[\x00-\x1f]", " ", text)
+    loaded = next((found for each in (text, *mended) if (found := _loaded(each)) is not None), None)
+    if loaded is None:
+        return None
     if not isinstance(loaded, dict):
         return {}
     texts = {key: str(v).lower() if isinstance(v, bool) else v for key, v in loaded.items()}
+    texts = {
+        LONE_SURROGATE.sub("", key): LONE_SURROGATE.sub("", value)
+        for key, value in texts.items()
+        if isinstance(value, str)
+    }
     return {key: value for key, value in texts.items() if isinstance(value, str) and value}
+
+
+def _loaded(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return the JSON, numbers as they are written; None for what is none, as NaN and Infinity."""
+    try:
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except ValueError:
+        return None
 
 
 def _refuse(constant: str) -> str:

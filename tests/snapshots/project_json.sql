@@ -15,6 +15,7 @@ WITH source_rows AS (
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
+    properties IS NULL AND NULLIF(REGEXP_REPLACE(raw_properties, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') IS NOT NULL AS is_malformed,
     NULLIF(REGEXP_REPLACE(COALESCE(
       NULLIF(JSON_VALUE(properties, '$."$session_id"'), ''),
       NULLIF(JSON_VALUE(properties, '$."session_id"'), ''),
@@ -74,9 +75,9 @@ number_values AS (
         session_id
       )
     ) AS session_id,
-    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_emulator, browser_type,
-    screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
-    os, device_type, app_version, country, city, event_type, anonymous_id,
+    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_malformed, is_emulator,
+    browser_type, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
+    utm_campaign, lib, os, device_type, app_version, country, city, event_type, anonymous_id,
     IF(
       REGEXP_CONTAINS(scroll_depth, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
       AND NOT IS_INF(SAFE_CAST(scroll_depth AS FLOAT64)),
@@ -128,6 +129,7 @@ typed_values AS (
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
         THEN 'bad_timestamp'
+      WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'
       WHEN IFNULL(distinct_id IN UNNEST(@excluded_distinct_ids), FALSE)
         OR IFNULL(lib IN UNNEST(@excluded_libs), FALSE)

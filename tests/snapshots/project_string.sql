@@ -10,8 +10,20 @@ WITH source_rows AS (
       SAFE.PARSE_JSON(`properties`, wide_number_mode => 'round'),
       SAFE.PARSE_JSON(
         REGEXP_REPLACE(
-          `properties`,
-          r'(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}',
+          REGEXP_REPLACE(
+            REPLACE(REPLACE(REPLACE(`properties`, '\n', r'\n'), '\r', r'\r'), '\t', r'\t'),
+            r'[\x00-\x1f]',
+            ''
+          ),
+          r'(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}',
+          r'\1'
+        ),
+        wide_number_mode => 'round'
+      ),
+      SAFE.PARSE_JSON(
+        REGEXP_REPLACE(
+          REGEXP_REPLACE(`properties`, r'[\x00-\x1f]', ' '),
+          r'(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}',
           r'\1'
         ),
         wide_number_mode => 'round'
@@ -25,6 +37,7 @@ WITH source_rows AS (
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
+    properties IS NULL AND NULLIF(REGEXP_REPLACE(raw_properties, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') IS NOT NULL AS is_malformed,
     NULLIF(REGEXP_REPLACE(COALESCE(
       NULLIF(JSON_VALUE(properties, '$."$session_id"'), ''),
       NULLIF(JSON_VALUE(properties, '$."session_id"'), ''),
@@ -84,9 +97,9 @@ number_values AS (
         session_id
       )
     ) AS session_id,
-    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_emulator, browser_type,
-    screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
-    os, device_type, app_version, country, city, event_type, anonymous_id,
+    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_malformed, is_emulator,
+    browser_type, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
+    utm_campaign, lib, os, device_type, app_version, country, city, event_type, anonymous_id,
     IF(
       REGEXP_CONTAINS(scroll_depth, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
       AND NOT IS_INF(SAFE_CAST(scroll_depth AS FLOAT64)),
@@ -124,6 +137,7 @@ typed_values AS (
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
         THEN 'bad_timestamp'
+      WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'
     END AS reason,
     screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
