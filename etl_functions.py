@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
+_NEWEST_DAYS = 3
+_CREDIBLE_SECONDS = 24 * 3600  # as the metric table's tolerance of ingestion
 
 
 def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
@@ -280,11 +282,20 @@ WHERE _metrics_version != @metrics_version"""
 def read_times(
     warehouse: Warehouse, events: Source, plan: Plan, now: datetime
 ) -> tuple[datetime | None, datetime]:
-    """The newest event that is not in the future, None where there is none; and BigQuery's time."""
-    days = [day for day in plan.known_days if day <= now.date()][-3:]  # the last may be ahead
-    event_at = events.column("event_at")
-    sql = f"""SELECT MAX({event_at}) AS newest_at, CURRENT_TIMESTAMP() AS asked_at
+    """The newest event at a credible time, None where there is none; and BigQuery's time.
+
+    Neither in the future nor too far ahead of its ingestion: such rows prove nothing.
+    """
+    days = [day for day in plan.known_days if day <= now.date()]
+    event_at, ingested_at = events.column("event_at"), events.time_column("ingested_at")
+    ahead = f"TIMESTAMP_DIFF({event_at}, {ingested_at}, SECOND)"
+    while True:  # from the newest days back, since the last of them may hold such rows alone
+        sql = f"""SELECT MAX({event_at}) AS newest_at, CURRENT_TIMESTAMP() AS asked_at
 FROM {events.shape.table.sql}
-WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
-    row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
-    return row["newest_at"], row["asked_at"]
+WHERE {ranges_sql(events, days[-_NEWEST_DAYS:])}
+  AND {event_at} <= @now
+  AND IFNULL({ahead} <= {_CREDIBLE_SECONDS}, TRUE)"""
+        row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
+        days = days[:-_NEWEST_DAYS]
+        if row["newest_at"] is not None or not days:
+            return row["newest_at"], row["asked_at"]
