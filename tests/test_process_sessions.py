@@ -19,7 +19,7 @@ from sessions.projection import travelling_columns
 type Row = dict[str, Any]
 
 START = 1_790_000_000_000_000  # µs
-KINDS = {item.name: item.kind for item in METRIC_TABLE.properties}
+KINDS = {item.name: item.kind for item in METRIC_TABLE.properties if item.kind != "id"}
 
 
 def frame(rows: list[Row]) -> pd.DataFrame:
