@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
+_NEWEST_DAYS = 3
+_CREDIBLE_SECONDS = 24 * 3600  # as the metric table's tolerance of ingestion
 
 
 def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
@@ -115,6 +117,8 @@ def read_state(warehouse: Warehouse) -> State | None:
     row = rows[0]
     return State(
         days={day["partition_id"]: day["row_count"] for day in row["days"]},
+        users=row.get("users"),
+        documents=row.get("documents"),
         **{name: row[name] for name in ("run_id", "metrics_version", "sessions_created_at")},
     )
 
@@ -286,12 +290,21 @@ WHERE _metrics_version != @metrics_version"""
 def read_newest_event_at(
     warehouse: Warehouse, events: Source, plan: Plan, now: datetime
 ) -> datetime | None:
-    """The time of the newest event that is not in the future; None where there is none."""
-    days = [day for day in plan.known_days if day <= now.date()][-3:]  # the last may be ahead
-    event_at = events.column("event_at")
-    sql = f"""SELECT MAX({event_at}) AS newest_at
+    """The newest event at a credible time; None where there is none.
+
+    Neither in the future nor too far ahead of its ingestion: such rows prove nothing.
+    """
+    days = [day for day in plan.known_days if day <= now.date()]
+    event_at, ingested_at = events.column("event_at"), events.time_column("ingested_at")
+    ahead = f"TIMESTAMP_DIFF({event_at}, {ingested_at}, SECOND)"
+    while True:  # from the newest days back, since the last of them may hold such rows alone
+        sql = f"""SELECT MAX({event_at}) AS newest_at
 FROM {events.shape.table.sql}
-WHERE {ranges_sql(events, days)} AND {event_at} <= @now"""
-    row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
-    newest_at: datetime | None = row["newest_at"]
-    return newest_at
+WHERE {ranges_sql(events, days[-_NEWEST_DAYS:])}
+  AND {event_at} <= @now
+  AND IFNULL({ahead} <= {_CREDIBLE_SECONDS}, TRUE)"""
+        row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
+        days = days[:-_NEWEST_DAYS]
+        newest_at: datetime | None = row["newest_at"]
+        if newest_at is not None or not days:
+            return newest_at

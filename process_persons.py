@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from sessions.enrichment import id_users_sql, is_junk_sql
+from sessions.enrichment import id_users_sql
+from sessions.ids import is_junk_sql
 from sessions.layout import wrapped
 from sessions.metric_table import RollUp
 from sessions.persons import (
@@ -35,8 +36,8 @@ def identities_sql(metric_table: MetricTable, *, sessions: str, user_keys: str) 
     return f"""WITH pairs AS (
   SELECT DISTINCT i.anonymous_id, i.distinct_id
   FROM {sessions} AS s, UNNEST(s.identified) AS i
-  WHERE NOT {is_junk_sql(metric_table, "i.anonymous_id")}
-    AND NOT {is_junk_sql(metric_table, "i.distinct_id")}
+  WHERE NOT {is_junk_sql(metric_table.junk_ids, "i.anonymous_id")}
+    AND NOT {is_junk_sql(metric_table.junk_ids, "i.distinct_id")}
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs
@@ -64,7 +65,7 @@ def persons_sql(
 ) -> str:
     """A SELECT of finished `persons` rows; @now, @today (the UTC day of the run's start), @run_id.
 
-    Sessions without user and distinct id are nobody's.
+    Sessions without a user and without a distinct id that means somebody are nobody's.
     """
     columns = rolled_up(metric_table)
     values = ",\n    ".join(f"{_roll_up_sql(each)} AS {each.name}" for each in columns)
@@ -156,7 +157,7 @@ def derived_counts_sql(*, sessions: str, identities: str, persons: str) -> str:
     return f"""SELECT
   (SELECT COUNT(*) FROM {persons}) AS persons,
   (SELECT COUNT(*) FROM {identities}) AS identities,
-  COUNTIF(user_id IS NULL AND distinct_id IS NULL) AS sessions_without_person
+  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM {persons}) AS sessions_without_person
 FROM {sessions}"""
 
 
@@ -164,27 +165,29 @@ def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: s
     """CTEs that end in `session_persons`: each session with whose it is.
 
     The session's own user, else that of the distinct id, among those that `identities` ties to
-    one, that it used last; else nobody but its distinct id.
+    one, that it used last; else nobody but the distinct id, not a junk one, that it used last.
     """
     columns = wrapped((f"s.{name}" for name in _names(rolled_up(metric_table))), indent=4)
     return f"""tied_sessions AS (
   SELECT
     s.session_id,
-    {pick_sql("i.user_id", "MAX", by="use_no")} AS user_id
+    {pick_sql("i.user_id", "MAX", by="use_no")} AS user_id,
+    {pick_sql("used_id", "MAX", by="use_no")} AS distinct_id
   FROM {sessions} AS s, UNNEST(s.distinct_ids) AS used_id WITH OFFSET AS use_no
-  JOIN {identities} AS i ON i.anonymous_id = used_id
+  LEFT JOIN {identities} AS i ON i.anonymous_id = used_id
   WHERE s.user_id IS NULL
+    AND NOT {is_junk_sql(metric_table.junk_ids, "used_id")}
   GROUP BY s.session_id
 ),
 session_persons AS (
   SELECT
     COALESCE(s.user_id, t.user_id) AS user_id,
-    COALESCE(s.user_id, t.user_id, s.distinct_id) AS person_id,
+    COALESCE(s.user_id, t.user_id, t.distinct_id) AS person_id,
     s.session_id, s.session_date, s.started_at, s.ended_at,
     {columns}
   FROM {sessions} AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
-  WHERE COALESCE(s.user_id, t.user_id, s.distinct_id) IS NOT NULL
+  WHERE COALESCE(s.user_id, t.user_id, t.distinct_id) IS NOT NULL
 )"""
 
 

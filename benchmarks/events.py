@@ -287,5 +287,5 @@ def _type_of(name: str) -> pa.DataType:
         return pa.int64()
     if name == "event_at":
         return pa.timestamp("us", "UTC")
-    numbers = {item.name for item in METRIC_TABLE.properties if item.kind != "text"}
+    numbers = {item.name for item in METRIC_TABLE.properties if item.kind in {"number", "fraction"}}
     return pa.float64() if name in numbers else pa.string()

@@ -139,6 +139,14 @@ def _audit(work: SessionsWork) -> None:
         row = dict.fromkeys(publication.AuditFigures.__dataclass_fields__, 0) | work.idle
     figures = publication.AuditFigures(**row)
     publication.check_audit(figures, plan, work.rows_by_day, work.read_whole)
+    if not run.request.force:
+        tables = work.found_sources
+        publication.check_firebase(
+            figures,
+            plan.last_state,
+            users=tables.users.shape.table,
+            documents=tables.documents.shape.table,
+        )
     work.sessions = {
         "touched": figures.touched,
         "emptied": figures.emptied,
@@ -150,6 +158,7 @@ def _audit(work: SessionsWork) -> None:
         "users": figures.users,
         "documents": figures.documents,
         "incomplete_documents": figures.incomplete_documents,
+        "creators_unknown": figures.creators_unknown,
     }
     counts = run.counts
     counts.pop("touched", None)
@@ -177,6 +186,8 @@ def _publish(work: SessionsWork) -> None:
     parameters = [
         scalar("metrics_version", "STRING", work.metrics_version),
         scalar("sessions_created_at", "TIMESTAMP", work.sessions_created_at),
+        scalar("users", "INT64", work.firebase["users"]),
+        scalar("documents", "INT64", work.firebase["documents"]),
         records(
             "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
         ),

@@ -100,7 +100,7 @@ def extract(work: SessionsWork) -> None:
     small = {
         "user_keys": enrichment.user_keys_sql(work.metric_table, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
-        "channels": enrichment.channels_sql(tables.posthog_sessions),
+        "channels": enrichment.channels_sql(work.metric_table, tables.posthog_sessions),
     }
     with ThreadPoolExecutor(len(small) + 1) as pool:
         jobs = [

@@ -46,6 +46,7 @@ _NULL: Mapping[str, Mapping[str, str]] = {
         **{f"returned_day_{day}": "the day was not over yet" for day in RETENTION_DAYS},
     },
     "daily_activity": {"user_id": "anonymous persons"},
+    "etl_state_sessions": dict.fromkeys(("users", "documents"), "written by an older release"),
     "etl_lease_sessions": {
         "run_id": "nobody holds it",
         "expires_at": "nobody holds it",

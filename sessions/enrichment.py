@@ -9,30 +9,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessions.layout import called, wrapped
+from sessions.ids import (
+    is_junk_sql,
+    is_phone_sql,
+    phone_digits_sql,
+    phone_key_sql,
+    referred_sql,
+    session_id_sql,
+    trimmed_sql,
+)
+from sessions.layout import wrapped
 
 if TYPE_CHECKING:
     from sessions.metric_table import MetricTable
     from sessions.sources import Source
-
-# A distinct id that may be a phone number; of phones only the digits count.
-PHONE_PATTERN = r"^[-0-9 +.()]+$"
-
-
-def _digits_sql(text: str) -> str:
-    return f"REGEXP_REPLACE({text}, r'[^0-9]', '')"
-
-
-def _phone_key_sql(metric_table: MetricTable, text: str, *, given: str = "") -> str:
-    """The hash of a phone number's digits, null for too few of them: the `phone_key`."""
-    digits = _digits_sql(text)
-    condition = f"{given}LENGTH({digits}) >= {metric_table.phone_digits}"
-    arguments = [condition, f"TO_HEX(SHA256({digits}))", "NULL"]
-    return called("IF", arguments, indent=4, name="phone_key")
-
-
-def _email_key_sql(text: str) -> str:
-    return f"TO_HEX(SHA256(LOWER(NULLIF({text}, ''))))"
 
 
 def _as_of(source: Source) -> str:
@@ -48,9 +38,9 @@ def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     """
     return f"""WITH source_rows AS (
   SELECT
-    NULLIF({users.column("user_id")}, '') AS user_id,
-    IFNULL({users.column("phone")}, '') AS phone,
-    IFNULL({users.column("email")}, '') AS email,
+    {trimmed_sql(users.column("user_id"))} AS user_id,
+    IFNULL({trimmed_sql(users.column("phone"))}, '') AS phone,
+    IFNULL({trimmed_sql(users.column("email"))}, '') AS email,
     {users.time_column("created_at")} AS created_at,
     {users.time_column("loaded_at")} AS loaded_at
   FROM {users.shape.table.sql}{_as_of(users)}
@@ -58,8 +48,8 @@ def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
 copies AS (
   SELECT
     user_id, created_at AS signed_up_at,
-    {_phone_key_sql(metric_table, "phone")},
-    {_email_key_sql("email")} AS email_key,
+    {phone_digits_sql("phone")} AS phone_digits,
+    TO_HEX(SHA256(LOWER(NULLIF(email, '')))) AS email_key,
     ROW_NUMBER() OVER (
       PARTITION BY user_id
       ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
@@ -70,7 +60,11 @@ copies AS (
   WHERE user_id IS NOT NULL
 ),
 users AS (
-  SELECT user_id, signed_up_at, phone_key, email_key FROM copies WHERE copy_no = 1
+  SELECT
+    user_id, signed_up_at, email_key,
+    {phone_key_sql("phone_digits", least=metric_table.phone_digits)} AS phone_key
+  FROM copies
+  WHERE copy_no = 1
 ),
 user_keys AS (
   SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at FROM users
@@ -98,7 +92,7 @@ def documents_sql(documents: Source) -> str:
     """
     return f"""WITH source_rows AS (
   SELECT
-    NULLIF({documents.column("document_id")}, '') AS document_id,
+    {trimmed_sql(documents.column("document_id"))} AS document_id,
     {documents.column("creator")} AS creator,
     {documents.column("created_at")} AS created_at,
     {documents.column("type")} AS type,
@@ -108,7 +102,7 @@ def documents_sql(documents: Source) -> str:
 copies AS (
   SELECT
     document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
-    NULLIF(REGEXP_REPLACE(creator, r'^users/', ''), '') AS user_id,
+    {referred_sql("creator")} AS user_id,
     ROW_NUMBER() OVER (
       PARTITION BY document_id
       ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(
@@ -125,14 +119,20 @@ FROM copies
 WHERE copy_no = 1 OR document_id IS NULL"""
 
 
-def channels_sql(posthog_sessions: Source) -> str:
+def channels_sql(metric_table: MetricTable, posthog_sessions: Source) -> str:
     """A SELECT of one (`session_id`, `channel_type`) per session of PostHog's: the latest end."""
     return f"""WITH source_rows AS (
   SELECT
-    {posthog_sessions.column("session_id")} AS session_id,
+    {trimmed_sql(posthog_sessions.column("session_id"))} AS session_id,
     {posthog_sessions.column("channel_type")} AS channel_type,
     {posthog_sessions.column("end_at")} AS end_at
   FROM {posthog_sessions.shape.table.sql}{_as_of(posthog_sessions)}
+),
+session_rows AS (
+  SELECT
+    {session_id_sql(metric_table.junk_ids, "session_id")} AS session_id,
+    channel_type, end_at
+  FROM source_rows
 ),
 ranked AS (
   SELECT
@@ -140,27 +140,29 @@ ranked AS (
     ROW_NUMBER() OVER (
       PARTITION BY session_id ORDER BY end_at DESC, channel_type DESC
     ) AS choice_no
-  FROM source_rows
+  FROM session_rows
   WHERE session_id IS NOT NULL
 )
 SELECT session_id, channel_type FROM ranked WHERE choice_no = 1"""
 
 
-def is_junk_sql(metric_table: MetricTable, distinct_id: str) -> str:
-    """Whether an id, not null, is one that SDKs and apps send where they know none."""
-    junk_ids = ", ".join(f"'{junk_id}'" for junk_id in metric_table.junk_ids)
-    return f"LOWER({distinct_id}) IN ({junk_ids})"
-
-
 def id_users_sql(metric_table: MetricTable, user_keys: str) -> str:
     """CTEs from `session_ids` to `id_users`: one row per distinct id, with its user or null."""
-    is_phone = f"REGEXP_CONTAINS(distinct_id, r'{PHONE_PATTERN}')\n      AND "
-    return f"""id_keys AS (
-  SELECT DISTINCT
+    return f"""ids AS (
+  SELECT DISTINCT distinct_id FROM session_ids
+),
+id_digits AS (
+  SELECT
     distinct_id,
-    {_phone_key_sql(metric_table, "distinct_id", given=is_phone)},
-    {_email_key_sql("distinct_id")} AS email_key
-  FROM session_ids
+    IF({is_phone_sql("distinct_id")}, {phone_digits_sql("distinct_id")}, NULL) AS phone_digits
+  FROM ids
+),
+id_keys AS (
+  SELECT
+    distinct_id,
+    {phone_key_sql("phone_digits", least=metric_table.phone_digits)} AS phone_key,
+    TO_HEX(SHA256(LOWER(distinct_id))) AS email_key
+  FROM id_digits
 ),
 id_users AS (
   SELECT
@@ -193,7 +195,7 @@ def enrich_sql(
 session_ids AS (
   SELECT s.session_id, distinct_id, use_no
   FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
-  WHERE NOT {is_junk_sql(metric_table, "distinct_id")}
+  WHERE NOT {is_junk_sql(metric_table.junk_ids, "distinct_id")}
 ),
 {id_users_sql(metric_table, user_keys)},
 session_users AS (

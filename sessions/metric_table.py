@@ -95,7 +95,7 @@ class Property:
 
     name: str
     names: tuple[str, ...]
-    kind: Literal["text", "number", "fraction"] = "text"
+    kind: Literal["text", "id", "number", "fraction"] = "text"
     per: tuple[str, ...] = ()
 
 

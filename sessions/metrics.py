@@ -6,6 +6,7 @@ it, each by way of its caller. Adding a metric is one entry here and one case un
 
 from __future__ import annotations
 
+from sessions.ids import JUNK_IDS
 from sessions.metric_table import (
     Aggregation,
     Bookkeeping,
@@ -47,7 +48,7 @@ PROPERTIES = (
         per=("$screen_height", "$viewport_height"),
         kind="fraction",
     ),
-    Property(name="anonymous_id", names=("$anon_distinct_id",)),
+    Property(name="anonymous_id", names=("$anon_distinct_id",), kind="id"),
 )
 
 PAGEVIEW = Filter(events=("$pageview",))
@@ -390,5 +391,5 @@ METRIC_TABLE = MetricTable(
     ingestion_tolerance_seconds=24 * 3600,
     creation_tolerance_seconds=60,
     phone_digits=7,
-    junk_ids=("", "0", "anonymous", "guest", "null", "undefined"),
+    junk_ids=JUNK_IDS,
 )

@@ -72,7 +72,7 @@ def daily(metric_table: MetricTable) -> tuple[RolledUp, ...]:
 _PERSON_ID = Field(
     name="person_id",
     type="STRING",
-    description="`user_id`, or where there is none the distinct id that the person used last.",
+    description="`user_id`, or where there is none the distinct id, no junk id, used last.",
 )
 _USER_ID = Field(
     name="user_id",

@@ -36,6 +36,8 @@ class State:
     metrics_version: str
     sessions_created_at: dt.datetime
     days: Mapping[str, int]
+    users: int | None = None  # null where an older release wrote it
+    documents: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Plan:
     """What a run will read. `days` are those taken as changed, in order.
 
     `unread_rows`: rows without a usable time, by partition, known from metadata alone.
+    `last_state`: what the last ordinary run saw.
     """
 
     kind: Kind
@@ -60,6 +63,7 @@ class Plan:
     counts: Mapping[str, int] = field(repr=False)
     unread_rows: int = 0
     limit: int | None = None
+    last_state: State | None = None
 
     @property
     def is_full_load(self) -> bool:
@@ -120,6 +124,7 @@ def make_plan(
         counts=counts,
         unread_rows=unread,
         limit=request.limit,
+        last_state=destination.state,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runs.request import FIRST_DAY
+from sessions.ids import session_id_sql, trimmed_sql
 from sessions.layout import called, wrapped
 from sessions.metric_table import UNCHANGED_BY_REPEATS
 
@@ -21,14 +22,15 @@ if TYPE_CHECKING:
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.
 NUMBER_PATTERN = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
-# A surrogate pair, which is kept as group 1, or a half of one.
+# An escaped backslash or a surrogate pair, kept as group 1, or a half of a pair.
 _SURROGATES = (
-    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+    r"(\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
 _ALWAYS = ("session_no", "event_no", "event_at", "event")
 
-_BIGQUERY_TYPES = {"text": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
+_BIGQUERY_TYPES = {"text": "STRING", "id": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
 
 
 def projected_columns(metric_table: MetricTable) -> dict[str, str]:
@@ -56,8 +58,9 @@ def project_sql(
 ) -> str:
     """A SELECT of `projected_columns`: a row per source row that satisfies `rows`, at @snapshot_at.
 
-    `reason` is null for valid rows, else bad_timestamp, no_session or excluded. `exclusions` are
-    the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows of those.
+    `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
+    `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
+    of those.
     """
     as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
     properties = metric_table.properties
@@ -65,16 +68,20 @@ def project_sql(
     texts = _text_aliases(properties)
     excluded = "\n        OR ".join(exclusions)
     excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
-    wanted = f"\n  WHERE session_id IN (SELECT session_id FROM {sessions})" if sessions else ""
+    session_id = session_id_sql(metric_table.junk_ids, "session_id")
+    wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
     numbers = _number_aliases(properties)
     computed = {
         item.name: _value_sql(item, texts) for item in properties if item.kind == "fraction"
     }
     read_off = [name for name in _names(properties) if name not in computed]
     values = ",\n    ".join(computed.values())
-    read = ",\n    ".join(_first_scalar_sql(names, name) for names, name in texts.items())
+    ids = {item.names for item in properties if item.kind == "id"}
+    read = ",\n    ".join(
+        _first_scalar_sql(names, name, is_id=names in ids) for names, name in texts.items()
+    )
     carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
-    others = ("raw_properties", "is_emulator", "browser_type")
+    others = ("raw_properties", "is_malformed", "is_emulator", "browser_type")
     as_text = [name for name in texts.values() if name not in numbers]
     as_numbers = ",\n    ".join(_number_sql(name) for name in numbers)
     is_json = source.shape.columns[source.physical["properties"]] == "JSON"
@@ -83,7 +90,7 @@ def project_sql(
   SELECT
     NULLIF({source.column("uuid")}, '') AS uuid,
     IFNULL({source.column("event")}, '') AS event,
-    NULLIF({source.column("distinct_id")}, '') AS distinct_id,
+    {trimmed_sql(source.column("distinct_id"))} AS distinct_id,
     {source.column("event_at")} AS event_at,
     {source.time_column("ingested_at")} AS ingested_at,
     {f"TO_JSON_STRING({raw})" if is_json else raw} AS raw_properties,
@@ -94,7 +101,8 @@ def project_sql(
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    {_first_scalar_sql(metric_table.session_id_names, "session_id")},
+    properties IS NULL AND {trimmed_sql("raw_properties")} IS NOT NULL AS is_malformed,
+    {_first_scalar_sql(metric_table.session_id_names, "session_id", is_id=True)},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
     {read}
@@ -102,7 +110,8 @@ text_values AS (
 ),
 number_values AS (
   SELECT
-    {wrapped([*carried, *others, *as_text], indent=4)},
+    {session_id} AS session_id,
+    {wrapped([*carried[1:], *others, *as_text], indent=4)},
     {as_numbers}
   FROM text_values{wanted}
 ),
@@ -117,6 +126,7 @@ typed_values AS (
       WHEN event_at IS NULL OR event_at < TIMESTAMP '{FIRST_DAY} 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {tolerance}
         THEN 'bad_timestamp'
+      WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'{excluded}
     END AS reason,
     {wrapped(read_off, indent=4)},
@@ -292,7 +302,7 @@ def _text_aliases(properties: Iterable[Property]) -> dict[tuple[str, ...], str]:
 def _number_aliases(properties: Sequence[Property]) -> list[str]:
     """The names in `text_values` of the texts that are read as numbers."""
     texts = _text_aliases(properties)
-    numbers = (item for item in properties if item.kind != "text")
+    numbers = (item for item in properties if item.kind in {"number", "fraction"})
     lists = (names for item in numbers for names in (item.names, item.per) if names)
     return list(dict.fromkeys(texts[names] for names in lists))
 
@@ -314,22 +324,34 @@ def _number_sql(text: str) -> str:
 
 
 def _parsed_sql(text: str) -> str:
-    """The text as JSON, null where it is none; a half of a surrogate pair alone is left out.
+    """The text as JSON, null where it is none.
 
-    SDKs cut texts in the middle of an emoji, and PARSE_JSON refuses the whole document for it.
+    ClickHouse takes what PARSE_JSON refuses, so that is mended. A half of a surrogate pair, which
+    SDKs leave that cut a text in the middle of an emoji, is left out. Raw line breaks and tabs
+    within texts become escaped ones, and other control characters are left out; where line breaks
+    stand between values too, all of them become blanks.
     """
-    mended = called("REGEXP_REPLACE", [text, f"r'{_SURROGATES}'", r"r'\1'"], indent=8)
+    escaped = text
+    for raw, written in (("\\n", r"\n"), ("\\r", r"\r"), ("\\t", r"\t")):
+        escaped = f"REPLACE({escaped}, '{raw}', r'{written}')"
+    controls = r"r'[\x00-\x1f]'"
+    mended = [
+        called("REGEXP_REPLACE", [each, f"r'{_SURROGATES}'", r"r'\1'"], indent=8)
+        for each in (
+            called("REGEXP_REPLACE", [escaped, controls, "''"], indent=10),
+            called("REGEXP_REPLACE", [text, controls, "' '"], indent=10),
+        )
+    ]
     mode = "wide_number_mode => 'round'"
-    parsed = [called("SAFE.PARSE_JSON", [each, mode], indent=6) for each in (text, mended)]
+    parsed = [called("SAFE.PARSE_JSON", [each, mode], indent=6) for each in (text, *mended)]
     return called("COALESCE", parsed, indent=4)
 
 
-def _first_scalar_sql(names: tuple[str, ...], name: str) -> str:
+def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False) -> str:
     """The first of these properties that is a scalar and not empty, under a name."""
     values = [f"""NULLIF(JSON_VALUE(properties, '$."{each}"'), '')""" for each in names]
-    if len(values) == 1:
-        return f"{values[0]} AS {name}"
-    return called("COALESCE", values, indent=4, name=name)
+    value = values[0] if len(values) == 1 else called("COALESCE", values, indent=4)
+    return f"{trimmed_sql(value) if is_id else value} AS {name}"
 
 
 def _literal(text: str) -> str:

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING
 from runs.errors import AuditError
 from runs.lease import complete_sql, hold_lease_sql
 from sessions.layout import wrapped
-from sessions.plan import Plan, dates_sql
+from sessions.plan import dates_sql
 from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
-    from bigquery.tables import TableSchema
+    from bigquery.tables import TableId, TableSchema
     from sessions.metric_table import MetricTable
+    from sessions.plan import Plan, State
+
+
+_SHARE_KEPT = 0.8  # of a Firebase table's ids, from one run to the next
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,7 @@ class AuditFigures:
     users: int
     documents: int
     incomplete_documents: int  # without id, creator or creation time: they count nowhere
+    creators_unknown: int  # creators of documents that are no users
 
 
 def audit_sql(tables: StagingTables) -> str:
@@ -112,6 +117,12 @@ SELECT
   (SELECT COUNT(DISTINCT user_id) FROM {tables.user_keys}) AS users,
   (SELECT COUNT(document_id) FROM {tables.documents}) AS documents,
   (SELECT COUNTIF(document_id IS NULL) FROM {tables.documents}) AS incomplete_documents,
+  (
+    SELECT COUNT(DISTINCT d.user_id)
+    FROM {tables.documents} AS d
+    LEFT JOIN {tables.user_keys} AS u ON u.user_match = 'uid' AND u.key = d.user_id
+    WHERE d.document_id IS NOT NULL AND u.key IS NULL
+  ) AS creators_unknown,
   (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events
 FROM planned, staged"""
 
@@ -148,6 +159,25 @@ def check_audit(
         raise AuditError(message)
 
 
+def check_firebase(
+    figures: AuditFigures, state: State | None, *, users: TableId, documents: TableId
+) -> None:
+    """Nothing, or an AuditError that names a Firebase table that has lost too much of its rows.
+
+    A load that failed must not take their users from all sessions overnight.
+    """
+    for table, found, before in (
+        (users, figures.users, state.users if state else None),
+        (documents, figures.documents, state.documents if state else None),
+    ):
+        if before is not None and found < _SHARE_KEPT * before:
+            message = (
+                f"Nothing was published, because table {table} has {found} usable ids where the "
+                f"last run found {before}: mend the load of it, or run with --force if it is right."
+            )
+            raise AuditError(message)
+
+
 def publish_sql(
     metric_table: MetricTable,
     plan: Plan,
@@ -160,7 +190,7 @@ def publish_sql(
 
     It holds only while the lease is still that of @run_id and @fence. `session_dates`: the
     partitions that the sessions to replace are stored in. The state moves with ordinary runs
-    alone: @metrics_version, @sessions_created_at, @days.
+    alone: @metrics_version, @sessions_created_at, @days, @users, @documents.
     """
     sessions = destination.sessions
     names = _names(sessions_schema(metric_table))
@@ -217,5 +247,5 @@ def _state_sql(state: str) -> list[str]:
     return [
         f"DELETE FROM {state}\nWHERE TRUE",
         f"""INSERT INTO {state} ({_names(STATE)})
-SELECT @run_id, @metrics_version, @sessions_created_at, @days""",
+SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents""",
     ]

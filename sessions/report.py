@@ -24,7 +24,7 @@ class SessionsReport(RunReport):
     sessions: Mapping[str, int] = field(default_factory=dict)
     """Sessions: `touched`, `emptied`, `quarantined`, `concerned` and `staged`."""
     firebase: Mapping[str, int] = field(default_factory=dict)
-    """`users`, `documents`, and `incomplete_documents`, which count nowhere."""
+    """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`."""
     persons: Mapping[str, int] = field(default_factory=dict)
     """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
     metrics_version: str | None = None

@@ -111,6 +111,8 @@ STATE = TableSchema(
             ),
             description="Rows of the events table by partition, as that run saw them.",
         ),
+        Field(name="users", type="INT64", description="Firebase users that it found."),
+        Field(name="documents", type="INT64", description="Firebase documents that counted."),
     ),
     description="What the last successful run saw: one row, published with its sessions.",
 )

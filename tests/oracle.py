@@ -7,10 +7,12 @@ so the order of the input never matters.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -35,9 +37,19 @@ ENGAGED_VIEWS = 2
 CREATION_TOLERANCE = 60 * SECOND
 MINIMUM_PHONE_DIGITS = 7
 
-JUNK_IDS = {"null", "undefined", "anonymous", "guest", "0", ""}
+JUNK_IDS = {
+    "", "0", "0.0", "00000000-0000-0000-0000-000000000000", "00000000000000000000000000000000",
+    "anonymous", "guest", "distinctid", "distinct_id", "id", "email", "not_authenticated",
+    "null", "undefined", "none", "nan", "nil", "na", "n/a", "#n/a", "nat", "unknown", "true",
+    "false", "infinity", "-infinity", "invalid date",
+    "object object", "object promise", "object null", "object undefined",
+}  # fmt: skip
+BLANKS = "\t\n\v\f\r\x85\u200b\ufeff" + "".join(
+    chr(code) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("Z")
+)
+UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+FLOAT = re.compile(r"[+]?[1-9][.][0-9]+[eE][+]?(0?[6-9]|1[0-4])")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-PHONE_LIKE = re.compile(r"[0-9 +\-.()]+")
 
 SESSION_ID = ("$session_id", "session_id", "sessionId")
 SCREEN = ("$screen_name", "screen_name")
@@ -48,7 +60,11 @@ CONTENT_DEPTH = ("$prev_pageview_max_content_percentage",)
 
 VIEWS = {"$pageview", "$screen"}
 INVITATIONS = {"invite_friends", "send_invite_to_event", "invite_friends_for_report"}
-REASONS = ("bad_timestamp", "no_session", "excluded", "quarantined", "duplicate", "aggregated")
+REASONS = (
+    "bad_timestamp", "malformed", "no_session", "excluded", "quarantined", "duplicate",
+    "aggregated",
+)  # fmt: skip
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,10 +203,12 @@ def _read(row: Row, exclusions: Exclusions) -> Event | str:
         return "bad_timestamp"
     text = properties_text(row)
     properties = _scalars(text)
-    session_id = _first_scalar(properties, SESSION_ID)
+    if properties is None:
+        return "malformed"
+    session_id = _session_id(_first_scalar(properties, SESSION_ID))
     if session_id is None:
         return "no_session"
-    distinct_id = row.get("distinct_id") or None
+    distinct_id = trimmed(row.get("distinct_id"))
     if _is_excluded(distinct_id, properties, exclusions):
         return "excluded"
     name = row.get("event") or ""
@@ -221,17 +239,35 @@ def _is_excluded(
     )
 
 
-def _scalars(text: str) -> dict[str, str]:
-    """Return the non-empty scalars of a JSON object as text; malformed JSON has none."""
-    try:
-        # Numbers stay as they are written; NaN and Infinity are not JSON.
-        loaded = json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
-    except ValueError:
+def _scalars(text: str) -> dict[str, str] | None:
+    """Return the non-empty scalars of a JSON object as text; None for what can't be read.
+
+    Raw control characters are taken as escaped ones where the JSON is compact, else as blanks.
+    """
+    if not text.strip(BLANKS):
         return {}
+    escaped = text.replace("\n", r"\n").replace("\r", r"\r").replace("\t", r"\t")
+    mended = re.sub("[\x00-\x1f]", "", escaped), re.sub("[\x00-\x1f]", " ", text)
+    loaded = next((found for each in (text, *mended) if (found := _loaded(each)) is not None), None)
+    if loaded is None:
+        return None
     if not isinstance(loaded, dict):
         return {}
     texts = {key: str(v).lower() if isinstance(v, bool) else v for key, v in loaded.items()}
+    texts = {
+        LONE_SURROGATE.sub("", key): LONE_SURROGATE.sub("", value)
+        for key, value in texts.items()
+        if isinstance(value, str)
+    }
     return {key: value for key, value in texts.items() if isinstance(value, str) and value}
+
+
+def _loaded(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
+    """Return the JSON, numbers as they are written; None for what is none, as NaN and Infinity."""
+    try:
+        return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except ValueError:
+        return None
 
 
 def _refuse(constant: str) -> str:
@@ -289,7 +325,7 @@ def _who(events: list[Event]) -> Row:
         (anonymous_id, event.distinct_id)
         for event in events
         if event.name == "$identify"
-        and (anonymous_id := event.first_of(["$anon_distinct_id"]))
+        and (anonymous_id := trimmed(event.first_of(["$anon_distinct_id"])))
         and event.distinct_id
     }
     return {
@@ -444,23 +480,24 @@ class Users:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         """Keep one row per user id."""
-        rows = list(rows)
-        named = [row for row in rows if row.get("user_id")]
+        trim = ("user_id", "phoneNumber", "email")
+        rows = [row | {name: trimmed(row.get(name)) for name in trim} for row in rows]
+        named = [row for row in rows if row["user_id"]]
         self.bad = len(rows) - len(named)
         self.by_id = _latest_by(named, "user_id", _user_text)
 
     def match(self, distinct_id: str) -> tuple[str, str] | None:
         """Return (user id, `uid`, `phone` or `email`) of the one user that the id means."""
-        if distinct_id.lower() in JUNK_IDS:
+        if is_junk(distinct_id):
             return None
         if distinct_id in self.by_id:
             return distinct_id, "uid"
-        digits = _digits(distinct_id) if PHONE_LIKE.fullmatch(distinct_id) else ""
-        if len(digits) >= MINIMUM_PHONE_DIGITS:
-            user_id = self._newest(lambda user: _digits(user.get("phoneNumber") or "") == digits)
+        digits = phone(distinct_id) if is_phone_like(distinct_id) else None
+        if digits:
+            user_id = self._newest(lambda user: phone(user["phoneNumber"] or "") == digits)
             if user_id:
                 return user_id, "phone"
-        user_id = self._newest(lambda u: (u.get("email") or "").lower() == distinct_id.lower())
+        user_id = self._newest(lambda u: (u["email"] or "").lower() == distinct_id.lower())
         return (user_id, "email") if user_id else None
 
     def columns(self, distinct_ids: list[str], started_at: int) -> Row:
@@ -512,12 +549,12 @@ class Documents:
 
 def read_documents(rows: Iterable[Row]) -> Documents:
     """Return the documents that count, and how many do not."""
-    rows = list(rows)
-    named = [row for row in rows if row.get("document_id")]
+    rows = [row | {"document_id": trimmed(row.get("document_id"))} for row in rows]
+    named = [row for row in rows if row["document_id"]]
     bad = len(rows) - len(named)
     by_creator: dict[str, list[tuple[int, bool]]] = {}
     for row in _latest_by(named, "document_id", _document_text).values():
-        creator = (row.get("user_id") or "").removeprefix("users/")
+        creator = referred(row.get("user_id") or "")
         created_at = _micros(row.get("createdAt"))
         if not creator or created_at is None:
             bad += 1
@@ -533,7 +570,7 @@ def _channels(rows: Iterable[Row]) -> dict[str, str | None]:
         channel = row.get("channel_type")
         end = _nulls_first(_micros(row.get("end_timestamp")))
         key = (end, (channel is not None, channel or ""), channel)
-        session_id = row.get("session_id")
+        session_id = _session_id(row.get("session_id"))
         if session_id and (session_id not in latest or key[:2] > latest[session_id][:2]):
             latest[session_id] = key
     return {session_id: key[2] for session_id, key in latest.items()}
@@ -566,8 +603,77 @@ def _document_text(row: Row) -> str:
     return "|".join("" if part is None else str(part) for part in parts)
 
 
-def _digits(text: str) -> str:
-    return "".join(re.findall("[0-9]", text))
+# Ids, phones and references ----------------------------------------------------------------------
+
+
+def trimmed(text: str | None) -> str | None:
+    """Return the text without blanks at its ends, None where nothing is left."""
+    return (text or "").strip(BLANKS) or None
+
+
+def is_junk(some_id: str) -> bool:
+    """Whether an id means nobody, in whatever quotes and brackets."""
+    return some_id.lower().strip("[](){}<>\"'`") in JUNK_IDS
+
+
+def _session_id(text: str | None) -> str | None:
+    """Return the id of a session as PostHog has it, None for a junk id."""
+    some_id = trimmed(text)
+    if some_id is None or is_junk(some_id):
+        return None
+    bare = some_id.lower().removeprefix("{").removeprefix("(").removesuffix("}").removesuffix(")")
+    return bare if UUID.fullmatch(bare) else some_id
+
+
+def is_phone_like(some_id: str) -> bool:
+    """Whether an id may be a phone: of digits, + . ( ) and any space or dash, or a float of one."""
+    return FLOAT.fullmatch(some_id) is not None or all(
+        each in "0123456789-+.()\t\n\f\r\u2212\uff0b"
+        or unicodedata.category(each) in {"Pd", "Cf", "Zs", "Zl", "Zp"}
+        for each in some_id
+    )
+
+
+def phone(text: str) -> str | None:
+    """Return the digits of a phone number with its country code, None for anything else."""
+    if FLOAT.fullmatch(text):
+        text = str(int(float(text)))
+    if re.fullmatch("[+]?[0-9]+[.]0", text):
+        text = text[:-2]
+    country, zero, rest = text.partition("(0)")
+    if zero and re.search("[0-9]", country) and is_phone_like(country):
+        text = country + rest
+    digits = "".join(re.findall("[0-9]", text)).removeprefix("00")
+    return digits if len(digits) >= MINIMUM_PHONE_DIGITS and digits[0] != "0" else None
+
+
+def referred(creator: str) -> str | None:
+    """Return the user that a creator names: by id, or by any form of a Firestore reference."""
+    text = trimmed(creator) or ""
+    if text.startswith("{"):
+        with contextlib.suppress(ValueError):
+            return next(filter(None, map(_of_path, _texts(json.loads(text)))), text)
+    found = _of_path(text)
+    return trimmed(text if found is None else found)
+
+
+def _of_path(path: str) -> str | None:
+    collection, slash, some_id = path.rpartition("/documents/")[2].lstrip("/").partition("/")
+    some_id = some_id.rstrip("/")
+    return some_id if collection == "users" and slash and "/" not in some_id else None
+
+
+def _texts(value: Any) -> list[str]:  # noqa: ANN401 - whatever JSON holds
+    """Return the texts within a JSON value; a list of path segments as one path."""
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return [text for each in value.values() for text in _texts(each)]
+        case list() if all(isinstance(each, str) for each in value):
+            return ["/".join(value)]
+        case _:
+            return []
 
 
 # Times -------------------------------------------------------------------------------------------

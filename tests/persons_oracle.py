@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.oracle import EPOCH, JUNK_IDS, Users, read_documents
+from tests.oracle import EPOCH, Users, is_junk, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -93,8 +93,10 @@ def expected_derived(
 
 
 def nobodys(sessions: Mapping[str, Row]) -> int:
-    """Return how many sessions have neither user nor distinct id."""
-    return sum(not row["user_id"] and not row["distinct_id"] for row in sessions.values())
+    """Return how many sessions have neither user nor distinct id that means somebody."""
+    return sum(
+        not row["user_id"] and all(map(is_junk, row["distinct_ids"])) for row in sessions.values()
+    )
 
 
 def _identities(sessions: Iterable[Row], people: Users) -> dict[str, str]:
@@ -103,7 +105,7 @@ def _identities(sessions: Iterable[Row], people: Users) -> dict[str, str]:
     for pair in (pair for row in sessions for pair in row["identified"]):
         anonymous_id, meant = pair["anonymous_id"], people.match(pair["distinct_id"])
         is_somebody = people.match(anonymous_id) is not None
-        if meant and not is_somebody and anonymous_id.lower() not in JUNK_IDS:
+        if meant and not is_somebody and not is_junk(anonymous_id):
             tied.setdefault(anonymous_id, set()).add(meant[0])
     return {each: min(user_ids) for each, user_ids in tied.items() if len(user_ids) == 1}
 
@@ -116,7 +118,8 @@ def _by_person(
     for row in sorted(sessions, key=lambda row: (row["started_at"], row["session_id"])):
         tied = [identities[used] for used in row["distinct_ids"] if used in identities]
         user_id = row["user_id"] or (tied[-1] if tied else None)
-        person_id = user_id or row["distinct_id"]
+        known = [used for used in row["distinct_ids"] if not is_junk(used)]
+        person_id = user_id or (known[-1] if known else None)
         if person_id is not None:
             found.setdefault((user_id, person_id), []).append(row)
     return found

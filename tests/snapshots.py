@@ -137,7 +137,7 @@ def _extract() -> dict[str, str]:
         ),
         "user_keys": enrichment.user_keys_sql(METRIC_TABLE, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
-        "channels": enrichment.channels_sql(tables.posthog_sessions),
+        "channels": enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions),
     }
 
 

@@ -26,6 +26,7 @@ SOUND = AuditFigures(
     touched=5, emptied=1, planned=4, quarantined=1, concerned=2, staged=5, distinct_keys=5,
     null_keys=0, backwards=0, planned_rows=20, quarantined_rows=4, duplicate_rows=3,
     batched_rows=13, aggregated_events=13, users=0, documents=0, incomplete_documents=0,
+    creators_unknown=0,
 )  # fmt: skip
 
 
@@ -74,3 +75,18 @@ def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> Non
         assert [row["status"] for row in world.query("SELECT status FROM {d}.etl_runs")] == [
             "failed"
         ]
+
+
+def test_an_emptied_firebase_table_ends_the_run_unless_forced(clients: Clients) -> None:
+    """Nobody loses their user because a load failed; what was lost on purpose needs --force."""
+    with World(clients=clients) as world:
+        world.arrive("posthog_events", day_of_sessions(0, 3))
+        world.arrive("firebase_users", [{"user_id": f"u{n}"} for n in range(5)])
+        assert world.run().firebase["users"] == 5
+        world.vanish("firebase_users", "user_id", "u0")
+        assert world.run().firebase["users"] == 4  # 80 % is enough
+        world.vanish("firebase_users", "user_id", "u1")
+        with pytest.raises(AuditError, match=r"users has 3 usable ids where .* found 4: .*--force"):
+            world.run()
+        assert world.run(force=True).firebase["users"] == 3
+        assert world.run().status == "succeeded"

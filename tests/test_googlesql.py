@@ -374,7 +374,7 @@ def google(cases: Cases) -> Evaluator:
     s = snapshots.STAGING
     found.make(s.user_keys, enrichment.user_keys_sql(METRIC_TABLE, tables.users))
     found.make(s.documents, enrichment.documents_sql(tables.documents))
-    found.make(s.channels, enrichment.channels_sql(tables.posthog_sessions))
+    found.make(s.channels, enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions))
     found.make(s.projected, projection.project_sql(METRIC_TABLE, tables.events, "TRUE"))
     stored = {"sessions": "sessions", "quarantined": "quarantined_sessions"}
     found.make(
@@ -471,7 +471,11 @@ def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None
     """Also by the aggregations that no declared metric uses."""
     types = dict.fromkeys(travelling_columns(METRIC_TABLE), "STRING") | {
         **dict.fromkeys(("batch", "session_no", "event_no"), "INT64"),
-        **{item.name: "FLOAT64" for item in METRIC_TABLE.properties if item.kind != "text"},
+        **{
+            item.name: "FLOAT64"
+            for item in METRIC_TABLE.properties
+            if item.kind in {"number", "fraction"}
+        },
         "event_at": "TIMESTAMP",
     }
     rows = [

@@ -122,6 +122,7 @@ def test_the_first_reason_that_holds_counts() -> None:
     ]
     assert reasons(rows, exclusions=nobody) == {
         "bad_timestamp": 1,
+        "malformed": 0,
         "no_session": 1,
         "excluded": 1,
         "quarantined": 0,

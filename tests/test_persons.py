@@ -253,7 +253,19 @@ def test_junk_ids_are_tied_to_nobody(found: Found) -> None:
     """Neither is a junk id an anonymous one that could be tied, nor does it mean a user."""
     assert not {"Guest", "anon-fay"} & found.derived.identities.keys()
     assert found.user("fay")["session_count"] == 1
-    assert found.anonymous("Guest")["session_count"] == 1
+    assert "anonymous Guest" not in found.derived.persons
+
+
+STORY.saw("an undefined one", "undefined", ago(2))
+STORY.saw("an undefined one again", "undefined", ago(1))
+STORY.saw("becomes undefined", "anon-known", ago(2))
+STORY.saw("becomes undefined", "undefined", ago(2) + timedelta(seconds=1))
+
+
+def test_a_junk_id_is_no_person(found: Found) -> None:
+    """Its sessions are nobody's, and one that had an id before is that id's."""
+    assert "anonymous undefined" not in found.derived.persons
+    assert found.anonymous("anon-known")["session_count"] == 1
 
 
 STORY.user("gil")
@@ -290,7 +302,7 @@ def test_sessions_without_user_and_distinct_id_are_counted_and_nobodys(found: Fo
     assert found.report.persons == {
         "persons": len(found.derived.persons),
         "identities": len(found.derived.identities),
-        "sessions_without_person": 2,
+        "sessions_without_person": 5,  # a guest's and the undefined one's too
     }
     assert nobodys(found.sessions) == 2
     with_person = sum(row["session_count"] for row in found.derived.persons.values())

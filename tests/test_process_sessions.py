@@ -19,7 +19,7 @@ from sessions.projection import travelling_columns
 type Row = dict[str, Any]
 
 START = 1_790_000_000_000_000  # µs
-KINDS = {item.name: item.kind for item in METRIC_TABLE.properties}
+IS_TEXT = {item.name: item.kind in {"text", "id"} for item in METRIC_TABLE.properties}
 
 
 def frame(rows: list[Row]) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def frame(rows: list[Row]) -> pd.DataFrame:
     }
     columns = {}
     for name in travelling_columns(METRIC_TABLE):
-        default = pa.string() if KINDS.get(name, "text") == "text" else pa.float64()
+        default = pa.string() if IS_TEXT.get(name, True) else pa.float64()
         columns[name] = pa.array([row.get(name) for row in rows], types.get(name, default))
     made: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
     return made
@@ -116,9 +116,9 @@ def many_rows() -> list[Row]:
     rows = []
     for session_no in rng.sample(range(100), 40):
         for event_no in range(1, rng.randint(1, 30) + 1):
-            known = [name for name in ("distinct_id", *KINDS) if rng.random() < 0.3]
+            known = [name for name in ("distinct_id", *IS_TEXT) if rng.random() < 0.3]
             values: Row = {
-                name: rng.choice("abc") if KINDS.get(name, "text") == "text" else rng.random()
+                name: rng.choice("abc") if IS_TEXT.get(name, True) else rng.random()
                 for name in known
             }
             rows.append(event(session_no, event_no, rng.choice(names), **values))

@@ -43,8 +43,9 @@ OTHERS: dict[TableName, str] = {
         CAST(etl_loaded_at AS STRING) AS updatedAt FROM {t}""",
     # Firestore's times, and creators by path.
     "firebase_events": """
-        CREATE TABLE {n} AS SELECT document_id AS eventId, IF(user_id = '', '',
-        CONCAT('users/', REGEXP_REPLACE(user_id, '^users/', ''))) AS createdBy,
+        CREATE TABLE {n} AS SELECT document_id AS eventId,
+        IF(user_id = '' OR REGEXP_CONTAINS(user_id, '[/{{]'), user_id, CONCAT('users/', user_id))
+          AS createdBy,
         CONCAT('{{"_seconds": ', CAST(DIV(UNIX_MICROS(createdAt), 1000000) AS STRING),
         ', "_nanoseconds": ', CAST(MOD(UNIX_MICROS(createdAt), 1000000) * 1000 AS STRING), '}}')
           AS createTime, type, etl_loaded_at FROM {t}""",

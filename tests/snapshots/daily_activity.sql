@@ -1,16 +1,24 @@
 WITH tied_sessions AS (
   SELECT
     s.session_id,
-    ANY_VALUE(i.user_id HAVING MAX IF(i.user_id IS NOT NULL, use_no, NULL)) AS user_id
+    ANY_VALUE(i.user_id HAVING MAX IF(i.user_id IS NOT NULL, use_no, NULL)) AS user_id,
+    ANY_VALUE(used_id HAVING MAX IF(used_id IS NOT NULL, use_no, NULL)) AS distinct_id
   FROM sessions AS s, UNNEST(s.distinct_ids) AS used_id WITH OFFSET AS use_no
-  JOIN identities AS i ON i.anonymous_id = used_id
+  LEFT JOIN identities AS i ON i.anonymous_id = used_id
   WHERE s.user_id IS NULL
+    AND NOT REGEXP_REPLACE(LOWER(used_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    )
   GROUP BY s.session_id
 ),
 session_persons AS (
   SELECT
     COALESCE(s.user_id, t.user_id) AS user_id,
-    COALESCE(s.user_id, t.user_id, s.distinct_id) AS person_id,
+    COALESCE(s.user_id, t.user_id, t.distinct_id) AS person_id,
     s.session_id, s.session_date, s.started_at, s.ended_at,
     s.distinct_id, s.duration_seconds, s.engaged_seconds, s.event_count, s.pageview_count,
     s.screen_count, s.autocapture_count, s.rageclick_count, s.unique_screens, s.unique_pages,
@@ -22,7 +30,7 @@ session_persons AS (
     s.quiz_seconds, s.is_engaged
   FROM sessions AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
-  WHERE COALESCE(s.user_id, t.user_id, s.distinct_id) IS NOT NULL
+  WHERE COALESCE(s.user_id, t.user_id, t.distinct_id) IS NOT NULL
 ),
 activities AS (
   SELECT

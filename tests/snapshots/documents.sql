@@ -1,6 +1,6 @@
 WITH source_rows AS (
   SELECT
-    NULLIF(`document_id`, '') AS document_id,
+    NULLIF(REGEXP_REPLACE(`document_id`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS document_id,
     `user_id` AS creator,
     `createdAt` AS created_at,
     `type` AS type,
@@ -10,7 +10,12 @@ WITH source_rows AS (
 copies AS (
   SELECT
     document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
-    NULLIF(REGEXP_REPLACE(creator, r'^users/', ''), '') AS user_id,
+    NULLIF(REGEXP_REPLACE(COALESCE(
+        REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*/*(?:.*/documents/)?users/([^/"]*)/*\s*$'),
+        REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*\{.*"\s*:\s*"/*(?:[^"]*/documents/)?users/([^/"]+)/*"'),
+        REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*\{.*"segments"\s*:\s*\[[^\]]*"users"\s*,\s*"([^"]+)"\s*\]'),
+        creator
+      ), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS user_id,
     ROW_NUMBER() OVER (
       PARTITION BY document_id
       ORDER BY loaded_at DESC, created_at DESC, TO_HEX(MD5(CONCAT(

@@ -6,19 +6,29 @@ WITH session_rows AS (
 session_ids AS (
   SELECT s.session_id, distinct_id, use_no
   FROM session_rows AS s, UNNEST(s.distinct_ids) AS distinct_id WITH OFFSET AS use_no
-  WHERE NOT LOWER(distinct_id) IN ('', '0', 'anonymous', 'guest', 'null', 'undefined')
+  WHERE NOT REGEXP_REPLACE(LOWER(distinct_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    )
+),
+ids AS (
+  SELECT DISTINCT distinct_id FROM session_ids
+),
+id_digits AS (
+  SELECT
+    distinct_id,
+    IF(REGEXP_CONTAINS(distinct_id, r'^[0-9-+.()\s\x{2212}\x{ff0b}\p{Pd}\p{Cf}\pZ]+$|^\+?[1-9]\.[0-9]+[eE]\+?(?:0?[6-9]|1[0-4])$'), REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(IF(REGEXP_CONTAINS(distinct_id, r'^\+?[1-9]\.[0-9]+[eE]\+?(?:0?[6-9]|1[0-4])$'), CAST(SAFE_CAST(SAFE_CAST(distinct_id AS FLOAT64) AS INT64) AS STRING), distinct_id), r'^(\+?[0-9]+)[.]0$', r'\1'), r'([0-9][-+.()\s\x{2212}\x{ff0b}\p{Pd}\p{Cf}\pZ]*)[(]0[)]', r'\1'), r'[^0-9]', ''), r'^00', ''), NULL) AS phone_digits
+  FROM ids
 ),
 id_keys AS (
-  SELECT DISTINCT
+  SELECT
     distinct_id,
-    IF(
-      REGEXP_CONTAINS(distinct_id, r'^[-0-9 +.()]+$')
-      AND LENGTH(REGEXP_REPLACE(distinct_id, r'[^0-9]', '')) >= 7,
-      TO_HEX(SHA256(REGEXP_REPLACE(distinct_id, r'[^0-9]', ''))),
-      NULL
-    ) AS phone_key,
-    TO_HEX(SHA256(LOWER(NULLIF(distinct_id, '')))) AS email_key
-  FROM session_ids
+    IF(REGEXP_CONTAINS(phone_digits, r'^[1-9][0-9]{6,}$'), TO_HEX(SHA256(phone_digits)), NULL) AS phone_key,
+    TO_HEX(SHA256(LOWER(distinct_id))) AS email_key
+  FROM id_digits
 ),
 id_users AS (
   SELECT

@@ -13,25 +13,41 @@ INSERT INTO identities (
 WITH pairs AS (
   SELECT DISTINCT i.anonymous_id, i.distinct_id
   FROM sessions AS s, UNNEST(s.identified) AS i
-  WHERE NOT LOWER(i.anonymous_id) IN ('', '0', 'anonymous', 'guest', 'null', 'undefined')
-    AND NOT LOWER(i.distinct_id) IN ('', '0', 'anonymous', 'guest', 'null', 'undefined')
+  WHERE NOT REGEXP_REPLACE(LOWER(i.anonymous_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    )
+    AND NOT REGEXP_REPLACE(LOWER(i.distinct_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    )
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs
   UNION DISTINCT
   SELECT distinct_id FROM pairs
 ),
-id_keys AS (
-  SELECT DISTINCT
+ids AS (
+  SELECT DISTINCT distinct_id FROM session_ids
+),
+id_digits AS (
+  SELECT
     distinct_id,
-    IF(
-      REGEXP_CONTAINS(distinct_id, r'^[-0-9 +.()]+$')
-      AND LENGTH(REGEXP_REPLACE(distinct_id, r'[^0-9]', '')) >= 7,
-      TO_HEX(SHA256(REGEXP_REPLACE(distinct_id, r'[^0-9]', ''))),
-      NULL
-    ) AS phone_key,
-    TO_HEX(SHA256(LOWER(NULLIF(distinct_id, '')))) AS email_key
-  FROM session_ids
+    IF(REGEXP_CONTAINS(distinct_id, r'^[0-9-+.()\s\x{2212}\x{ff0b}\p{Pd}\p{Cf}\pZ]+$|^\+?[1-9]\.[0-9]+[eE]\+?(?:0?[6-9]|1[0-4])$'), REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(IF(REGEXP_CONTAINS(distinct_id, r'^\+?[1-9]\.[0-9]+[eE]\+?(?:0?[6-9]|1[0-4])$'), CAST(SAFE_CAST(SAFE_CAST(distinct_id AS FLOAT64) AS INT64) AS STRING), distinct_id), r'^(\+?[0-9]+)[.]0$', r'\1'), r'([0-9][-+.()\s\x{2212}\x{ff0b}\p{Pd}\p{Cf}\pZ]*)[(]0[)]', r'\1'), r'[^0-9]', ''), r'^00', ''), NULL) AS phone_digits
+  FROM ids
+),
+id_keys AS (
+  SELECT
+    distinct_id,
+    IF(REGEXP_CONTAINS(phone_digits, r'^[1-9][0-9]{6,}$'), TO_HEX(SHA256(phone_digits)), NULL) AS phone_key,
+    TO_HEX(SHA256(LOWER(distinct_id))) AS email_key
+  FROM id_digits
 ),
 id_users AS (
   SELECT
@@ -73,16 +89,24 @@ INSERT INTO persons (
 WITH tied_sessions AS (
   SELECT
     s.session_id,
-    ANY_VALUE(i.user_id HAVING MAX IF(i.user_id IS NOT NULL, use_no, NULL)) AS user_id
+    ANY_VALUE(i.user_id HAVING MAX IF(i.user_id IS NOT NULL, use_no, NULL)) AS user_id,
+    ANY_VALUE(used_id HAVING MAX IF(used_id IS NOT NULL, use_no, NULL)) AS distinct_id
   FROM sessions AS s, UNNEST(s.distinct_ids) AS used_id WITH OFFSET AS use_no
-  JOIN identities AS i ON i.anonymous_id = used_id
+  LEFT JOIN identities AS i ON i.anonymous_id = used_id
   WHERE s.user_id IS NULL
+    AND NOT REGEXP_REPLACE(LOWER(used_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    )
   GROUP BY s.session_id
 ),
 session_persons AS (
   SELECT
     COALESCE(s.user_id, t.user_id) AS user_id,
-    COALESCE(s.user_id, t.user_id, s.distinct_id) AS person_id,
+    COALESCE(s.user_id, t.user_id, t.distinct_id) AS person_id,
     s.session_id, s.session_date, s.started_at, s.ended_at,
     s.distinct_id, s.duration_seconds, s.engaged_seconds, s.event_count, s.pageview_count,
     s.screen_count, s.autocapture_count, s.rageclick_count, s.unique_screens, s.unique_pages,
@@ -94,7 +118,7 @@ session_persons AS (
     s.quiz_seconds, s.is_engaged
   FROM sessions AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
-  WHERE COALESCE(s.user_id, t.user_id, s.distinct_id) IS NOT NULL
+  WHERE COALESCE(s.user_id, t.user_id, t.distinct_id) IS NOT NULL
 ),
 person_sessions AS (
   SELECT
@@ -266,5 +290,5 @@ COMMIT TRANSACTION;
 SELECT
   (SELECT COUNT(*) FROM persons) AS persons,
   (SELECT COUNT(*) FROM identities) AS identities,
-  COUNTIF(user_id IS NULL AND distinct_id IS NULL) AS sessions_without_person
+  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_without_person
 FROM sessions;

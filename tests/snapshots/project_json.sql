@@ -2,7 +2,7 @@ WITH source_rows AS (
   SELECT
     NULLIF(`uuid`, '') AS uuid,
     IFNULL(`event`, '') AS event,
-    NULLIF(`distinct_id`, '') AS distinct_id,
+    NULLIF(REGEXP_REPLACE(`distinct_id`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS distinct_id,
     `timestamp` AS event_at,
     `bq_ingested_timestamp` AS ingested_at,
     TO_JSON_STRING(`properties`) AS raw_properties,
@@ -15,11 +15,12 @@ WITH source_rows AS (
 text_values AS (
   SELECT
     uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    COALESCE(
+    properties IS NULL AND NULLIF(REGEXP_REPLACE(raw_properties, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') IS NOT NULL AS is_malformed,
+    NULLIF(REGEXP_REPLACE(COALESCE(
       NULLIF(JSON_VALUE(properties, '$."$session_id"'), ''),
       NULLIF(JSON_VALUE(properties, '$."session_id"'), ''),
       NULLIF(JSON_VALUE(properties, '$."sessionId"'), '')
-    ) AS session_id,
+    ), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS session_id,
     NULLIF(JSON_VALUE(properties, '$."$is_emulator"'), '') AS is_emulator,
     NULLIF(JSON_VALUE(properties, '$."$browser_type"'), '') AS browser_type,
     COALESCE(
@@ -55,12 +56,26 @@ text_values AS (
       NULLIF(JSON_VALUE(properties, '$."$screen_height"'), ''),
       NULLIF(JSON_VALUE(properties, '$."$viewport_height"'), '')
     ) AS touch_reach_per,
-    NULLIF(JSON_VALUE(properties, '$."$anon_distinct_id"'), '') AS anonymous_id
+    NULLIF(REGEXP_REPLACE(NULLIF(JSON_VALUE(properties, '$."$anon_distinct_id"'), ''), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS anonymous_id
   FROM source_rows
 ),
 number_values AS (
   SELECT
-    session_id, uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_emulator,
+    IF(
+      REGEXP_REPLACE(LOWER(session_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    ),
+      NULL,
+      IFNULL(
+        REGEXP_EXTRACT(LOWER(session_id), r'^[{(]?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[)}]?$'),
+        session_id
+      )
+    ) AS session_id,
+    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_malformed, is_emulator,
     browser_type, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
     utm_campaign, lib, os, device_type, app_version, country, city, event_type, anonymous_id,
     IF(
@@ -88,7 +103,20 @@ number_values AS (
       NULL
     ) AS touch_reach_per
   FROM text_values
-  WHERE session_id IN (SELECT session_id FROM staging_touched)
+  WHERE IF(
+      REGEXP_REPLACE(LOWER(session_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+      '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
+      'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
+      '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
+      '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
+      'object null', 'object promise', 'object undefined', 'unknown'
+    ),
+      NULL,
+      IFNULL(
+        REGEXP_EXTRACT(LOWER(session_id), r'^[{(]?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})[)}]?$'),
+        session_id
+      )
+    ) IN (SELECT session_id FROM staging_touched)
 ),
 typed_values AS (
   SELECT
@@ -101,6 +129,7 @@ typed_values AS (
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
         THEN 'bad_timestamp'
+      WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'
       WHEN IFNULL(distinct_id IN UNNEST(@excluded_distinct_ids), FALSE)
         OR IFNULL(lib IN UNNEST(@excluded_libs), FALSE)

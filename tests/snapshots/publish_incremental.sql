@@ -39,6 +39,6 @@ FROM staging_planned
 WHERE is_quarantined;
 DELETE FROM etl_state_sessions
 WHERE TRUE;
-INSERT INTO etl_state_sessions (run_id, metrics_version, sessions_created_at, days)
-SELECT @run_id, @metrics_version, @sessions_created_at, @days;
+INSERT INTO etl_state_sessions (run_id, metrics_version, sessions_created_at, days, users, documents)
+SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents;
 COMMIT TRANSACTION;

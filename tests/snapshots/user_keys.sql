@@ -1,8 +1,8 @@
 WITH source_rows AS (
   SELECT
-    NULLIF(`user_id`, '') AS user_id,
-    IFNULL(`phoneNumber`, '') AS phone,
-    IFNULL(`email`, '') AS email,
+    NULLIF(REGEXP_REPLACE(`user_id`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS user_id,
+    IFNULL(NULLIF(REGEXP_REPLACE(`phoneNumber`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), ''), '') AS phone,
+    IFNULL(NULLIF(REGEXP_REPLACE(`email`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), ''), '') AS email,
     `createdAt` AS created_at,
     `etl_loaded_at` AS loaded_at
   FROM `my-project`.`firebase_etl_prod`.`users` FOR SYSTEM_TIME AS OF @snapshot_at
@@ -10,11 +10,7 @@ WITH source_rows AS (
 copies AS (
   SELECT
     user_id, created_at AS signed_up_at,
-    IF(
-      LENGTH(REGEXP_REPLACE(phone, r'[^0-9]', '')) >= 7,
-      TO_HEX(SHA256(REGEXP_REPLACE(phone, r'[^0-9]', ''))),
-      NULL
-    ) AS phone_key,
+    REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(REGEXP_REPLACE(IF(REGEXP_CONTAINS(phone, r'^\+?[1-9]\.[0-9]+[eE]\+?(?:0?[6-9]|1[0-4])$'), CAST(SAFE_CAST(SAFE_CAST(phone AS FLOAT64) AS INT64) AS STRING), phone), r'^(\+?[0-9]+)[.]0$', r'\1'), r'([0-9][-+.()\s\x{2212}\x{ff0b}\p{Pd}\p{Cf}\pZ]*)[(]0[)]', r'\1'), r'[^0-9]', ''), r'^00', '') AS phone_digits,
     TO_HEX(SHA256(LOWER(NULLIF(email, '')))) AS email_key,
     ROW_NUMBER() OVER (
       PARTITION BY user_id
@@ -26,7 +22,11 @@ copies AS (
   WHERE user_id IS NOT NULL
 ),
 users AS (
-  SELECT user_id, signed_up_at, phone_key, email_key FROM copies WHERE copy_no = 1
+  SELECT
+    user_id, signed_up_at, email_key,
+    IF(REGEXP_CONTAINS(phone_digits, r'^[1-9][0-9]{6,}$'), TO_HEX(SHA256(phone_digits)), NULL) AS phone_key
+  FROM copies
+  WHERE copy_no = 1
 ),
 user_keys AS (
   SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at FROM users
