@@ -128,8 +128,10 @@ def _find_idle(work: SessionsWork) -> bool:
         channels=staging.channels,
     )
     row = run_query(run.warehouse, "stale", sql)[0]
-    if row.pop("concerned"):
-        return False
+    state = work.made_plan.last_state
+    known = (state.users, state.documents) if state else None
+    if row.pop("concerned") or known != (row["users"], row["documents"]):
+        return False  # the state is to remember how many there are now
     work.idle = row
     return True
 

@@ -268,7 +268,7 @@ def stale_sql(
 ) -> str:
     """A SELECT of one row for a run without a changed day: how many sessions are `concerned`.
 
-    Besides, what the audit counts of Firebase: `users`, `documents`, `incomplete_documents`.
+    Besides, what the audit counts of Firebase.
     """
     concerned = concerned_sql(
         metric_table,
@@ -283,9 +283,20 @@ def stale_sql(
 )
 SELECT
   (SELECT COUNT(*) FROM concerned) AS concerned,
-  (SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
+  {firebase_figures_sql(user_keys=user_keys, documents=documents)}"""
+
+
+def firebase_figures_sql(*, user_keys: str, documents: str) -> str:
+    """Columns of a SELECT: what is counted of Firebase, by the names of the report."""
+    return f"""(SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
   (SELECT COUNT(document_id) FROM {documents}) AS documents,
-  (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents"""
+  (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents,
+  (
+    SELECT COUNT(DISTINCT d.user_id)
+    FROM {documents} AS d
+    LEFT JOIN {user_keys} AS u ON u.user_match = 'uid' AND u.key = d.user_id
+    WHERE d.document_id IS NOT NULL AND u.key IS NULL
+  ) AS creators_unknown"""
 
 
 def nobody_concerned_sql(metric_table: MetricTable, *, sessions: str) -> str:

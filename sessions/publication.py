@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runs.errors import AuditError
 from runs.lease import complete_sql, hold_lease_sql
+from sessions.enrichment import firebase_figures_sql
 from sessions.layout import wrapped
 from sessions.plan import dates_sql
 from sessions.tables import STATE, quarantined_schema, sessions_schema
@@ -114,15 +115,7 @@ SELECT
   (SELECT COUNT(*) FROM {tables.concerned}) AS concerned,
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
   (SELECT COUNT(*) FROM {tables.batches}) AS batched_rows,
-  (SELECT COUNT(DISTINCT user_id) FROM {tables.user_keys}) AS users,
-  (SELECT COUNT(document_id) FROM {tables.documents}) AS documents,
-  (SELECT COUNTIF(document_id IS NULL) FROM {tables.documents}) AS incomplete_documents,
-  (
-    SELECT COUNT(DISTINCT d.user_id)
-    FROM {tables.documents} AS d
-    LEFT JOIN {tables.user_keys} AS u ON u.user_match = 'uid' AND u.key = d.user_id
-    WHERE d.document_id IS NOT NULL AND u.key IS NULL
-  ) AS creators_unknown,
+  {firebase_figures_sql(user_keys=tables.user_keys, documents=tables.documents)},
   (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events
 FROM planned, staged"""
 

@@ -93,4 +93,10 @@ SELECT
   (SELECT COUNT(*) FROM concerned) AS concerned,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,
   (SELECT COUNT(document_id) FROM staging_documents) AS documents,
-  (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents
+  (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents,
+  (
+    SELECT COUNT(DISTINCT d.user_id)
+    FROM staging_documents AS d
+    LEFT JOIN staging_user_keys AS u ON u.user_match = 'uid' AND u.key = d.user_id
+    WHERE d.document_id IS NOT NULL AND u.key IS NULL
+  ) AS creators_unknown
