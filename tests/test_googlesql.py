@@ -176,7 +176,7 @@ def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of 
 
 
 def run_in_every_way(world: World) -> None:
-    """Dates, a full load, and an incremental one with changed users; by both engines."""
+    """Dates, a full load, one with changed users, nothing new, and a renewal; by both engines."""
     world.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), engine="bigquery")
     assert world.run(engine="bigquery").kind == "full_load"
     world.arrive("posthog_events", [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))])
@@ -184,6 +184,9 @@ def run_in_every_way(world: World) -> None:
     report = world.run()
     assert report.kind == "incremental"
     assert report.sessions["concerned"] == 2
+    assert world.run().kind == "nothing_new"
+    later = begin(RunRequest(), world.make_settings(), world.clients, trigger=None, progress=None)
+    assert not later.lease.renew(0)  # what only a run of over LEASE_SECONDS / 4 sends
     assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
     ask_without_a_run(world, report.run_id)
     with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
