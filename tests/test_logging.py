@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -206,7 +207,7 @@ def test_a_lost_lease_and_a_deadline_have_their_status(world: World) -> None:
         line = run(world, At("changes", lambda: world.query(steal)))
         assert (line["status"], line["error_type"]) == ("lease_lost", "LeaseLostError")
         world.settings |= {"timeout_seconds": 1, "lease_wait_seconds": 30, "lease_seconds": 60}
-        line = run(world)
+        line = run(world, At("extract", lambda: time.sleep(1.1)))
         assert (line["status"], line["error_type"]) == ("timed_out", "RunTimeoutError")
     finally:
         world.settings.clear()

@@ -51,6 +51,7 @@ class Place:
             sql,
             bigquery.ScalarQueryParameter("run_id", "STRING", "run_1"),
             bigquery.ScalarQueryParameter("fence", "INT64", fence),
+            bigquery.ScalarQueryParameter("seconds", "INT64", 600),
             bigquery.ArrayQueryParameter("triggers", TRIGGERS, []),
             *parameters,
         )

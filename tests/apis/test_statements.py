@@ -48,6 +48,7 @@ STRUCT = {
 PARAMETERS: dict[str, Any] = {
     "run_id": simple("STRING"),
     "fence": simple("INT64"),
+    "seconds": simple("INT64"),
     "triggers": array(STRUCT),
     "kinds": array(simple("STRING")),
     "watermark": simple("DATE"),
