@@ -1,4 +1,4 @@
-"""What a run reads: source tables, changed days, touched sessions. Decides by `pipeline.plan`."""
+"""What a run reads: source tables, changed days, touched sessions. The rules are in `sessions.plan`."""
 
 from __future__ import annotations
 
