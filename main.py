@@ -138,7 +138,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--end-date", type=_day, metavar="D", help="last UTC day (default: today)")
     parser.add_argument("--engine", choices=ENGINES, help="what aggregates (default: ENGINE)")
     parser.add_argument("--dry-run", action="store_true", help="everything but publishing")
-    parser.add_argument("--force", action="store_true", help="run also where the trigger succeeded, or a Firebase table has shrunk")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="run also where the trigger succeeded, or a Firebase table has shrunk",
+    )
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")
     parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")

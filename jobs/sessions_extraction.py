@@ -1,4 +1,4 @@
-"""What a run reads: source tables, changed days, touched sessions. The rules are in `sessions.plan`."""
+"""What a run reads: sources, changed days, touched sessions. The rules are in `sessions.plan`."""
 
 from __future__ import annotations
 
