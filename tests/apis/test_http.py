@@ -245,7 +245,7 @@ def test_what_stops_a_run_stops_a_request(fake: Numbers, fault: Fault, *, many: 
         ApiClient(replace(api_of(fake), patience=patience), check=stops(0.1)) as client,
     ):
         client.get_each(requests)
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 2.0
 
 
 def test_a_run_that_is_over_asks_nothing(fake: Numbers) -> None:

@@ -189,7 +189,7 @@ def test_what_stops_a_run_stops_a_write() -> None:
             RedisDocuments(server(silent.getsockname()[1]), check=stops(0.1)) as documents,
         ):
             documents.write({"a": {}}, [])
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 2.0
 
 
 def test_tls_is_checked(port: int, stored: Stored, tmp_path: Path) -> None:

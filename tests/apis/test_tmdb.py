@@ -208,7 +208,7 @@ def test_the_limit_is_never_passed(fake: FakeTmdb) -> None:
 
 def test_a_day_takes_as_long_as_the_rate_allows(fake: FakeTmdb) -> None:
     """Answers that take 100 ms are waited for together: under 1.3 times of what the rate says."""
-    ids, rate = 60, 100.0
+    ids, rate = 24, 20.0
     fake.latency_seconds = 0.1
     for number in range(1, ids + 1):
         fake.put("movie", movie(number))
