@@ -173,6 +173,7 @@ def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of 
     work = JOB.begin(run)
     for step in JOB.steps[: JOB.step_names.index("extract")]:
         step.work(work)
+    run.progress.close()
 
 
 def run_in_every_way(world: World) -> None:

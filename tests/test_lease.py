@@ -242,7 +242,7 @@ def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:
     before = world.sessions()
     world.settings["timeout_seconds"] = 1
     with pytest.raises(RunTimeoutError, match="ETL_TIMEOUT_SECONDS") as raised:
-        world.run()
+        run_watched(world, At("extract", lambda: time.sleep(1.1)))  # its first statement ends it
     assert raised.value.http_status == 504
     assert world.sessions() == before
     rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
