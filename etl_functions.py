@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
@@ -91,7 +92,8 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> tuple[dict[str, int
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
         counts[NULL_PARTITION] = unlisted
-    return counts, cast("datetime", job.ended)
+    # A job's end is cut to milliseconds: what it counted must not lie behind it.
+    return counts, cast("datetime", job.ended) + timedelta(milliseconds=1)
 
 
 def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
