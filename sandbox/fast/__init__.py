@@ -12,8 +12,11 @@ def use_fast_emulator() -> None:
     from sandbox.fast.lookups import Lookups, ask_once
     from sandbox.fast.memory import keep_in_memory
     from sandbox.fast.time_travel import keep_the_past
+    from sandbox.fast.translations import remember_translations
 
     keep_in_memory()
     lookups = Lookups()
-    keep_the_past(use_native_databases(lookups))
+    past = use_native_databases(lookups)
+    keep_the_past(past)
     ask_once(lookups)
+    remember_translations(past, lookups)

@@ -1,0 +1,337 @@
+"""Statements that differ in names of datasets, runs and days alone are translated once.
+
+A translation follows from the text, the types of its parameters, and what the emulator asks its
+catalog meanwhile. So a text is translated with stand-ins for those names, while the catalog is
+asked about the real ones, and is remembered with the catalog's answers. It holds for another text
+that has the same stand-ins and gets the same answers. Written for local-bigquery 0.3.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import re
+from collections import OrderedDict
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+from local_bigquery.catalog import metadata, row_access, tables
+from local_bigquery.engine import database
+from local_bigquery.errors import BigQueryError
+from local_bigquery.grpc import read
+from local_bigquery.jobs import query
+from local_bigquery.models import Table as TableResource
+from local_bigquery.sql import script
+from local_bigquery.sql.rules import ddl, partitions
+from local_bigquery.sql.translate import parse
+from sqlglot import exp
+
+from sandbox.fast.past import quoted
+from sandbox.fast.time_travel import AsOf, put_off, stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from local_bigquery.resource import Resource
+
+    from sandbox.fast.lookups import Lookups
+    from sandbox.fast.past import Past
+
+type _Translated = tuple[str, dict[str, object]]
+type _Question = tuple[str, tuple[str, ...]]
+
+_MOST: Final = 1000
+_MOST_ANSWERS: Final = 5
+_MOST_NAMES: Final = 100  # of each kind in a statement
+_DATASET: Final = re.compile(r"(`[\w-]+`?\.`?)(\w+)(`?\.`?[^`*.]+`)")
+_RUN: Final = re.compile(r"(?<![^\W_])()(\d{8}T\d{6}_[0-9a-f]{8})()(?![^\W_])")
+_DATE: Final = re.compile(r"(\bDATE ')(\d{4}-\d\d-\d\d)(')")
+_TIME: Final = re.compile(r"(\bTIMESTAMP ')(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00)(')")
+_STAND_INS: Final = (
+    (_DATASET, "zzd{:02}zz"),
+    (_RUN, "99991231T235959_000000{:02}"),
+    (_DATE, "97{:02}-12-31"),
+    (_TIME, "98{:02}-12-31 23:59:59+00"),
+)
+_STAND_IN: Final = re.compile(
+    r"zz[dt]\d\dzz|99991231T235959_000000\d\d|97\d\d-12-31|98\d\d-12-31 23:59:59\+00"
+)
+_LOOKS_LIKE_ONE: Final = re.compile(r"zz[dt]\d|99991231|9[78]\d\d-12")
+# What depends on more than the catalog's answers, or comes but once.
+_NEVER: Final = re.compile(
+    r"INFORMATION_SCHEMA|__TABLES__|@@|\*`|\b(?:SESSION_USER|CURRENT_USER|EXTERNAL_QUERY"
+    rf"|{tables.RESULTS})\b",
+    re.IGNORECASE,
+)
+
+
+_STATEMENTS: Final = (exp.Query, exp.Insert, exp.Update, exp.Delete)
+
+
+class _OwnWayError(Exception):
+    """The statement can't be remembered: the emulator translates it in its own way."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """The text that a tree was parsed from; copies of the tree carry it, too."""
+
+    text: str
+    tree: exp.Expression
+
+    def __deepcopy__(self, _: object) -> _Text:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A translation that is being made: what its stand-ins stand for, and what it has asked."""
+
+    names: Mapping[str, str]
+    answers: dict[_Question, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Translation:
+    """What came of it, with stand-ins."""
+
+    sql: str
+    used: frozenset[str]
+    referenced: frozenset[tuple[str, ...]]
+    as_of: tuple[AsOf, ...]
+    answers: Mapping[_Question, object]
+
+
+_draft: ContextVar[_Draft | None] = ContextVar("draft", default=None)
+
+
+def remember_translations(past: Past, lookups: Lookups) -> None:
+    """Let the emulator translate statements by what is remembered."""
+    questions = _Questions(lookups)
+    questions.record()
+    translations = _Translations(query.translate, past, questions)
+    script.parse, read.parse = _with_text(script.parse), _with_text(read.parse)
+    query.translate = read.translate = translations.translate
+
+
+def _with_text(parse: Callable[[str], list[exp.Expression]]) -> Callable[..., Any]:
+    def parsed(text: str) -> list[exp.Expression]:
+        trees = parse(text)
+        if len(trees) == 1:
+            trees[0].meta["text"] = _Text(text, trees[0])
+        return trees
+
+    return parsed
+
+
+class _Questions:
+    """What a translation may ask the catalog, and as much of the answers as it depends on."""
+
+    def __init__(self, lookups: Lookups) -> None:
+        self._lookups = lookups
+        self._objects, self._columns, self._load = database.objects, tables.columns, metadata.load
+        self._secured, self._hidden = row_access.secured, partitions._hidden  # noqa: SLF001
+        self._digests: dict[str, Callable[..., object]] = {
+            "objects": self._kinds,
+            "columns": self._fields,
+            "load": self._stored,
+            "hidden": self._hides,
+            "secured": self._secured,
+        }
+
+    def record(self) -> None:
+        """Ask about the real names, and keep the answers, while a translation is made."""
+        database.objects = self._recorded("objects", self._objects)
+        tables.columns = self._recorded("columns", self._columns)
+        metadata.load = self._recorded_load
+        row_access.secured = self._recorded("secured", self._secured)
+        partitions._hidden = self._recorded_hidden  # noqa: SLF001
+
+    def hold(self, answers: Mapping[_Question, object], names: Mapping[str, str]) -> bool:
+        """Whether the answers are the same about other names."""
+        return all(
+            self._digests[question](*(_real(part, names) for part in parts)) == answer
+            for (question, parts), answer in answers.items()
+        )
+
+    def _recorded[T](self, question: str, function: Callable[..., T]) -> Callable[..., T]:
+        def asked(*parts: str) -> T:
+            draft = _draft.get()
+            if draft is None:
+                return function(*parts)
+            real = [_real(part, draft.names) for part in parts]
+            token = _draft.set(None)
+            try:
+                answer = draft.answers[question, parts] = self._digests[question](*real)
+                if question == "secured" and answer:
+                    raise _OwnWayError  # then it depends on the caller
+                return function(*real)
+            finally:
+                _draft.reset(token)
+
+        return asked
+
+    def _recorded_load(self, model: type[Resource], *parts: str) -> Resource | None:
+        if _draft.get() and model is not TableResource:
+            raise _OwnWayError
+        load: Callable[..., Resource | None] = lambda *real: self._load(model, *real)  # noqa: E731
+        return self._recorded("load", load)(*parts)
+
+    def _recorded_hidden(self, table: exp.Table) -> object:
+        return self._recorded("hidden", self._hides)(table.catalog, table.db, table.name)
+
+    def _kinds(self, *table: str) -> list[str]:
+        if len(table) != len(("project", "dataset", "table")):
+            raise _OwnWayError
+        return [kind for _, kind, _ in self._objects(*table)]
+
+    def _fields(self, *table: str) -> object:
+        def ask() -> list[str]:
+            return [each.model_dump_json() for each in self._columns(*table)]
+
+        try:
+            if self._kinds(*tables.physical(*table)) == ["TABLE"]:
+                return self._lookups.answer(tables.physical(*table), "fields", ask)
+            return ask()
+        except (BigQueryError, duckdb.Error) as error:
+            return type(error)
+
+    def _stored(self, *table: str) -> object:
+        stored = self._load(TableResource, *table)
+        return stored and (
+            tables.expired(stored),
+            stored.type,
+            stored.requirePartitionFilter,
+            stored.timePartitioning and stored.timePartitioning.model_dump_json(),
+        )
+
+    def _hides(self, *table: str) -> object:
+        project, dataset, name = table
+        return self._hidden(exp.table_(name, db=dataset, catalog=project, quoted=True))
+
+
+class _Translations:
+    def __init__(self, slow: Callable[..., _Translated], past: Past, questions: _Questions) -> None:
+        self._slow = slow
+        self._past = past
+        self._questions = questions
+        self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
+
+    def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401
+        """Return the statement for DuckDB, and the values of its parameters."""
+        try:
+            text, names = _with_stand_ins(_text(tree, context))
+            key = (
+                text,
+                context.project_id,
+                context.dataset_id,
+                frozenset(context.values),
+                frozenset(context.parameters.items()),
+            )
+            found = self._find(key, names) or self._make(key, text, names, context)
+        except (_OwnWayError, BigQueryError, duckdb.Error):
+            return self._slow(tree, context)
+        return self._apply(found, names, context)
+
+    def _find(self, key: object, names: Mapping[str, str]) -> _Translation | None:
+        holding = (
+            each for each in self._kept.get(key, []) if self._questions.hold(each.answers, names)
+        )
+        return next(holding, None)
+
+    def _make(
+        self,
+        key: object,
+        text: str,
+        names: Mapping[str, str],
+        context: Any,  # noqa: ANN401
+    ) -> _Translation:
+        own = dataclasses.replace(context, used=set(), referenced=set(), temporary=set())
+        draft, as_of = _Draft(names), list[AsOf]()
+        tokens = _draft.set(draft), put_off.set(as_of)
+        try:
+            (tree,) = parse(text)
+            sql, bound = self._slow(ddl.normalise(tree), own)
+        finally:
+            _draft.reset(tokens[0])
+            put_off.reset(tokens[1])
+        if own.temporary or own.position or _LOOKS_LIKE_ONE.search(_STAND_IN.sub("", sql)):
+            raise _OwnWayError
+        made = _Translation(
+            sql=sql,
+            used=frozenset(bound),
+            referenced=frozenset(own.referenced),
+            as_of=tuple(as_of),
+            answers=draft.answers,
+        )
+        self._kept[key] = [made, *self._kept.get(key, [])][:_MOST_ANSWERS]
+        if len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
+        return made
+
+    def _apply(
+        self,
+        found: _Translation,
+        names: Mapping[str, str],
+        context: Any,  # noqa: ANN401
+    ) -> _Translated:
+        sql = _real(found.sql, names)
+        for number, each in enumerate(found.as_of):
+            project, dataset, name = (_real(part, names) for part in each.table)
+            moment = _real(each.moment, names)
+            as_of = dataclasses.replace(each, table=(project, dataset, name), moment=moment)
+            found_table = as_of.resolve(self._past, context.values)
+            sql = sql.replace(f'"{stand_in(number)}"', quoted(found_table))
+        context.used.clear()
+        context.used.update(found.used)
+        context.referenced.update(
+            tuple(_real(part, names) for part in path) for path in found.referenced
+        )
+        return sql, {name: context.values[name] for name in found.used}
+
+
+def _text(tree: exp.Expression, context: Any) -> str:  # noqa: ANN401
+    """The text of a statement that is as it was parsed and depends on no script around it."""
+    text = tree.meta.get("text")
+    is_table = isinstance(tree, exp.Create) and tree.args["kind"] == "TABLE"
+    in_script = context.variables or context.functions or context.temporary or context.position
+    if (
+        not isinstance(text, _Text)
+        or text.tree is not tree
+        or in_script
+        or not (isinstance(tree, _STATEMENTS) or (is_table and tree.expression))
+        or tree.find(exp.TemporaryProperty)
+    ):
+        raise _OwnWayError
+    return text.text
+
+
+def _with_stand_ins(text: str) -> tuple[str, dict[str, str]]:
+    """The text with stand-ins, and what each stands for."""
+    if _NEVER.search(text) or _LOOKS_LIKE_ONE.search(text):
+        raise _OwnWayError
+    names: dict[str, str] = {}
+    for pattern, form in _STAND_INS:
+        found = list(dict.fromkeys(match[2] for match in pattern.finditer(text)))
+        if len(found) > _MOST_NAMES:
+            raise _OwnWayError
+        stand_ins = {value: form.format(number) for number, value in enumerate(found)}
+        text = pattern.sub(lambda m, to=stand_ins: f"{m[1]}{to[m[2]]}{m[3]}", text)  # type: ignore[misc]
+        names |= {name: value for value, name in stand_ins.items()}
+    for name, value in names.items():
+        if name.startswith("9") and "T" not in name:
+            _check_time(value)
+    return text, names
+
+
+def _check_time(text: str) -> None:
+    try:
+        dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise _OwnWayError from error
+
+
+def _real(text: str, names: Mapping[str, str]) -> str:
+    return _STAND_IN.sub(lambda match: names.get(match[0], match[0]), text)
