@@ -37,7 +37,8 @@ def quoted(table: Table) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in table)
 
 
-def _now() -> int:
+def now() -> int:
+    """The moment."""
     return time.time_ns() // 1000
 
 
@@ -87,7 +88,7 @@ class Past:
         """Keep what the tables are, while the `with` block changes them, unless it fails."""
         with self._alone(tables):
             versions = self._begin(tables)
-            moment = _now()
+            moment = now()
             try:
                 yield
             except BaseException:
@@ -130,7 +131,7 @@ class Past:
         """Forget what all tables were."""
         with self._condition:
             self._drop(len(self._versions))
-            self._forgotten_until = _now()
+            self._forgotten_until = now()
 
     @contextlib.contextmanager
     def _alone(self, tables: Collection[Table]) -> Iterator[None]:

@@ -9,7 +9,6 @@ that has the same stand-ins and gets the same answers. Written for local-bigquer
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
 import re
 from collections import OrderedDict
 from contextvars import ContextVar
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 type _Translated = tuple[str, dict[str, object]]
 type _Question = tuple[str, tuple[str, ...]]
 
-_MOST: Final = 1000
+_MOST: Final = 3000
 _MOST_ANSWERS: Final = 5
 _MOST_NAMES: Final = 100  # of each kind in a statement
 _DATASET: Final = re.compile(r"(`[\w-]+`?\.`?)(\w+)(`?\.`?[^`*.]+`)")
@@ -67,6 +66,7 @@ _NEVER: Final = re.compile(
 )
 
 
+_OF_TABLES: Final = ("db", "this")
 _STATEMENTS: Final = (exp.Query, exp.Insert, exp.Update, exp.Delete)
 
 
@@ -236,10 +236,8 @@ class _Translations:
         return self._apply(found, names, context)
 
     def _find(self, key: object, names: Mapping[str, str]) -> _Translation | None:
-        holding = (
-            each for each in self._kept.get(key, []) if self._questions.hold(each.answers, names)
-        )
-        return next(holding, None)
+        kept = self._kept.get(key, [])
+        return next((each for each in kept if self._questions.hold(each.answers, names)), None)
 
     def _make(
         self,
@@ -253,6 +251,7 @@ class _Translations:
         tokens = _draft.set(draft), put_off.set(as_of)
         try:
             (tree,) = parse(text)
+            _check_places(tree)
             sql, bound = self._slow(ddl.normalise(tree), own)
         finally:
             _draft.reset(tokens[0])
@@ -320,17 +319,15 @@ def _with_stand_ins(text: str) -> tuple[str, dict[str, str]]:
         stand_ins = {value: form.format(number) for number, value in enumerate(found)}
         text = pattern.sub(lambda m, to=stand_ins: f"{m[1]}{to[m[2]]}{m[3]}", text)  # type: ignore[misc]
         names |= {name: value for value, name in stand_ins.items()}
-    for name, value in names.items():
-        if name.startswith("9") and "T" not in name:
-            _check_time(value)
     return text, names
 
 
-def _check_time(text: str) -> None:
-    try:
-        dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise _OwnWayError from error
+def _check_places(tree: exp.Expression) -> None:
+    """Refuse stand-ins for names of anything but tables and datasets."""
+    for identifier in tree.find_all(exp.Identifier):
+        is_of_table = isinstance(identifier.parent, exp.Table) and identifier.arg_key in _OF_TABLES
+        if not is_of_table and _STAND_IN.search(identifier.name):
+            raise _OwnWayError
 
 
 def _real(text: str, names: Mapping[str, str]) -> str:

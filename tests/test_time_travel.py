@@ -1,0 +1,244 @@
+"""What the tests' emulator says that tables were: the truth, or that it does not know."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pytest
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud import bigquery
+
+from bigquery.clients import local_clients
+from sandbox import emulator
+from sandbox.fast import past as past_module
+from sandbox.fast.cursors import ANY_TABLE, changed_tables
+from sandbox.fast.past import Past, PastError
+from sandbox.server import FAST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.world import Row
+
+AS_OF = "SELECT * FROM {t} FOR SYSTEM_TIME AS OF @at"
+HISTORY = [
+    "CREATE TABLE {t} AS SELECT 1 AS n",
+    "INSERT INTO {t} (n) SELECT 2",
+    "UPDATE {t} SET n = n + 10 WHERE TRUE",
+    "DELETE FROM {t} WHERE n = 11",
+    "ALTER TABLE {t} ADD COLUMN m STRING",
+    """MERGE INTO {t} AS t USING (SELECT 12 AS n, 'm' AS m) AS s ON t.n = s.n
+    WHEN MATCHED THEN UPDATE SET m = s.m""",
+    "BEGIN TRANSACTION; INSERT INTO {t} (n) SELECT 3; DELETE FROM {t} WHERE n = 12; COMMIT;",
+    "CREATE OR REPLACE TABLE {t} AS SELECT 'another' AS s",
+    "TRUNCATE TABLE {t}",
+    "DROP TABLE {t}; CREATE TABLE {t} AS SELECT TIMESTAMP '2026-10-01 00:00:00+00' AS at",
+]
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client]:
+    """The client of a fast emulator, whatever the other tests run on."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(FAST, "1")
+        with (
+            emulator.attach(tmp_path_factory.mktemp("fast")) as endpoints,
+            closing(local_clients(endpoints)) as clients,
+        ):
+            yield clients.bigquery
+
+
+@pytest.fixture
+def table(client: bigquery.Client) -> Iterator[str]:
+    """The name of a table that is not there yet, in a dataset of its own."""
+    client.create_dataset("travel")
+    yield "`local`.`travel`.`t`"
+    client.delete_dataset("travel", delete_contents=True, not_found_ok=True)
+
+
+def rows(client: bigquery.Client, sql: str, at: datetime | None = None) -> list[Row]:
+    """The rows of a statement with one parameter, in any order."""
+    parameter = bigquery.ScalarQueryParameter("at", "TIMESTAMP", at)
+    config = bigquery.QueryJobConfig(query_parameters=[parameter] if at else [])
+    found = client.query(sql, job_config=config).result()
+    return sorted((dict(row.items()) for row in found), key=repr)
+
+
+def now(client: bigquery.Client) -> datetime:
+    """BigQuery's time."""
+    ((moment,),) = client.query_and_wait("SELECT CURRENT_TIMESTAMP()")
+    assert isinstance(moment, datetime)
+    return moment
+
+
+def test_a_table_as_of_a_time_is_what_it_was(client: bigquery.Client, table: str) -> None:
+    """After every kind of change, at every moment, however often one asks."""
+    seen: dict[datetime, list[Row]] = {}
+    name = table.replace("`", "")
+    for statement in HISTORY:
+        client.query(statement.format(t=table)).result()
+        seen[now(client)] = rows(client, f"SELECT * FROM {table}")
+    client.load_table_from_json([{"at": "2026-10-02T00:00:00Z"}], name).result()
+    seen[now(client)] = rows(client, f"SELECT * FROM {table}")
+    assert client.insert_rows_json(name, [{"at": "2026-10-03T00:00:00Z"}]) == []
+    seen[now(client)] = rows(client, f"SELECT * FROM {table}")
+    assert len({repr(found) for found in seen.values()}) == len(HISTORY) + 2
+    for at, found in [*seen.items(), *reversed(seen.items())]:
+        assert rows(client, AS_OF.format(t=table), at) == found
+
+
+def test_a_table_is_given_back_what_it_was(client: bigquery.Client, table: str) -> None:
+    """A statement may read the past of the table that it changes, under its own name, too."""
+    client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
+    before = now(client)
+    client.query(f"UPDATE {table} SET n = 2 WHERE TRUE").result()
+    then = f"SELECT t.n FROM {table} FOR SYSTEM_TIME AS OF @at WHERE t.n > 0"
+    assert rows(client, f"CREATE OR REPLACE TABLE {table} AS {then}", before) == []
+    assert rows(client, f"SELECT * FROM {table}") == [{"n": 1}]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("t", id="made since"),
+        pytest.param("renamed", id="renamed since"),
+        pytest.param("view", id="a view"),
+    ],
+)
+def test_what_is_not_known_is_an_error(client: bigquery.Client, table: str, name: str) -> None:
+    """Never what the table is now."""
+    before = now(client)
+    client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
+    client.query("CREATE TABLE travel.u AS SELECT 1 AS n").result()
+    client.query("ALTER TABLE travel.u RENAME TO renamed").result()
+    client.query(f"CREATE VIEW travel.view AS SELECT * FROM {table}").result()
+    asked = AS_OF.format(t=f"travel.{name}")
+    with pytest.raises(GoogleAPICallError):
+        rows(client, asked, before)
+    assert rows(client, f"SELECT * FROM travel.{name}") == [{"n": 1}]
+
+
+def test_a_past_within_a_transaction_is_an_error(client: bigquery.Client, table: str) -> None:
+    """There the table is what it was when the transaction began."""
+    client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
+    script = f"BEGIN TRANSACTION; {AS_OF.format(t=table)}; COMMIT TRANSACTION;"
+    with pytest.raises(GoogleAPICallError, match="outside transactions"):
+        rows(client, script, now(client))
+
+
+def test_a_past_that_is_gone_with_its_dataset_is_an_error(
+    client: bigquery.Client, table: str
+) -> None:
+    """Another table of the name is not taken for it."""
+    client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
+    before = now(client)
+    client.delete_dataset("travel", delete_contents=True)
+    client.create_dataset("travel")
+    client.query(f"CREATE TABLE {table} AS SELECT 2 AS n").result()
+    with pytest.raises(GoogleAPICallError, match="is not kept"):
+        rows(client, AS_OF.format(t=table), before)
+
+
+T = ("memory", "main", "t")
+
+
+@pytest.fixture
+def database() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB with one table."""
+    with duckdb.connect() as connection:
+        connection.execute("CREATE TABLE t AS SELECT 1 AS n")
+        yield connection
+
+
+def change(database: duckdb.DuckDBPyConnection, past: Past) -> None:
+    """Change the table."""
+    with past.changing({T}), closing(database.cursor()) as cursor:
+        cursor.execute("UPDATE t SET n = n + 1")
+
+
+def test_a_change_waits_for_those_who_read_the_past(database: duckdb.DuckDBPyConnection) -> None:
+    """A table that was current when a job asked does not change until the job has ended."""
+    past = Past(database.cursor)
+    writer = threading.Thread(target=change, args=(database, past))
+    with past.reading():
+        assert past.as_of(T, past_module.now()) == T
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        assert database.execute("FROM t").fetchall() == [(1,)]
+    writer.join()
+    assert database.execute("FROM t").fetchall() == [(2,)]
+
+
+def test_who_reads_the_past_waits_for_a_change(database: duckdb.DuckDBPyConnection) -> None:
+    """Whether it counts is known when it has ended."""
+    past, seen = Past(database.cursor), list[Any]()
+
+    def look(at: int) -> None:
+        with past.reading():
+            seen.append(past.as_of(T, at))
+
+    reader = threading.Thread(target=look, args=(past_module.now() - 1,))
+    with past.changing({T}):
+        reader.start()
+        reader.join(0.2)
+        assert seen == []
+    reader.join()
+    assert seen[0] != T
+
+
+def test_a_change_that_fails_is_none(database: duckdb.DuckDBPyConnection) -> None:
+    """The table is still the one that it was."""
+    past, before = Past(database.cursor), past_module.now()
+    with pytest.raises(duckdb.Error), past.changing({T}):
+        database.execute("UPDATE t SET n = 'no number'")
+    with past.reading():
+        assert past.as_of(T, before) == T
+
+
+def test_of_too_many_changes_the_first_are_forgotten(
+    database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then that is an error, and what is younger is still known."""
+    monkeypatch.setattr(past_module, "_MOST_CHANGES", 2)
+    past = Past(database.cursor)
+    moments = []
+    for _ in range(4):
+        moments.append(past_module.now() - 1)
+        change(database, past)
+    with past.reading():
+        found = past.as_of(T, moments[2])
+        assert database.execute(f"FROM {past_module.quoted(found)}").fetchall() == [(3,)]
+        with pytest.raises(PastError, match="is not kept"):
+            past.as_of(T, moments[1])
+
+
+A = ("p", "d", 'a "t"')
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ('INSERT INTO "p"."d"."a ""t""" (n) SELECT 1', {A}),
+        ('INSERT INTO "p"."d"."a ""t""" BY NAME SELECT 1', {A}),
+        ('UPDATE "p"."d"."a ""t""" AS t SET n = 1', {A}),
+        ('DELETE FROM "p"."d"."a ""t"""', {A}),
+        ('TRUNCATE TABLE "p"."d"."a ""t"""', {A}),
+        ('CREATE OR REPLACE TABLE "p"."d"."a ""t""" AS SELECT 1', {A}),
+        ('CREATE TABLE IF NOT EXISTS "p"."d"."a ""t""" (n INT)', {A}),
+        ('DROP TABLE IF EXISTS "p"."d"."a ""t"""', {A}),
+        ('ALTER TABLE "p"."d"."a ""t""" ADD COLUMN n INT', {A}),
+        ('ALTER TABLE "p"."d"."a ""t""" RENAME TO "b"', {ANY_TABLE}),
+        ('DROP SCHEMA "p"."d" CASCADE', {ANY_TABLE}),
+        ("VACUUM", {ANY_TABLE}),
+        ('CREATE TEMPORARY TABLE t AS FROM "p"."d"."a ""t"""', set()),
+        ('SELECT * FROM "p"."d"."a ""t"""', set()),
+    ],
+)
+def test_what_a_statement_changes_is_known_or_anything(sql: str, tables: set[Any]) -> None:
+    """No statement changes a table unnoticed."""
+    assert changed_tables(sql) == tables
