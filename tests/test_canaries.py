@@ -5,13 +5,16 @@ What Secret Manager's failures say of a key is in test_credentials.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import re
 import sys
+import time
 import traceback
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +24,7 @@ from app import create_app
 from bigquery import retries
 from bigquery.clients import local_clients
 from bigquery.warehouse import Warehouse
+from runs import supervision
 from runs.lease_row import LeaseRow
 from runs.log import configure_logging
 from runs.request import RunRequest
@@ -184,6 +188,9 @@ def _lease_held(scene: Scene) -> int:
 
 
 def _timeout(scene: Scene) -> int:
+    seconds = itertools.count()  # a second passes whenever the run looks at its clock
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=time.sleep)
+    scene.monkeypatch.setattr(supervision, "time", clock)
     scene.monkeypatch.setenv("ETL_TIMEOUT_SECONDS", "1")
     return scene.command_line("--local")
 

@@ -132,6 +132,7 @@ def run_in_every_way(world: World, late: list[Row]) -> None:
     assert world.run().kind == "nothing_new"
     later = begin(RunRequest(), world.make_settings(), world.clients, trigger=None, progress=None)
     assert not later.lease.renew(0)
+    later.progress.close()
     ask_without_a_run(world, report.run_id)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
