@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runs.errors import AuditError
-from runs.lease import complete_sql, hold_lease_sql
+from runs.lease import fenced_sql
 from sessions.layout import wrapped
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def replace_window_sql(
     and @fence, and tells for which @triggers all is done.
     """
     where = "TRUE" if window is None else window_sql("activity_date", window)
-    statements = ["BEGIN TRANSACTION", *hold_lease_sql(lease), *complete_sql(lease)]
+    statements: list[str] = []
     for each in replacements:
         names = [column.name for column in each.schema.fields]
         values = (each.expressions.get(name, name) for name in names)
@@ -67,7 +67,7 @@ SELECT
   {wrapped(values, indent=2)}
 FROM {each.staged}""",
         ]
-    return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
+    return fenced_sql(lease, statements)
 
 
 # `raw` travels as text; a number that FLOAT64 would round is kept as near as it can be.
@@ -86,23 +86,18 @@ def move_watermarks_sql(lease: str, state: str) -> str:
     A watermark that is further already stays: dates that were asked for again move nothing back.
     """
     statements = [
-        "BEGIN TRANSACTION",
-        *hold_lease_sql(lease),
-        *complete_sql(lease),
         f"DELETE FROM {state}\nWHERE kind IN UNNEST(@kinds) AND watermark < @watermark",
         f"""INSERT INTO {state} (kind, watermark, run_id)
 SELECT kind, @watermark, @run_id
 FROM UNNEST(@kinds) AS kind
 WHERE kind NOT IN (SELECT kind FROM {state})""",
-        "COMMIT TRANSACTION",
     ]
-    return ";\n".join(statements) + ";"
+    return fenced_sql(lease, statements)
 
 
 def complete_only_sql(lease: str) -> str:
     """One transaction that changes no table: the run is complete for its @triggers."""
-    statements = ["BEGIN TRANSACTION", *hold_lease_sql(lease), *complete_sql(lease)]
-    return ";\n".join([*statements, "COMMIT TRANSACTION"]) + ";"
+    return fenced_sql(lease, [])
 
 
 def costs_audit_sql(staged: str) -> str:

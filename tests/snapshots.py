@@ -19,6 +19,7 @@ from sessions.dictionary import dictionary_text
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
+from tests.apis.statements import statements as of_apis
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -109,7 +110,8 @@ def a_plan(kind: plan.Kind) -> plan.Plan:
 
 def statements() -> dict[str, str]:
     """Each statement by the name of its file, in the order of a run."""
-    return {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
+    ours = {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
+    return {**ours, **of_apis()}
 
 
 def _lease() -> dict[str, str]:

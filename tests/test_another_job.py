@@ -121,6 +121,7 @@ def test_a_delivery_that_succeeded_is_a_duplicate_unless_forced(place: Place) ->
     assert (again.status, again.run_id) == ("duplicate", first.run_id)
     assert place.greetings() == [first.run_id]
     forced = place.run(trigger=DELIVERY, force=True)
+    assert (forced.status, forced.run_id != first.run_id) == ("succeeded", True)
     assert place.greetings() == [forced.run_id]
 
 

@@ -257,6 +257,22 @@ def test_firebase_redoes_the_sessions_it_concerns(loaded: World) -> None:
     assert loaded.run(force=True).sessions["concerned"] == 1  # the only user is meant to be gone
 
 
+def test_a_channel_that_arrives_late_is_taken_over(loaded: World) -> None:
+    """Where neither events nor the number of users and documents changed, its session did."""
+    channel = {
+        "session_id": "d1-4",
+        "channel_type": "Direct",
+        "start_timestamp": MIDNIGHT.isoformat(),
+        "end_timestamp": MIDNIGHT.isoformat(),
+    }
+    assert loaded.run().kind == "nothing_new"
+    loaded.arrive("posthog_sessions", [channel])
+    report = loaded.run()
+    assert (report.changed_days, report.sessions["concerned"]) == (0, 1)
+    assert loaded.sessions()["d1-4"]["channel_type"] == "Direct"
+    assert loaded.run().kind == "nothing_new"
+
+
 def test_a_missing_sessions_table_forces_a_full_load(loaded: World) -> None:
     """A state without the table that it belongs to counts for nothing; and the report says why."""
     loaded.query("DROP TABLE {d}.sessions")

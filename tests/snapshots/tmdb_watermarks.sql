@@ -1,0 +1,2 @@
+SELECT kind, watermark
+FROM etl_state_tmdb_changes
