@@ -22,16 +22,16 @@ from uuid import uuid4
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from bigquery.connection import KeptClients
+from bigquery.connection import CachedClients
 from runs import VERSION
 from runs.errors import AuthenticationError, EtlError, RequestError, SettingsError
-from runs.ledger import RunsRequest, is_run_id
+from runs.ledger_sql import RunsRequest, is_run_id
 from runs.log import configure_logging, log_fields
 from runs.progress import IN_PROGRESS
 from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
-from service.callers import GOOGLE_CERTIFICATES, Gate, Offered, make_gate
+from service.callers import GOOGLE_CERTIFICATES, CallerHeaders, Gate, make_gate
 from service.deliveries import delivery
 from service.origins import Sent, check_host, check_origin
 from service.readiness import Readiness
@@ -100,7 +100,7 @@ class _Deployment:
 
     settings: Settings
     gate: Gate
-    kept: KeptClients
+    clients: CachedClients
     readiness: Readiness
 
 
@@ -112,12 +112,12 @@ def _deploy(
     except SettingsError as error:
         LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
         return error
-    kept = KeptClients(settings, is_local=is_local)
+    clients = CachedClients(settings, is_local=is_local)
     return _Deployment(
         settings=settings,
         gate=make_gate(settings, certificates_url=certificates_url),
-        kept=kept,
-        readiness=Readiness(settings, kept.lent),
+        clients=clients,
+        readiness=Readiness(settings, clients.warehouse),
     )
 
 
@@ -143,12 +143,12 @@ class _Site:
 
     def admit(self) -> None:
         """Before every request: add its trace to the log lines, and check its caller."""
-        g.until_the_end = ExitStack()
-        g.until_the_end.enter_context(log_fields(_trace(self._environ)))
+        g.stack = ExitStack()
+        g.stack.enter_context(log_fields(_trace(self._environ)))
         if request.path != _OPEN:
             key = request.headers.get("X-API-Key")
             authorization = request.headers.get("Authorization")
-            self._deployment.gate(Offered(authorization=authorization, api_key=key))
+            self._deployment.gate(CallerHeaders(authorization=authorization, api_key=key))
 
     def ready(self) -> ResponseReturnValue:
         """Whether a run would find what it needs."""
@@ -166,7 +166,7 @@ class _Site:
         if here:
             return jsonify(status="running", runs=here, lease=None, problem=None)
         try:
-            with self._deployment.kept.lent() as warehouse:
+            with self._deployment.clients.warehouse() as warehouse:
                 lease = inspection.lease_holder(warehouse)
         except EtlError as error:
             return jsonify(status="unknown", runs=[], lease=None, problem=str(error))
@@ -176,7 +176,7 @@ class _Site:
     def runs(self) -> ResponseReturnValue:
         """A page of the ledger, and the address of the next one."""
         page = RunsRequest.from_query(request.args.to_dict(flat=False))
-        with self._deployment.kept.lent() as warehouse:
+        with self._deployment.clients.warehouse() as warehouse:
             runs = inspection.read_runs(warehouse, page)
         is_last = len(runs) < page.limit
         following = None if is_last else f"/runs?limit={page.limit}&before={runs[-1]['run_id']}"
@@ -187,7 +187,7 @@ class _Site:
         here = next((run for run in IN_PROGRESS.all() if run.run_id == run_id), None)
         found = None
         if is_run_id(run_id):
-            with self._deployment.kept.lent() as warehouse:
+            with self._deployment.clients.warehouse() as warehouse:
                 found = inspection.read_run(warehouse, run_id)
         if here is not None:
             progress = here.to_json(datetime.now(UTC))
@@ -200,7 +200,7 @@ class _Site:
 
     def jobs(self) -> ResponseReturnValue:
         """Each job's last success, and how fresh its data are."""
-        with self._deployment.kept.lent() as warehouse:
+        with self._deployment.clients.warehouse() as warehouse:
             return jsonify(jobs=inspection.read_jobs(warehouse, datetime.now(UTC)))
 
     def config(self) -> ResponseReturnValue:
@@ -213,11 +213,13 @@ class _Site:
         if request.args:
             message = "POST /run takes no query parameters: say in the body what to run."
             raise RequestError(message)
-        asked = RunRequest.from_json(_body())
+        run_request = RunRequest.from_json(_body())
 
         import main
 
-        report = main.run(asked, settings, is_local=self._is_local, trigger=_trigger(asked))
+        report = main.run(
+            run_request, settings, is_local=self._is_local, trigger=_trigger(run_request)
+        )
         return jsonify(report.to_json())
 
 
@@ -256,8 +258,8 @@ def _protect(answer: Response) -> Response:
 
 
 def _close(_: BaseException | None) -> None:
-    if "until_the_end" in g:
-        g.until_the_end.close()
+    if "stack" in g:
+        g.stack.close()
 
 
 def _health() -> ResponseReturnValue:
@@ -279,11 +281,11 @@ def _body() -> bytes:
     return body
 
 
-def _trigger(asked: RunRequest) -> str | None:
+def _trigger(run_request: RunRequest) -> str | None:
     """What Cloud Scheduler says it delivers, the same for every attempt; None for other callers."""
     name = request.headers.get("X-CloudScheduler-JobName")
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime")
-    return delivery(name, scheduled, asked, datetime.now(UTC))
+    return delivery(name, scheduled, run_request, datetime.now(UTC))
 
 
 def _failure(error: EtlError) -> ResponseReturnValue:
@@ -307,8 +309,11 @@ def _refusal(error: HTTPException) -> ResponseReturnValue:
 
 
 def _sentence(error: HTTPException) -> str:
-    is_said = error.description != type(error).description
-    if error.code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED} and not is_said:
+    has_own_description = error.description != type(error).description
+    if (
+        error.code in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
+        and not has_own_description
+    ):
         return f"There is no {request.method} {request.path}: use {_addresses()}."
     if error.code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return f"The body is too large: send at most {MAX_BODY_BYTES} bytes."

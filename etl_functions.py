@@ -13,7 +13,7 @@ from bigquery.destination import ensure_table, list_rows, schema_field
 from bigquery.jobs import fetch, rows_of, run_job, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, ask, repeated, retry, start, watch
+from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for, with_retries
 from runs.errors import (
     DestinationError,
     SourceError,
@@ -59,7 +59,7 @@ def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
 def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
     """The table's real schema. Raises SourceMissingError where there is none to read."""
     with classified(f"the metadata of table {table}", SourceMissingError):
-        found = ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
+        found = call(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
     partitioning = found.time_partitioning
     is_daily = partitioning is not None and partitioning.type_ == "DAY"
     return TableShape(
@@ -147,7 +147,7 @@ def start_download(
     `empty`: columns that are null throughout, by type, which are added and not downloaded.
     """
     outcome = start(lambda: _download(warehouse, table, batch=batch, columns=columns, empty=empty))
-    return lambda: watch(warehouse, outcome)
+    return lambda: wait_for(warehouse, outcome)
 
 
 def _download(
@@ -166,7 +166,7 @@ def _download(
     warning, started = None, time.monotonic()
     with classified(f"the download of batch {batch}", SourceError):
         try:
-            rows = repeated(
+            rows = with_retries(
                 warehouse,
                 f"the download of batch {batch}",
                 lambda: _read_storage(warehouse, table, f"batch = {batch}", columns),
@@ -274,7 +274,7 @@ def start_load(
 
     def finish() -> float:
         with classified(f"the load of batch {part}", DestinationError):
-            return watch(warehouse, outcome)
+            return wait_for(warehouse, outcome)
 
     return finish
 
@@ -285,7 +285,7 @@ def has_rows_of_another_version(warehouse: Warehouse, metrics_version: str) -> b
 FROM {warehouse.table("sessions").sql}
 WHERE _metrics_version != @metrics_version"""
     version = scalar("metrics_version", "STRING", metrics_version)
-    rows = run_query(warehouse, "versions", sql, [version], blame=DestinationError)
+    rows = run_query(warehouse, "versions", sql, [version], refused_as=DestinationError)
     return bool(rows[0]["row_count"])
 
 
@@ -296,7 +296,7 @@ def read_newest_event_at(
 
     Neither in the future nor too far ahead of its ingestion: such rows prove nothing.
     """
-    days = [day for day in plan.known_days if day <= now.date()]
+    days = [day for day in plan.counted_days if day <= now.date()]
     event_at, ingested_at = events.column("event_at"), events.time_column("ingested_at")
     ahead = f"TIMESTAMP_DIFF({event_at}, {ingested_at}, SECOND)"
     while True:  # from the newest days back, since the last of them may hold such rows alone

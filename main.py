@@ -94,9 +94,9 @@ def run(
     Made from the settings' credentials or, when `is_local`, those of the sandbox's emulator.
     """
     LOG.info("run requested", extra={"fields": {"request": request.shown(), "trigger": trigger}})
-    with ExitStack() as until_the_end:
+    with ExitStack() as stack:
         try:
-            clients = until_the_end.enter_context(connect(settings, is_local=is_local))
+            clients = stack.enter_context(connect(settings, is_local=is_local))
         except EtlError as error:
             names = find_job(request.job).report_type.log_names
             log_run_not_begun(request.job, error, str(error), names)

@@ -90,17 +90,17 @@ def usage_rows(
 
 def add_usage(totals: Totals, results: Iterable[Dated[UsageResult]]) -> None:
     """Add a page of use to what the API has said."""
-    said: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for each in results:
         usage = each.result
         totals.rows += 1
-        said["uncached_input_tokens"] += usage.uncached_input_tokens
-        said["output_tokens"] += usage.output_tokens
-        said["cache_read_input_tokens"] += usage.cache_read_input_tokens
-        said["cache_creation_5m_tokens"] += usage.cache_creation.ephemeral_5m_input_tokens
-        said["cache_creation_1h_tokens"] += usage.cache_creation.ephemeral_1h_input_tokens
-        said["web_search_requests"] += usage.server_tool_use.web_search_requests
-    for column, count in said.items():
+        sums["uncached_input_tokens"] += usage.uncached_input_tokens
+        sums["output_tokens"] += usage.output_tokens
+        sums["cache_read_input_tokens"] += usage.cache_read_input_tokens
+        sums["cache_creation_5m_tokens"] += usage.cache_creation.ephemeral_5m_input_tokens
+        sums["cache_creation_1h_tokens"] += usage.cache_creation.ephemeral_1h_input_tokens
+        sums["web_search_requests"] += usage.server_tool_use.web_search_requests
+    for column, count in sums.items():
         totals.add(column, count)
 
 
@@ -146,14 +146,14 @@ def _tool_columns(code: CodeRecord) -> dict[str, int]:
 
 def add_code(totals: Totals, records: Iterable[Dated[CodeRecord]]) -> None:
     """Add a page of records to what the API has said."""
-    said: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
     for each in records:
         core = each.result.core_metrics
         totals.rows += 1
-        said["num_sessions"] += core.num_sessions
-        said["lines_added"] += core.lines_of_code.added
-        said["lines_removed"] += core.lines_of_code.removed
-        said["commits_by_claude_code"] += core.commits_by_claude_code
-        said["pull_requests_by_claude_code"] += core.pull_requests_by_claude_code
-    for column, count in said.items():
+        sums["num_sessions"] += core.num_sessions
+        sums["lines_added"] += core.lines_of_code.added
+        sums["lines_removed"] += core.lines_of_code.removed
+        sums["commits_by_claude_code"] += core.commits_by_claude_code
+        sums["pull_requests_by_claude_code"] += core.pull_requests_by_claude_code
+    for column, count in sums.items():
         totals.add(column, count)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from sessions.bigquery_engine import pick_sql
 from sessions.enrichment import id_users_sql
 from sessions.ids import is_junk_sql
 from sessions.layout import wrapped
@@ -18,7 +19,6 @@ from sessions.persons import (
     persons_schema,
     rolled_up,
 )
-from sessions.pushdown import pick_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

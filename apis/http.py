@@ -61,7 +61,7 @@ class Rate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long one request is tried: by attempt, between attempts, and altogether."""
 
     attempts: int = 6
@@ -86,7 +86,7 @@ class Api:
     headers: Mapping[str, str] = field(default_factory=dict)
     rate: Rate = field(default_factory=lambda: Rate(requests=10, seconds=1))
     concurrency: int = 1
-    patience: Patience = field(default_factory=Patience)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
 
     def __post_init__(self) -> None:
         """Refuse an address that a key would travel to in the clear (SettingsError)."""
@@ -146,12 +146,12 @@ class ApiClient:
         self._limiter = AsyncLimiter(api.rate.requests, api.rate.seconds)
         self._resume_at = 0.0  # nothing is asked before, once `Retry-After` has said so
         self._failures = 0  # in a row
-        patience = api.patience
+        retry_policy = api.retry_policy
         key = {api.key_header: api.key} if api.key is not None else {}
         self._http = httpx.AsyncClient(
             base_url=api.base_url.rstrip("/"),
             headers={"User-Agent": f"posthog-etl/{VERSION}", **api.headers, **key},
-            timeout=httpx.Timeout(patience.read_seconds, connect=patience.connect_seconds),
+            timeout=httpx.Timeout(retry_policy.read_seconds, connect=retry_policy.connect_seconds),
             limits=httpx.Limits(max_connections=api.concurrency),
             follow_redirects=False,  # a key goes nowhere but where the settings say
             trust_env=False,  # nor does the environment's proxy or .netrc have a say
@@ -209,11 +209,11 @@ class ApiClient:
         return outcome
 
     async def _get[T](self, request: Request[T]) -> T:
-        patience = self.api.patience
+        retry_policy = self.api.retry_policy
         backoff = wait_exponential_jitter(
-            multiplier=patience.first_pause_seconds,
-            max=patience.longest_pause_seconds,
-            jitter=patience.first_pause_seconds,
+            multiplier=retry_policy.first_pause_seconds,
+            max=retry_policy.longest_pause_seconds,
+            jitter=retry_policy.first_pause_seconds,
         )
 
         def pause(state: RetryCallState) -> float:
@@ -227,7 +227,7 @@ class ApiClient:
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(_PassingError),
-            stop=stop_after_attempt(patience.attempts),
+            stop=stop_after_attempt(retry_policy.attempts),
             wait=pause,
             sleep=asyncio.sleep,
             retry_error_callback=lambda state: self._give_up(request, state),
@@ -243,7 +243,7 @@ class ApiClient:
 
     async def _attempt[T](self, request: Request[T]) -> T:
         await self._wait_for_turn()
-        answer = await self._ask(request)
+        answer = await self._send(request)
         if answer.status not in request.accepted:
             raise self._failed(request, answer)
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -269,9 +269,9 @@ class ApiClient:
             await asyncio.sleep(left)
         await self._limiter.acquire()
 
-    async def _ask(self, request: Request[object]) -> Answer:
+    async def _send(self, request: Request[object]) -> Answer:
         try:
-            async with asyncio.timeout(self.api.patience.attempt_seconds):
+            async with asyncio.timeout(self.api.retry_policy.attempt_seconds):
                 answer = await self._http.get(request.path, params=request.params)
         except httpx.TransportError as error:
             raise _PassingError(reason=type(error).__name__) from None
@@ -290,9 +290,11 @@ class ApiClient:
             wanted = api.key_setting or "a key"
             message = f"{api.name} did not accept the key at {endpoint} ({status}): renew {wanted}."
             return CredentialsError(message)
-        said = self._said(answer.body)
+        answer_body = self._message_in(answer.body)
         if status == _NOT_FOUND:
-            message = f"{api.name} has no {endpoint} (404{said}): check {api.base_url_setting}."
+            message = (
+                f"{api.name} has no {endpoint} (404{answer_body}): check {api.base_url_setting}."
+            )
             return SourceMissingError(message)
         if httpx.codes.is_redirect(status):
             message = (
@@ -300,12 +302,14 @@ class ApiClient:
                 f"check {api.base_url_setting}."
             )
             return SourceError(message)
-        message = f"{api.name} refused {endpoint} ({status}{said}): check the request's dates."
+        message = (
+            f"{api.name} refused {endpoint} ({status}{answer_body}): check the request's dates."
+        )
         return SourceError(message)
 
     def _passing(self, request: Request[object], answer: Answer) -> Exception:
         seconds = retry_after_seconds(answer.headers.get("retry-after"), time.time())
-        longest = self.api.patience.longest_retry_after_seconds
+        longest = self.api.retry_policy.longest_retry_after_seconds
         if seconds is not None and seconds > longest:
             message = (
                 f"{self.api.name} wants {request.endpoint} to be asked again in {seconds:.0f} s "
@@ -316,15 +320,15 @@ class ApiClient:
             self._resume_at = max(self._resume_at, time.monotonic() + seconds)
         return _PassingError(reason=str(answer.status), retry_after=seconds)
 
-    def _said(self, body: bytes) -> str:
+    def _message_in(self, body: bytes) -> str:
         """The API's own words, on one line and without its key."""
         try:
-            said = _message(json.loads(body))
+            answer_body = _message(json.loads(body))
         except ValueError:
             return ""
         if self.api.key:
-            said = said.replace(self.api.key, "KEY")
-        return f", {_quoted(said)}" if said else ""
+            answer_body = answer_body.replace(self.api.key, "KEY")
+        return f", {_quoted(answer_body)}" if answer_body else ""
 
 
 class _PassingError(Exception):
@@ -341,13 +345,13 @@ def _failure(state: RetryCallState) -> _PassingError:
     return failure if isinstance(failure, _PassingError) else _PassingError(reason="unknown")
 
 
-def _message(said: object) -> str:
+def _message(answer_body: object) -> str:
     """The message of an error in the vocabulary of any of the APIs, or nothing."""
-    if not isinstance(said, dict):
+    if not isinstance(answer_body, dict):
         return ""
-    error = said.get("error")
-    told = error.get("message") if isinstance(error, dict) else None
-    found = told or said.get("status_message") or said.get("message")
+    error = answer_body.get("error")
+    inner = error.get("message") if isinstance(error, dict) else None
+    found = inner or answer_body.get("status_message") or answer_body.get("message")
     return found if isinstance(found, str) else ""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from runs.errors import AuditError
-from runs.lease import fenced_sql
+from runs.lease_sql import fenced_sql
 from sessions.layout import wrapped
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _audit_sql(staged: str, *, sums: Iterable[str], nulls: str, extra: Iterable[
 
 def check_usage(
     figures: Mapping[str, Mapping[str, Any]],
-    said: Mapping[str, Totals],
+    reported: Mapping[str, Totals],
     *,
     window: Window,
     productivity_columns: Iterable[str],
@@ -163,7 +163,7 @@ def check_usage(
     `figures`: by table, the row of its audit statement; `said`: by table, what the API said;
     `productivity_columns`: those of the table of that name as it is in BigQuery.
     """
-    broken = [rule for table in figures for rule in _broken(table, figures[table], said[table])]
+    broken = [rule for table in figures for rule in _broken(table, figures[table], reported[table])]
     for table, found in figures.items():
         broken += _outside(table, found, window)
     broken += [
@@ -174,14 +174,14 @@ def check_usage(
     _raise(broken)
 
 
-def _broken(table: str, found: Mapping[str, Any], said: Totals) -> Iterable[str]:
-    if found["row_count"] != said.rows:
-        yield f"{found['row_count']} rows of {table} were staged and {said.rows} were told"
+def _broken(table: str, found: Mapping[str, Any], reported: Totals) -> Iterable[str]:
+    if found["row_count"] != reported.rows:
+        yield f"{found['row_count']} rows of {table} were staged and {reported.rows} were told"
     for what in ("null_keys", "other_organizations", "other_currencies", "repeated_keys"):
         if found.get(what):
             yield f"{table} has {found[what]} rows with {what.replace('_', ' ')}"
-    for column, amount in said.sums.items():
-        if abs(found[column] - amount) > said.tolerance:
+    for column, amount in reported.sums.items():
+        if abs(found[column] - amount) > reported.tolerance:
             yield f"{column} of {table} adds up to {found[column]} and not to {amount} as told"
 
 
@@ -201,12 +201,12 @@ def breeds_audit_sql(staged: str, breeds: str) -> str:
 FROM {staged}"""
 
 
-def check_breeds(figures: Mapping[str, int], *, told: int, is_forced: bool) -> None:
+def check_breeds(figures: Mapping[str, int], *, reported: int, is_forced: bool) -> None:
     """Nothing, or an AuditError; an empty or sharply shrunken list passes where it is forced."""
     found, stored = figures["row_count"], figures["stored"]
     broken = []
-    if found != told:
-        broken.append(f"{found} breeds were staged and {told} were told")
+    if found != reported:
+        broken.append(f"{found} breeds were staged and {reported} were told")
     if figures["repeated_keys"]:
         broken.append(f"{figures['repeated_keys']} breeds repeat an id")
     if figures["nameless"]:

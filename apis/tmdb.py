@@ -48,7 +48,7 @@ class Changes:
     kind: Kind
     ids: tuple[int, ...]
     adult: frozenset[int]  # of these: nothing more needs to be known
-    told: int  # entries of all pages
+    entries: int  # entries of all pages
     without_id: int
 
 
@@ -75,16 +75,16 @@ def tmdb_api(
 
 def read_changes(client: ApiClient, kind: Kind, window: Window) -> Changes:
     """Every id of the kind that has changed in the window; a failed page fails the whole."""
-    told: list[ChangesPage] = []
+    entries: list[ChangesPage] = []
     for piece in window.pieces(_MOST_DAYS):
-        told += _pages(client, kind, piece)
-    changes = [change for page in told for change in page.results]
+        entries += _pages(client, kind, piece)
+    changes = [change for page in entries for change in page.results]
     ids = {change.id for change in changes if change.id is not None}
     return Changes(
         kind=kind,
         ids=tuple(sorted(ids)),
         adult=frozenset(each.id for each in changes if each.id is not None and each.adult),
-        told=len(changes),
+        entries=len(changes),
         without_id=sum(change.id is None for change in changes),
     )
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 type Judge = Callable[[Details], Document | Filtered]
 
 
-def bring_over(
+def update_documents(
     client: ApiClient,
     redis: RedisDocuments,
     changes: Changes,

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from sessions.metrics import METRIC_TABLE
-from sessions.projection import batches_sql, travelling_columns
+from sessions.projection import batches_sql, downloaded_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,14 +104,14 @@ def events(count: int, *, order: Order = "download", seed: int = 1) -> pa.Table:
     """
     rng = np.random.default_rng(seed)
     visits = _visits(rng, count)
-    travelled = _travelled(_projected(visits), len(visits.is_web))
+    downloaded = _downloaded(_projected(visits), len(visits.is_web))
     turn = rng.permutation(len(visits.is_web))[visits.session]
     in_turn = np.argsort(turn, kind="stable") if order == "download" else rng.permutation(count)
-    rows = travelled.take(pa.array(in_turn)).combine_chunks()
+    rows = downloaded.take(pa.array(in_turn)).combine_chunks()
     pages = rows.to_batches(max_chunksize=min(_PAGE_ROWS, count // _FEWEST_PAGES + 1))
     for late in range(2, len(pages) - 1, 5):
         pages[late], pages[late + 1] = pages[late + 1], pages[late]
-    return pa.Table.from_batches(pages, travelled.schema)
+    return pa.Table.from_batches(pages, downloaded.schema)
 
 
 def _visits(rng: np.random.Generator, count: int) -> _Visits:
@@ -260,7 +260,7 @@ def _texts(values: Sequence[str], codes: Ints, known: Mask | None = None) -> pa.
     return pa.DictionaryArray.from_arrays(indices, pa.array(values, pa.string()))
 
 
-def _travelled(projected: pa.Table, sessions: int) -> pa.Table:
+def _downloaded(projected: pa.Table, sessions: int) -> pa.Table:
     """What the product's statement leaves of the rows, session by session in event order."""
     numbers = np.arange(sessions)
     planned = pa.table(
@@ -275,9 +275,9 @@ def _travelled(projected: pa.Table, sessions: int) -> pa.Table:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("projected", projected)
         connection.register("planned", planned)
-        travelled = batches_sql(METRIC_TABLE, projected="projected", planned="planned")
-        columns = ", ".join(travelling_columns(METRIC_TABLE))
-        statement = f"SELECT {columns} FROM ({travelled}) ORDER BY session_no, event_no"
+        downloaded = batches_sql(METRIC_TABLE, projected="projected", planned="planned")
+        columns = ", ".join(downloaded_columns(METRIC_TABLE))
+        statement = f"SELECT {columns} FROM ({downloaded}) ORDER BY session_no, event_no"
         table = connection.execute(statement).to_arrow_table()
     return table.cast(pa.schema([field.with_type(_type_of(field.name)) for field in table.schema]))
 

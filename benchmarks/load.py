@@ -157,8 +157,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
     parser.add_argument("--events", type=int, default=2_000_000)
     parser.add_argument("--rounds", type=int, default=5)
-    asked = parser.parse_args(arguments)
-    figures = compare(asked.events, asked.rounds)
+    options = parser.parse_args(arguments)
+    figures = compare(options.events, options.rounds)
     _print(figures)
     print_json(figures)
 

@@ -19,7 +19,7 @@ from apis.http import ApiClient
 from apis.outcomes import Outcomes
 from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import REQUESTS_A_SECOND, read_changes, tmdb_api
-from apis.tmdb_to_redis import bring_over
+from apis.tmdb_to_redis import update_documents
 from apis.windows import Window
 from benchmarks.figures import print_json, rounded
 from process_tmdb_changes import QualityRules, document_key, judge
@@ -51,13 +51,13 @@ def measure(ids: int, latency: float, rate: float) -> dict[str, Any]:
             ) as client,
         ):
             started = time.perf_counter()
-            outcomes = _bring_over(client, redis)
+            outcomes = _update_documents(client, redis)
             seconds = time.perf_counter() - started
-    allowed = len(fake.asked) / rate
+    allowed = len(fake.requests) / rate
     return {
         "ids": outcomes.total,
         "upserted": outcomes.upserted,
-        "requests": len(fake.asked),
+        "requests": len(fake.requests),
         "seconds": rounded(seconds),
         "allowed_seconds": rounded(allowed),
         "ratio": rounded(seconds / allowed),
@@ -65,7 +65,7 @@ def measure(ids: int, latency: float, rate: float) -> dict[str, Any]:
     }
 
 
-def _bring_over(client: ApiClient, redis: RedisDocuments) -> Outcomes:
+def _update_documents(client: ApiClient, redis: RedisDocuments) -> Outcomes:
     rules, outcomes = QualityRules(), Outcomes()
 
     def verdict(details: Details) -> Any:  # noqa: ANN401 - a document, or what keeps it out
@@ -74,7 +74,7 @@ def _bring_over(client: ApiClient, redis: RedisDocuments) -> Outcomes:
     changes = read_changes(client, "movie", Window(first=DAY, last=DAY))
     for ids in batched(changes.ids, BATCH, strict=False):
         outcomes.add(
-            bring_over(
+            update_documents(
                 client,
                 redis,
                 changes,

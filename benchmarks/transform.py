@@ -148,8 +148,8 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--events", type=int, default=5_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--order", choices=ORDERS, default="download")
-    asked = parser.parse_args(arguments)
-    figures = compare(asked.events, asked.rounds, asked.order)
+    options = parser.parse_args(arguments)
+    figures = compare(options.events, options.rounds, options.order)
     _print(figures)
     print_json(figures)
 

@@ -55,18 +55,18 @@ def _local(settings: Settings) -> Iterator[Clients]:
         raise UnavailableError(str(error)) from error
 
 
-class KeptClients:
+class CachedClients:
     """Clients for many requests: made when first needed, and again after a CredentialsError."""
 
     def __init__(self, settings: Settings, *, is_local: bool) -> None:
         self._settings = settings
         self._is_local = is_local
         self._lock = threading.Lock()
-        self._held = ExitStack()
+        self._open = ExitStack()
         self._clients: Clients | None = None
 
     @contextmanager
-    def lent(self) -> Iterator[Warehouse]:
+    def warehouse(self) -> Iterator[Warehouse]:
         """BigQuery as no run sees it; a CredentialsError within has the key read again."""
         try:
             yield Warehouse(clients=self._get(), settings=self._settings, run_id="no_run")
@@ -78,11 +78,11 @@ class KeptClients:
         """Close them; the next caller gets new ones."""
         with self._lock:
             self._clients = None
-            self._held.close()
+            self._open.close()
 
     def _get(self) -> Clients:
         with self._lock:
             if self._clients is None:
-                made = connect(self._settings, is_local=self._is_local)
-                self._clients = self._held.enter_context(made)
+                clients = connect(self._settings, is_local=self._is_local)
+                self._clients = self._open.enter_context(clients)
             return self._clients

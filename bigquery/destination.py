@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, ask, retry, start, watch
+from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for
 from runs.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def find_table(warehouse: Warehouse, table: TableId) -> bigquery.Table | None:
 
     with classified(f"table {table}", DestinationError):
         try:
-            return ask(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
+            return call(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
         except NotFound:
             return None
 
@@ -41,7 +41,7 @@ def list_rows(warehouse: Warehouse, table: TableId) -> list[dict[str, Any]] | No
         return [dict(row.items()) for row in listed]
 
     with classified(f"table {table}", DestinationError):
-        return watch(warehouse, start(rows))
+        return wait_for(warehouse, start(rows))
 
 
 def ensure_dataset(warehouse: Warehouse) -> None:
@@ -54,9 +54,9 @@ def ensure_dataset(warehouse: Warehouse) -> None:
     dataset.location = warehouse.settings.location
     with classified(f"the destination dataset {name}", DestinationError):
         try:  # looked for first: a run may lack the role to create one
-            ask(warehouse, partial(client.get_dataset, dataset.reference))
+            call(warehouse, partial(client.get_dataset, dataset.reference))
         except NotFound:
-            ask(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
+            call(warehouse, partial(client.create_dataset, dataset, exists_ok=True))
 
 
 def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) -> None:
@@ -71,12 +71,12 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
     columns = [schema_field(each) for each in schema.fields]
     with classified(f"view {view}", DestinationError):
         try:
-            found = ask(warehouse, partial(client.get_table, str(view)))
+            found = call(warehouse, partial(client.get_table, str(view)))
         except NotFound:
-            found = ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+            found = call(warehouse, partial(client.create_table, wanted, exists_ok=True))
         if found.view_query != sql or _described(found.schema) != _described(columns):
             wanted.schema = columns
-            ask(
+            call(
                 warehouse,
                 partial(client.update_table, wanted, ["view_query", "schema", "description"]),
             )
@@ -95,14 +95,14 @@ def ensure_table(
 
     client = warehouse.clients.bigquery
     try:
-        found = ask(warehouse, partial(client.get_table, str(table)))
+        found = call(warehouse, partial(client.get_table, str(table)))
     except NotFound:
         wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
         wanted.description = schema.description
         if schema.partitioned_by:
             wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
         wanted.clustering_fields = list(schema.clustered_by) or None
-        return True, ask(warehouse, partial(client.create_table, wanted, exists_ok=True))
+        return True, call(warehouse, partial(client.create_table, wanted, exists_ok=True))
     try:
         _add_columns(warehouse, table, found, schema)
     except PreconditionFailed:  # it has changed since, perhaps by this very request
@@ -125,7 +125,7 @@ def _add_columns(
     missing = [each for each in schema.fields if each.name not in stored]
     if missing:
         found.schema = [*found.schema, *(schema_field(each) for each in missing)]
-        ask(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
+        call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
 
 
 def _standard(type_: str) -> str:

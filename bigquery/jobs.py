@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, growing, repeated, retry, start, watch
+from bigquery.retries import HTTP_SECONDS, backoff_seconds, retry, start, wait_for, with_retries
 from runs.errors import EtlError, SourceError
 
 if TYPE_CHECKING:
@@ -32,21 +32,21 @@ def run_query(
     sql: str,
     parameters: Sequence[Parameter] = (),
     *,
-    blame: type[EtlError] = SourceError,
+    refused_as: type[EtlError] = SourceError,
 ) -> list[dict[str, Any]]:
     """The rows of a statement, or none for DML and DDL.
 
     `blame` is the error that a refusal is raised as. Other errors of the statement itself are bugs
     and raised as StatementError.
     """
-    with classified(step, blame):
+    with classified(step, refused_as):
         job = run_statement(warehouse, step, sql, parameters)
         return rows_of(warehouse, job) if job.statement_type in _ROWS else []
 
 
 def rows_of(warehouse: Warehouse, job: bigquery.QueryJob) -> list[dict[str, Any]]:
     """The rows of a finished job; those of a script's last SELECT."""
-    rows = watch(warehouse, start(lambda: list(fetch(job))))
+    rows = wait_for(warehouse, start(lambda: list(fetch(job))))
     return [dict(row.items()) for row in rows]
 
 
@@ -96,7 +96,7 @@ def run_job[Job: (bigquery.QueryJob, bigquery.LoadJob)](
     """
     name = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
     numbers = itertools.count(1)
-    return repeated(
+    return with_retries(
         warehouse, step, lambda: _run_once(warehouse, f"{name}_{next(numbers)}", submit)
     )
 
@@ -114,7 +114,7 @@ def _run_once[Job: (bigquery.QueryJob, bigquery.LoadJob)](
             job = submit(job_id)
         except Conflict:  # it exists; BigQuery may take a moment to find it
             job = cast("Job", client.get_job(job_id, retry=retry(NotFound), **where))
-        for pause in growing(_POLL_SECONDS, _LONGEST_POLL_SECONDS):
+        for pause in backoff_seconds(_POLL_SECONDS, _LONGEST_POLL_SECONDS):
             if job.done(retry=retry(), timeout=HTTP_SECONDS):
                 break
             time.sleep(pause)
@@ -125,7 +125,7 @@ def _run_once[Job: (bigquery.QueryJob, bigquery.LoadJob)](
 
     outcome = start(work)
     try:
-        return watch(warehouse, outcome)
+        return wait_for(warehouse, outcome)
     finally:
         if not outcome.done():
             start(lambda: client.cancel_job(job_id, retry=retry(NotFound), **where))

@@ -24,7 +24,7 @@ class StatementError(Exception):
 
 
 @contextmanager
-def classified(what: str, blame: type[EtlError]) -> Iterator[None]:
+def classified(what: str, refused_as: type[EtlError]) -> Iterator[None]:
     """Turn the client's errors into ours, by type and reason; a bug is raised unchanged."""
     from google.api_core import exceptions as api
     from google.auth.exceptions import GoogleAuthError
@@ -39,7 +39,7 @@ def classified(what: str, blame: type[EtlError]) -> Iterator[None]:
             raise UnavailableError(message) from error
         if reason in REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
             message = f"BigQuery refused {what}: {_first_line(error)}"
-            raise blame(message) from error
+            raise refused_as(message) from error
         if reason == "stopped":
             message = f"Somebody cancelled BigQuery's job at {what}: run again."
             raise UnavailableError(message) from error
@@ -71,8 +71,8 @@ def _first_line(error: Exception) -> str:
 
 def _rejection(what: str, error: Exception) -> str:
     """What to say of a rejected statement; BigQuery's message only if it quotes no row."""
-    said = _first_line(error).partition("; reason: ")[0]
-    is_about_the_text = re.search(r" at \[\d+:\d+\]$", said) and not said.startswith("Query error")
-    told = f": {said}" if is_about_the_text else ""
+    text = _first_line(error).partition("; reason: ")[0]
+    is_about_the_text = re.search(r" at \[\d+:\d+\]$", text) and not text.startswith("Query error")
+    detail = f": {text}" if is_about_the_text else ""
     reason = reason_of(error) or type(error).__name__
-    return f"BigQuery rejected {what} ({reason}, job {getattr(error, 'job_id', 'none')}){told}"
+    return f"BigQuery rejected {what} ({reason}, job {getattr(error, 'job_id', 'none')}){detail}"

@@ -40,14 +40,14 @@ _FINAL: Final = REFUSALS | {"quotaExceeded", "stopped", "invalid", "invalidQuery
 _PASSING_CODES: Final = {408, 429, 500, 502, 503, 504}
 
 
-def repeated[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
+def with_retries[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
     """What the call returns; it is called again, after growing pauses, if a failure is temporary.
 
     Only for calls that have no effect if they fail.
     """
     from google.api_core.exceptions import GoogleAPICallError
 
-    pauses = growing(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
+    pauses = backoff_seconds(_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS)
     for pause in itertools.islice(pauses, _ATTEMPTS - 1):
         try:
             return call()
@@ -60,7 +60,7 @@ def repeated[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
     return call()
 
 
-def growing(first: float, longest: float) -> Iterator[float]:
+def backoff_seconds(first: float, longest: float) -> Iterator[float]:
     """Seconds to pause, each up to twice the last, with jitter."""
     from google.api_core.retry import exponential_sleep_generator
 
@@ -79,9 +79,9 @@ class _Request[T](Protocol):
     def __call__(self, *, retry: Retry, timeout: float) -> T: ...
 
 
-def ask[T](warehouse: Warehouse, request: _Request[T]) -> T:
+def call[T](warehouse: Warehouse, request: _Request[T]) -> T:
     """The result of a client's request; meanwhile the run may be stopped."""
-    return watch(warehouse, start(lambda: request(retry=retry(), timeout=HTTP_SECONDS)))
+    return wait_for(warehouse, start(lambda: request(retry=retry(), timeout=HTTP_SECONDS)))
 
 
 def start[T](call: Callable[[], T]) -> Future[T]:
@@ -98,7 +98,7 @@ def start[T](call: Callable[[], T]) -> Future[T]:
     return outcome
 
 
-def watch[T](warehouse: Warehouse, outcome: Future[T]) -> T:
+def wait_for[T](warehouse: Warehouse, outcome: Future[T]) -> T:
     """The outcome; raises what stops the run meanwhile."""
     while not wait([outcome], timeout=_CHECK_SECONDS).done:
         warehouse.check()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bigquery.destination import schema_field
 from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.refusals import classified
-from bigquery.retries import LOG, ask
+from bigquery.retries import LOG, call
 from runs.errors import DestinationError, EtlError
 
 if TYPE_CHECKING:
@@ -28,11 +28,11 @@ def stage_select(
     parameters: Sequence[Parameter] = (),
     *,
     layout: str = "",
-    blame: type[EtlError] = DestinationError,
+    refused_as: type[EtlError] = DestinationError,
 ) -> TableId:
     """A staging table made from a SELECT; it expires in a day, whatever happens to the run."""
     table = warehouse.staging(name)
-    run_query(warehouse, name, _create_sql(table, sql, layout), parameters, blame=blame)
+    run_query(warehouse, name, _create_sql(table, sql, layout), parameters, refused_as=refused_as)
     return table
 
 
@@ -68,7 +68,7 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
     wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
     wanted.expires = datetime.now(UTC) + timedelta(days=1)
     with classified(f"staging table {table}", DestinationError):
-        ask(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))
+        call(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))
     return table
 
 
@@ -80,7 +80,7 @@ def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
 
     def drop(table: TableId) -> None:
         delete = warehouse.clients.bigquery.delete_table
-        ask(warehouse, partial(delete, str(table), not_found_ok=True))
+        call(warehouse, partial(delete, str(table), not_found_ok=True))
 
     failed: list[BaseException] = []
     try:

@@ -22,11 +22,11 @@ from process_persons import (
 )
 from process_sessions import process_sessions
 from runs.job import Job, Step
-from sessions import enrichment, projection, publication
+from sessions import audit, enrichment, projection, publication
 from sessions import plan as planning
+from sessions.bigquery_engine import aggregate_sql
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
-from sessions.pushdown import aggregate_sql
 from sessions.report import SessionsReport
 from sessions.tables import aggregated_schema, sessions_schema
 
@@ -62,9 +62,9 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
     run, metric_table, batches = work.run, work.metric_table, work.batches
     schema = aggregated_schema(metric_table)
     table = run.staged["batches"]
-    properties = projection.travelling_properties(metric_table)
-    empty = {name: type_ for name, type_ in properties.items() if not work.filled[name]}
-    columns = [name for name in projection.travelling_columns(metric_table) if name not in empty]
+    properties = projection.downloaded_properties(metric_table)
+    empty = {name: type_ for name, type_ in properties.items() if not work.non_null[name]}
+    columns = [name for name in projection.downloaded_columns(metric_table) if name not in empty]
     aggregated = run.staged["aggregated"] = create_staging_table(
         run.warehouse, "aggregated", schema
     )
@@ -117,13 +117,13 @@ def _enrich(work: SessionsWork) -> None:
         work.metric_table, aggregated=staging.aggregated, planned=staging.planned, **small
     )
     run.stage("staged", new_rows, written)
-    if dates := work.concerned_dates:
+    if dates := work.outdated_dates:
         work.session_dates |= dates
         names = ", ".join(column.name for column in sessions_schema(work.metric_table).fields)
-        select = enrichment.concerned_rows_sql(
+        select = enrichment.outdated_rows_sql(
             work.metric_table,
             sessions=sessions,
-            concerned=staging.concerned,
+            outdated=staging.outdated,
             dates=planning.dates_sql("s.session_date", dates),
         )
         insert = f"INSERT INTO {staging.staged} ({names})\n{select}"
@@ -134,14 +134,14 @@ def _audit(work: SessionsWork) -> None:
     """Count everything once more, from the staging tables, and refuse what does not add up."""
     run, plan = work.run, work.made_plan
     if work.idle is None:
-        row = run_query(run.warehouse, "audit", publication.audit_sql(work.staging()))[0]
+        row = run_query(run.warehouse, "audit", audit.audit_sql(work.staging()))[0]
     else:
-        row = dict.fromkeys(publication.AuditFigures.__dataclass_fields__, 0) | work.idle
-    figures = publication.AuditFigures(**row)
-    publication.check_audit(figures, plan, work.rows_by_day, work.read_whole)
+        row = dict.fromkeys(audit.AuditFigures.__dataclass_fields__, 0) | work.idle
+    figures = audit.AuditFigures(**row)
+    audit.check_audit(figures, plan, work.rows_by_day, work.read_whole)
     if not run.request.force:
         tables = work.found_sources
-        publication.check_firebase(
+        audit.check_firebase(
             figures,
             plan.last_state,
             users=tables.users.shape.table,
@@ -149,9 +149,9 @@ def _audit(work: SessionsWork) -> None:
         )
     work.sessions = {
         "touched": figures.touched,
-        "emptied": figures.emptied,
+        "deleted": figures.deleted,
         "quarantined": figures.quarantined,
-        "concerned": figures.concerned,
+        "outdated": figures.outdated,
         "staged": figures.staged,
     }
     work.firebase = {

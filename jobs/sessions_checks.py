@@ -32,7 +32,7 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
         message = f"Table {table} does not exist yet: run main.py once, without --check."
         raise DestinationError(message)
     sql = checks.figures_sql(table.sql)
-    row = run_query(warehouse, "check_figures", sql, blame=DestinationError)[0]
+    row = run_query(warehouse, "check_figures", sql, refused_as=DestinationError)[0]
     figures = checks.Figures(**row)
     last = last_successes(warehouse).get("sessions", {})
     return [
@@ -56,8 +56,8 @@ def _check_source(warehouse: Warehouse, sessions: TableId, now: datetime) -> lis
     known = Plan(kind="incremental", reason=None, days=(), counts=counts)
     newest_at = etl.read_newest_event_at(warehouse, source, known, now)
     sql = checks.loaded_days_sql(sessions.sql)
-    loaded = run_query(warehouse, "check_days", sql, blame=DestinationError)
+    loaded = run_query(warehouse, "check_days", sql, refused_as=DestinationError)
     return [
         checks.check_newest_event(newest_at, now),
-        checks.check_days(known.known_days, {row["day"] for row in loaded}, now),
+        checks.check_days(known.counted_days, {row["day"] for row in loaded}, now),
     ]

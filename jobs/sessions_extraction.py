@@ -104,7 +104,9 @@ def extract(work: SessionsWork) -> None:
     }
     with ThreadPoolExecutor(len(small) + 1) as pool:
         jobs = [
-            pool.submit(copy_context().run, run.stage, name, sql, [snapshot], blame=SourceError)
+            pool.submit(
+                copy_context().run, run.stage, name, sql, [snapshot], refused_as=SourceError
+            )
             for name, sql in small.items()
         ]
         newest = pool.submit(copy_context().run, _look_for_newest_event, work)
@@ -120,17 +122,17 @@ def extract(work: SessionsWork) -> None:
 def _find_idle(work: SessionsWork) -> bool:
     """Whether the small tables leave every stored session as it is."""
     run, staging = work.run, work.staging()
-    sql = enrichment.stale_sql(
+    sql = enrichment.outdated_count_sql(
         work.metric_table,
         sessions=run.table("sessions"),
         user_keys=staging.user_keys,
         documents=staging.documents,
         channels=staging.channels,
     )
-    row = run_query(run.warehouse, "stale", sql)[0]
+    row = run_query(run.warehouse, "outdated_count", sql)[0]
     state = work.made_plan.last_state
     known = (state.users, state.documents) if state else None
-    if row.pop("concerned") or known != (row["users"], row["documents"]):
+    if row.pop("outdated") or known != (row["users"], row["documents"]):
         return False  # the state is to remember how many there are now
     work.idle = row
     return True
@@ -201,7 +203,7 @@ class _Projector:
         ]
         if "projected" not in run.staged:
             run.stage(
-                "projected", sql, parameters, layout="CLUSTER BY session_id", blame=SourceError
+                "projected", sql, parameters, layout="CLUSTER BY session_id", refused_as=SourceError
             )
         else:
             columns = ", ".join(projection.projected_columns(metric_table))
@@ -243,13 +245,13 @@ def _other_days(work: SessionsWork, stored: Mapping[str, Iterable[date]]) -> lis
 def plan_sessions(work: SessionsWork) -> None:
     """Count every row that was read, judge the touched sessions, and cut them into batches.
 
-    Meanwhile the stored sessions are found that are concerned. Where the rows of the days leave
+    Meanwhile the stored sessions are found that are outdated. Where the rows of the days leave
     no doubt that one batch will do, nothing waits for the count.
     """
     limit = work.run.settings.max_batch_events
     work.batches = planning.batch_count(work.listed_rows, max_batch_events=limit)
     with ThreadPoolExecutor(2) as pool:
-        later = [pool.submit(copy_context().run, _find_concerned, work)]
+        later = [pool.submit(copy_context().run, _find_outdated, work)]
         if work.batches == 1:
             later.append(pool.submit(copy_context().run, _stage_batches, work))
         _count_rows(work)
@@ -294,20 +296,18 @@ def _stage_batches(work: SessionsWork) -> None:
     if work.run.engine == "bigquery":  # nothing travels
         work.run.stage_script("batches", tables, None)
     else:
-        then = projection.filled_sql(work.metric_table, staging.batches)
-        work.filled = work.run.stage_script("batches", tables, then)[0]
+        then = projection.non_null_sql(work.metric_table, staging.batches)
+        work.non_null = work.run.stage_script("batches", tables, then)[0]
 
 
-def _find_concerned(work: SessionsWork) -> None:
+def _find_outdated(work: SessionsWork) -> None:
     """Stage the stored sessions, the touched apart, whose user, documents or channel changed."""
     run, staging, sessions = work.run, work.staging(), work.run.table("sessions")
     if work.made_plan.kind != "incremental":
         # a full load builds every row, the others only what they name
-        run.stage(
-            "concerned", enrichment.nobody_concerned_sql(work.metric_table, sessions=sessions)
-        )
+        run.stage("outdated", enrichment.none_outdated_sql(work.metric_table, sessions=sessions))
         return
-    sql = enrichment.concerned_sql(
+    sql = enrichment.outdated_sql(
         work.metric_table,
         sessions=sessions,
         touched=staging.touched,
@@ -315,6 +315,6 @@ def _find_concerned(work: SessionsWork) -> None:
         documents=staging.documents,
         channels=staging.channels,
     )
-    dates_sql = f"SELECT DISTINCT session_date FROM {staging.concerned}"
-    rows = run.stage_script("concerned", {"concerned": (sql, "")}, dates_sql)
-    work.concerned_dates = {row["session_date"] for row in rows}
+    dates_sql = f"SELECT DISTINCT session_date FROM {staging.outdated}"
+    rows = run.stage_script("outdated", {"outdated": (sql, "")}, dates_sql)
+    work.outdated_dates = {row["session_date"] for row in rows}

@@ -36,8 +36,8 @@ class SessionsWork:
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
     listed_rows: int = 0  # of the days that were read, by the source's metadata
-    filled: dict[str, bool] = field(default_factory=dict)  # travelling properties: any value?
-    concerned_dates: set[date] = field(default_factory=set)
+    non_null: dict[str, bool] = field(default_factory=dict)  # travelling properties: any value?
+    outdated_dates: set[date] = field(default_factory=set)
     rows_by_day: dict[date, int] = field(default_factory=dict)
     session_dates: set[date] = field(default_factory=set)  # of stored sessions to replace
     sessions: dict[str, int] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class SessionsWork:
     def _kind(self) -> RunKind | None:
         if self.plan is None:
             return None
-        replaced = self.sessions.get("touched", 0) + self.sessions.get("concerned", 0)
+        replaced = self.sessions.get("touched", 0) + self.sessions.get("outdated", 0)
         if self.plan.kind == "incremental" and self.sessions and not replaced:
             return "nothing_new"
         return self.plan.kind

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from uuid import uuid4
 
 from bigquery.parameters import records
-from bigquery.retries import watch
+from bigquery.retries import wait_for
 from bigquery.staging import drop_staging, stage_script, stage_select
 from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError, EtlError
-from runs.lease import with_trigger
 from runs.lease_row import LeaseRow
+from runs.lease_sql import with_trigger
 from runs.ledger_row import finish_ledger, start_ledger
 from runs.log import LOG, log_fields, log_run_finished
 from runs.progress import LogProgress, Progress, RunInProgress
@@ -108,11 +108,13 @@ class Run:
         parameters: Sequence[Parameter] = (),
         *,
         layout: str = "",
-        blame: type[EtlError] = DestinationError,
+        refused_as: type[EtlError] = DestinationError,
     ) -> str:
         """Make a staging table of a SELECT; returns it as it stands in SQL."""
         self.staged[name] = self.warehouse.staging(name)
-        table = stage_select(self.warehouse, name, sql, parameters, layout=layout, blame=blame)
+        table = stage_select(
+            self.warehouse, name, sql, parameters, layout=layout, refused_as=refused_as
+        )
         return table.sql
 
     def stage_script(
@@ -317,7 +319,7 @@ def enter_ledger(work: Work) -> None:
 def await_ledger(run: Run) -> None:
     """Wait for the ledger row of the run. Raises why there is none: nobody could follow the run."""
     if run.ledger is not None:
-        watch(run.warehouse, run.ledger)
+        wait_for(run.warehouse, run.ledger)
 
 
 def record(run: Run, report: RunReport) -> None:

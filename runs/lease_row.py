@@ -11,7 +11,7 @@ from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
-from runs.lease import (
+from runs.lease_sql import (
     Lease,
     create_lease_sql,
     release_lease_sql,
@@ -147,4 +147,4 @@ class LeaseRow:
         return scalar("seconds", "INT64", self.warehouse.settings.lease_seconds)
 
     def _query(self, sql: str, parameters: Sequence[Parameter] = ()) -> None:
-        run_query(self.warehouse, "lease", sql, parameters, blame=DestinationError)
+        run_query(self.warehouse, "lease", sql, parameters, refused_as=DestinationError)

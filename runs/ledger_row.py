@@ -12,7 +12,7 @@ from bigquery.refusals import classified
 from bigquery.retries import start
 from runs.errors import DestinationError
 from runs.lease_row import contended
-from runs.ledger import last_successes_sql
+from runs.ledger_sql import last_successes_sql
 from runs.tables import RUNS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _insert(warehouse: Warehouse, report: RunReport) -> None:
     values = _values(report)
     sql = f"""INSERT INTO {warehouse.table(LEDGER_TABLE).sql} ({", ".join(values)})
 VALUES ({", ".join(f"@{name}" for name in values)})"""
-    run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+    run_query(warehouse, "ledger", sql, list(values.values()), refused_as=DestinationError)
 
 
 def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
@@ -46,7 +46,7 @@ def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
     changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
     sql = f"UPDATE {warehouse.table(LEDGER_TABLE).sql}\nSET {changes}\nWHERE run_id = @run_id"
     with contended("the ledger"):
-        run_query(warehouse, "ledger", sql, list(values.values()), blame=DestinationError)
+        run_query(warehouse, "ledger", sql, list(values.values()), refused_as=DestinationError)
 
 
 def _values(report: RunReport) -> dict[str, Parameter]:
@@ -66,10 +66,10 @@ def _values(report: RunReport) -> dict[str, Parameter]:
     }
 
 
-def ask_ledger(warehouse: Warehouse, sql: str, **parameters: str | None) -> list[dict[str, Any]]:
+def query_ledger(warehouse: Warehouse, sql: str, **parameters: str | None) -> list[dict[str, Any]]:
     """The rows of a query of the ledger, with these text parameters."""
     values = [scalar(name, "STRING", value) for name, value in parameters.items()]
-    return run_query(warehouse, "ledger", sql, values, blame=DestinationError)
+    return run_query(warehouse, "ledger", sql, values, refused_as=DestinationError)
 
 
 def last_successes(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
@@ -77,4 +77,4 @@ def last_successes(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     table = warehouse.table(LEDGER_TABLE)
     if find_table(warehouse, table) is None:
         return {}
-    return {row["job"]: row for row in ask_ledger(warehouse, last_successes_sql(table.sql))}
+    return {row["job"]: row for row in query_ledger(warehouse, last_successes_sql(table.sql))}

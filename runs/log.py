@@ -114,8 +114,13 @@ def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable
     `names`: the job's own fields, null here like the others.
     """
     fields = dict.fromkeys((*_OF_THE_REPORT, *names, "error_type", "is_stale", "rows"))
-    told = {"status": "failed", "job": job, "error": sentence, "error_type": type(error).__name__}
-    _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | told)
+    outcome = {
+        "status": "failed",
+        "job": job,
+        "error": sentence,
+        "error_type": type(error).__name__,
+    }
+    _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | outcome)
 
 
 def _log_run_finished(level: int, message: str, fields: Mapping[str, object]) -> None:

@@ -62,11 +62,13 @@ class RunRequest:
     @classmethod
     def from_json(cls, body: bytes) -> Self:
         """Read the body of a POST: an object of these fields and no others; empty is `{}`."""
-        asked = _parse_object(body)
-        for name in asked:
+        body_fields = _parse_object(body)
+        for name in body_fields:
             if name not in _READERS:
                 _refuse(f"There is no field {reprlib.repr(name)}: use {', '.join(_READERS)}.")
-        read: dict[str, Any] = {name: _READERS[name](name, asked[name]) for name in asked}
+        read: dict[str, Any] = {
+            name: _READERS[name](name, body_fields[name]) for name in body_fields
+        }
         return cls(**read)
 
     def to_json(self) -> dict[str, object]:

@@ -19,8 +19,8 @@ from runs.log import LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from runs.lease import Lease
     from runs.lease_row import LeaseRow
+    from runs.lease_sql import Lease
 
 STOP: Final = threading.Event()
 """Set by SIGTERM: every run of this process stops."""
@@ -32,7 +32,7 @@ _POLL_SECONDS: Final = 1.0  # while another run holds the lease
 class Supervisor:
     """Watches one run from the moment it has taken the lease of its job."""
 
-    def __init__(self, row: LeaseRow, lease: Lease, *, asked: float) -> None:
+    def __init__(self, row: LeaseRow, lease: Lease, *, requested_at: float) -> None:
         """`asked`: when the lease was asked for, by the monotonic clock."""
         settings = row.warehouse.settings
         self.fence = lease.fence
@@ -42,7 +42,7 @@ class Supervisor:
         self._deadline = time.monotonic() + settings.timeout_seconds
         self._lease_seconds = settings.lease_seconds
         self._outcome = "nothing was published"
-        self._renewed = asked
+        self._renewed = requested_at
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
         self._renewing = threading.Lock()
@@ -70,15 +70,15 @@ class Supervisor:
         """Leave the row of the lease alone, which was renewed of late: doing so would conflict."""
         with self._renewing:
             if time.monotonic() - self._renewed > self._lease_seconds / 4:
-                asked = time.monotonic()
+                requested_at = time.monotonic()
                 if self._row.renew(self.fence):
-                    self._renewed = asked
+                    self._renewed = requested_at
                 else:
                     self._is_lost.set()
             self.check()  # once more, and from here to the commit only the fence decides
-            asked = time.monotonic()
+            requested_at = time.monotonic()
             yield
-            self._renewed = asked  # the transaction holds the lease for its full time, too
+            self._renewed = requested_at  # the transaction holds the lease for its full time, too
             self._outcome = "what it published stands, and what follows from it is missing"
 
     def __enter__(self) -> Self:
@@ -98,14 +98,14 @@ class Supervisor:
             with self._renewing:
                 if self._is_over.is_set():
                     return
-                asked = time.monotonic()
+                requested_at = time.monotonic()
                 try:
                     is_ours = self._row.renew(self.fence)
                 except Exception as error:  # noqa: BLE001 - tried again until the lease runs out
                     LOG.warning("the lease could not be renewed: %s", type(error).__name__)
-                    is_ours = asked - self._renewed < self._lease_seconds
+                    is_ours = requested_at - self._renewed < self._lease_seconds
                 else:
-                    self._renewed = asked
+                    self._renewed = requested_at
                 if not is_ours:
                     self._is_lost.set()
                     return
@@ -131,18 +131,18 @@ def take_lease(row: LeaseRow) -> Supervisor:
 
     Raises LeaseHeldError, which names who holds it and until when.
     """
-    patience = time.monotonic() + row.warehouse.settings.lease_wait_seconds
-    asked = time.monotonic()
+    give_up_at = time.monotonic() + row.warehouse.settings.lease_wait_seconds
+    requested_at = time.monotonic()
     lease = row.take()
     while lease.run_id != row.warehouse.run_id:
-        if STOP.is_set() or time.monotonic() >= patience:
+        if STOP.is_set() or time.monotonic() >= give_up_at:
             raise LeaseHeldError(_held(lease))
         time.sleep(_POLL_SECONDS)
-        asked = time.monotonic()
+        requested_at = time.monotonic()
         lease = row.read()  # which bills nothing; an update could cancel a publication
-        if not lease.is_held(datetime.now(UTC)) or asked >= patience:
+        if not lease.is_held(datetime.now(UTC)) or requested_at >= give_up_at:
             lease = row.take()
-    return Supervisor(row, lease, asked=asked)
+    return Supervisor(row, lease, requested_at=requested_at)
 
 
 def _held(lease: Lease) -> str:

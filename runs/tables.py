@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bigquery.tables import Field, TableSchema
 
-# `runs/lease.py` creates the table together with its one row.
+# `runs/lease_sql.py` creates the table together with its one row.
 LEASE = TableSchema(
     fields=(
         Field(name="job", type="STRING", description="The job whose lease it is."),

@@ -31,8 +31,8 @@ _answers: ContextVar[dict[object, object] | None] = ContextVar("answers", defaul
 
 def make_lookups_quick() -> None:
     """Replace the lookups for as long as the process lives."""
-    database.fetch = _asked_once(_of_one_table(database.fetch))
-    tables.columns = _asked_once(tables.columns)
+    database.fetch = _answered_once(_of_one_table(database.fetch))
+    tables.columns = _answered_once(tables.columns)
     STATEMENT_RULES[:] = [_remembering(rule) for rule in STATEMENT_RULES]
     information_schema._partitions = _by_day(information_schema._partitions)  # noqa: SLF001
 
@@ -55,10 +55,10 @@ def _remembering[**P, T](rule: Callable[P, T]) -> Callable[P, T]:
     return ruled
 
 
-def _asked_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
+def _answered_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
     """The same answer again to the same question within a rule."""
 
-    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+    def answered(*args: P.args, **kwargs: P.kwargs) -> T:
         answers = _answers.get()
         if answers is None:
             return function(*args, **kwargs)
@@ -67,7 +67,7 @@ def _asked_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
             answers[question] = function(*args, **kwargs)
         return cast("T", answers[question])
 
-    return asked
+    return answered
 
 
 def _by_day(slow: Callable[[Table], _Rows]) -> Callable[[Table], _Rows]:

@@ -30,24 +30,24 @@ GOOGLE_CERTIFICATES: Final = "https://www.googleapis.com/oauth2/v1/certs"
 _ISSUERS: Final = {"https://accounts.google.com", "accounts.google.com"}
 _SKEW_SECONDS: Final = 10  # between two clocks
 _FETCH_SECONDS: Final = 5.0
-_KEPT_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
+_CACHE_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
 _STALE_SECONDS: Final = 86400.0  # without an answer; Google's certificates are good for days
 _FAILED_SECONDS: Final = 5.0  # a fetch that failed is not tried again before
 _MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
 _LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
-_UNPROVEN: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
+_UNAUTHENTICATED: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offered:
+class CallerHeaders:
     """The two headers of a request that may prove who sends it."""
 
     authorization: str | None
     api_key: str | None
 
 
-type Gate = Callable[[Offered], None]
+type Gate = Callable[[CallerHeaders], None]
 """Raises an EtlError where the caller may not pass."""
 
 
@@ -68,10 +68,10 @@ class _KeyGate:
     def __init__(self, key: str) -> None:
         self._digest = _digest(key)
 
-    def __call__(self, offered: Offered) -> None:
+    def __call__(self, headers: CallerHeaders) -> None:
         # Digests: the time that it takes to compare texts reveals the length of the key.
-        if not hmac.compare_digest(_digest(offered.api_key or ""), self._digest):
-            _refuse("X-API-Key is wrong" if offered.api_key else "there is no X-API-Key")
+        if not hmac.compare_digest(_digest(headers.api_key or ""), self._digest):
+            _refuse("X-API-Key is wrong" if headers.api_key else "there is no X-API-Key")
 
 
 def _digest(key: str) -> bytes:
@@ -80,7 +80,7 @@ def _digest(key: str) -> bytes:
 
 def _refuse(why: str) -> Never:
     LOG.warning("a caller was refused: %s", why)
-    raise AuthenticationError(_UNPROVEN)
+    raise AuthenticationError(_UNAUTHENTICATED)
 
 
 class _TokenGate:
@@ -89,8 +89,8 @@ class _TokenGate:
         self._allowed = frozenset(email.lower() for email in settings.oidc_allowed)
         self._certificates = certificates
 
-    def __call__(self, offered: Offered) -> None:
-        scheme, _, token = (offered.authorization or "").partition(" ")
+    def __call__(self, headers: CallerHeaders) -> None:
+        scheme, _, token = (headers.authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
             _refuse("there is no bearer token")
         email = self._verified_email(token)
@@ -152,7 +152,7 @@ class _Certificates:
     def of_key(self, key_id: object) -> Mapping[str, str]:
         """All of them; UnavailableError where they can't be had."""
         now = time.monotonic()
-        longest = _KEPT_SECONDS if key_id in self._known else _MISSED_SECONDS
+        longest = _CACHE_SECONDS if key_id in self._known else _MISSED_SECONDS
         is_due = now - self._fetched_at > longest and now - self._tried_at > _FAILED_SECONDS
         if is_due and self._fetching.acquire(blocking=False):
             try:

@@ -18,14 +18,14 @@ _SKEW: Final = timedelta(minutes=5)  # between Google's clock and ours
 
 
 def delivery(
-    name: str | None, scheduled: str | None, asked: RunRequest, now: datetime
+    name: str | None, scheduled: str | None, run_request: RunRequest, now: datetime
 ) -> str | None:
     """The same for every attempt at a delivery; None for what is none, or must not count as one."""
     at = _time(scheduled)
-    if not name or at is None or at > now + _SKEW or not asked.is_complete:
+    if not name or at is None or at > now + _SKEW or not run_request.is_complete:
         return None
-    is_nightly = asked == type(asked)()
-    return f"{name} {scheduled}" + ("" if is_nightly else f" {_digest(asked)}")
+    is_nightly = run_request == type(run_request)()
+    return f"{name} {scheduled}" + ("" if is_nightly else f" {_digest(run_request)}")
 
 
 def _time(text: str | None) -> datetime | None:
@@ -36,6 +36,6 @@ def _time(text: str | None) -> datetime | None:
     return at if at.tzinfo else None
 
 
-def _digest(asked: RunRequest) -> str:
-    text = json.dumps(asked.to_json() | {"force": False}, sort_keys=True)
+def _digest(run_request: RunRequest) -> str:
+    text = json.dumps(run_request.to_json() | {"force": False}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

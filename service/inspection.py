@@ -10,16 +10,16 @@ from bigquery.destination import find_table
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, retry
 from jobs.registry import JOBS
-from runs import ledger
+from runs import ledger_sql
 from runs.errors import DestinationError
 from runs.lease_row import lease_table
-from runs.ledger_row import LEDGER_TABLE, ask_ledger, last_successes
+from runs.ledger_row import LEDGER_TABLE, last_successes, query_ledger
 from runs.report import FRESH
 
 if TYPE_CHECKING:
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
-    from runs.ledger import RunsRequest
+    from runs.ledger_sql import RunsRequest
 
 
 def lease_holder(warehouse: Warehouse) -> dict[str, object] | None:
@@ -55,8 +55,8 @@ def read_runs(warehouse: Warehouse, page: RunsRequest) -> list[dict[str, object]
     tables = _ledger(warehouse)
     if tables is None:
         return []
-    sql = ledger.runs_sql(*tables, limit=page.limit)
-    rows = ask_ledger(warehouse, sql, before=page.before)
+    sql = ledger_sql.runs_sql(*tables, limit=page.limit)
+    rows = query_ledger(warehouse, sql, before=page.before)
     return [_json_row(row) for row in rows]
 
 
@@ -65,7 +65,7 @@ def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:
     tables = _ledger(warehouse)
     if tables is None:
         return None
-    rows = ask_ledger(warehouse, ledger.run_sql(*tables), run_id=run_id)
+    rows = query_ledger(warehouse, ledger_sql.run_sql(*tables), run_id=run_id)
     return {**json.loads(rows[0]["report"]), "status": rows[0]["status"]} if rows else None
 
 
@@ -101,4 +101,4 @@ def _ledger(warehouse: Warehouse) -> tuple[str, str] | None:
         return None
     names = [lease_table(warehouse, job) for job in JOBS]
     leases = [name.sql for name in names if find_table(warehouse, name)]
-    return runs.sql, ledger.leases_sql(leases)
+    return runs.sql, ledger_sql.leases_sql(leases)

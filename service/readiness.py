@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
 from bigquery.refusals import StatementError, classified
-from bigquery.retries import HTTP_SECONDS, ask, retry, start
+from bigquery.retries import HTTP_SECONDS, call, retry, start
 from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
 from sessions import checks, sources
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from runs.settings import Settings
     from sessions.sources import LogicalColumn
 
-type Lend = Callable[[], AbstractContextManager[Warehouse]]
+type OpenWarehouse = Callable[[], AbstractContextManager[Warehouse]]
 type Need = Callable[[Warehouse], None]  # raises what is wrong, if anything is
 
 _PROBE_SECONDS: Final = 10.0  # a probe that has not answered by then has failed
-_KEPT_SECONDS: Final = 5.0  # BigQuery is asked at most this often
+_CACHE_SECONDS: Final = 5.0  # BigQuery is asked at most this often
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +48,9 @@ class Probe:
 class Readiness:
     """The results of the probes, at most a few seconds old."""
 
-    def __init__(self, settings: Settings, lend: Lend) -> None:
+    def __init__(self, settings: Settings, open_warehouse: OpenWarehouse) -> None:
         self._settings = settings
-        self._lend = lend
+        self._open_warehouse = open_warehouse
         self._lock = threading.Lock()
         self._found: tuple[Probe, ...] = ()
         self._found_at = 0.0
@@ -58,24 +58,24 @@ class Readiness:
     def probes(self) -> tuple[Probe, ...]:
         """One for each thing that a run needs, the credentials first."""
         with self._lock:
-            if not self._found or time.monotonic() - self._found_at > _KEPT_SECONDS:
-                self._found = probe_all(self._settings, self._lend)
+            if not self._found or time.monotonic() - self._found_at > _CACHE_SECONDS:
+                self._found = probe_all(self._settings, self._open_warehouse)
                 self._found_at = time.monotonic()
             return self._found
 
 
-def probe_all(settings: Settings, lend: Lend) -> tuple[Probe, ...]:
+def probe_all(settings: Settings, open_warehouse: OpenWarehouse) -> tuple[Probe, ...]:
     """A probe for each thing that a run needs; only the first without credentials."""
 
     def with_clients(need: Need) -> None:
-        with lend() as warehouse:
+        with open_warehouse() as warehouse:
             need(warehouse)
 
     (credentials,) = _probe({"credentials": lambda: with_clients(lambda _: None)})
     needs = _needs(settings)
     if credentials.problem:
-        untried = "Not tried: there are no credentials."
-        return credentials, *(Probe(name=name, seconds=0.0, problem=untried) for name in needs)
+        not_tried = "Not tried: there are no credentials."
+        return credentials, *(Probe(name=name, seconds=0.0, problem=not_tried) for name in needs)
     bound = {name: partial(with_clients, need) for name, need in needs.items()}
     return credentials, *_probe(bound)
 
@@ -144,7 +144,7 @@ def _check_source(
 def _are_granted(warehouse: Warehouse, table: TableId, *permissions: str) -> bool:
     with classified(f"the permissions on table {table}", SourceError):
         client = warehouse.clients.bigquery
-        found = ask(warehouse, partial(client.test_iam_permissions, str(table), permissions))
+        found = call(warehouse, partial(client.test_iam_permissions, str(table), permissions))
         return set(found.get("permissions", ())) >= set(permissions)
 
 
@@ -203,12 +203,12 @@ def _check_destination(warehouse: Warehouse) -> None:
     dataset, table = warehouse.settings.aggregated_dataset_id, warehouse.table("sessions")
     with classified(f"the destination dataset {dataset}", DestinationError):
         try:
-            ask(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
+            call(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
         except NotFound:  # the first run creates it; whether it is allowed to can't be checked
             return
         _dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
         try:
-            ask(warehouse, partial(client.get_table, str(table)))
+            call(warehouse, partial(client.get_table, str(table)))
         except NotFound:
             return
     if not _are_granted(warehouse, table, "bigquery.tables.updateData"):

@@ -232,7 +232,7 @@ enriched AS (
 )"""
 
 
-def concerned_sql(
+def outdated_sql(
     metric_table: MetricTable,
     *,
     sessions: str,
@@ -263,14 +263,14 @@ JOIN enriched AS e ON e.session_id = s.session_id
 WHERE {changed}"""
 
 
-def stale_sql(
+def outdated_count_sql(
     metric_table: MetricTable, *, sessions: str, user_keys: str, documents: str, channels: str
 ) -> str:
-    """A SELECT of one row for a run without a changed day: how many sessions are `concerned`.
+    """A SELECT of one row for a run without a changed day: how many sessions are `outdated`.
 
     Besides, what the audit counts of Firebase.
     """
-    concerned = concerned_sql(
+    outdated = outdated_sql(
         metric_table,
         sessions=sessions,
         touched=None,
@@ -278,11 +278,11 @@ def stale_sql(
         documents=documents,
         channels=channels,
     )
-    return f"""WITH concerned AS (
-{concerned}
+    return f"""WITH outdated AS (
+{outdated}
 )
 SELECT
-  (SELECT COUNT(*) FROM concerned) AS concerned,
+  (SELECT COUNT(*) FROM outdated) AS outdated,
   {firebase_figures_sql(user_keys=user_keys, documents=documents)}"""
 
 
@@ -299,7 +299,7 @@ def firebase_figures_sql(*, user_keys: str, documents: str) -> str:
   ) AS creators_unknown"""
 
 
-def nobody_concerned_sql(metric_table: MetricTable, *, sessions: str) -> str:
+def none_outdated_sql(metric_table: MetricTable, *, sessions: str) -> str:
     """The same columns without a row, for runs that build all they are about anyway."""
     enriched = (column.name for column in metric_table.enriched)
     names = wrapped(["session_id", "session_date", *enriched], indent=2)
@@ -333,15 +333,15 @@ complete AS (
 {_finish_sql(metric_table)}"""
 
 
-def concerned_rows_sql(
-    metric_table: MetricTable, *, sessions: str, concerned: str, dates: str
+def outdated_rows_sql(
+    metric_table: MetricTable, *, sessions: str, outdated: str, dates: str
 ) -> str:
     """A SELECT of finished rows: those stored on `dates` (a condition), with their new values."""
     return f"""WITH complete AS (
   SELECT
     {_complete_columns(metric_table, "s", keys="s")}
   FROM {sessions} AS s
-  JOIN {concerned} AS e ON e.session_id = s.session_id
+  JOIN {outdated} AS e ON e.session_id = s.session_id
   WHERE {dates}
 )
 {_finish_sql(metric_table)}"""

@@ -76,7 +76,7 @@ class Plan:
         return self.kind in {"full_load", "incremental"}
 
     @property
-    def known_days(self) -> tuple[dt.date, ...]:
+    def counted_days(self) -> tuple[dt.date, ...]:
         """Every day that the source has rows on and that is read at all."""
         return tuple(sorted(_days_of(self.counts)))
 
@@ -182,7 +182,7 @@ def neighbours(metric_table: MetricTable, plan: Plan, days: Iterable[dt.date]) -
         for offset in range(-farthest, farthest + 1)
         if dt.date.min.toordinal() <= day.toordinal() + offset <= dt.date.max.toordinal()
     }
-    return near.intersection(plan.known_days).difference(days)
+    return near.intersection(plan.counted_days).difference(days)
 
 
 def ranges_sql(source: Source, days: Iterable[dt.date]) -> str:

@@ -161,7 +161,7 @@ def batches_sql(metric_table: MetricTable, *, projected: str, planned: str) -> s
     names = _names(metric_table.properties)
     columns = ("uuid", "event_at", "event", "distinct_id", *names)
     inner = wrapped(["s.batch", "s.session_no", *(f"p.{name}" for name in columns)], indent=4)
-    values = ",\n  ".join(_travelling_sql(metric_table, name) for name in ("distinct_id", *names))
+    values = ",\n  ".join(_downloaded_sql(metric_table, name) for name in ("distinct_id", *names))
     return f"""WITH copies AS (
   SELECT
     {inner},
@@ -183,7 +183,7 @@ WHERE copy_no = 1
 WINDOW in_order AS (PARTITION BY batch, session_no ORDER BY event_at, uuid)"""
 
 
-def travelling_columns(metric_table: MetricTable) -> tuple[str, ...]:
+def downloaded_columns(metric_table: MetricTable) -> tuple[str, ...]:
     """The columns of `batches_sql` that an engine downloads."""
     return (
         *_ALWAYS,
@@ -192,20 +192,20 @@ def travelling_columns(metric_table: MetricTable) -> tuple[str, ...]:
     )
 
 
-def filled_sql(metric_table: MetricTable, batches: str) -> str:
+def non_null_sql(metric_table: MetricTable, batches: str) -> str:
     """A SELECT of one row: for each property that travels, whether any event has it.
 
     A column costs its offsets even where all of it is null, so those stay behind.
     """
-    names = travelling_properties(metric_table)
-    filled = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in names)
-    return f"SELECT\n  {filled}\nFROM {batches}"
+    names = downloaded_properties(metric_table)
+    non_null = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in names)
+    return f"SELECT\n  {non_null}\nFROM {batches}"
 
 
-def travelling_properties(metric_table: MetricTable) -> dict[str, str]:
+def downloaded_properties(metric_table: MetricTable) -> dict[str, str]:
     """The properties among `travelling_columns`, and the distinct id, with their types."""
     types = projected_columns(metric_table)
-    return {name: types[name] for name in travelling_columns(metric_table)[len(_ALWAYS) :]}
+    return {name: types[name] for name in downloaded_columns(metric_table)[len(_ALWAYS) :]}
 
 
 def filter_sql(condition: Filter) -> str:
@@ -240,7 +240,7 @@ def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
     return f"{name} IN ({', '.join(map(_literal, values))})"
 
 
-def _travelling_sql(metric_table: MetricTable, name: str) -> str:
+def _downloaded_sql(metric_table: MetricTable, name: str) -> str:
     """A property's value where some metric needs it, else null, under its name.
 
     Metrics that count or sum need it on each of their events. For firsts, lasts, maxima and

@@ -184,8 +184,8 @@ class _Handler(BaseHTTPRequestHandler):
         job = _job_of(body)
         if fault.has_effect:
             self._pass_on(body)
-            asked = self.path.partition("?")[0].replace("/jobs", "/queries")
-            done = f"{asked}/{job['jobReference']['jobId']}?timeoutMs=60000"
+            found = self.path.partition("?")[0].replace("/jobs", "/queries")
+            done = f"{found}/{job['jobReference']['jobId']}?timeoutMs=60000"
             self._pass_on(b"", method="GET", path=done)  # answered when it is done
         error = {"reason": fault.reason, "message": "by order"}
         status = {"state": "DONE", "errorResult": error, "errors": [error]}
@@ -194,10 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _is_about_failed(self, body: bytes) -> bool:
         """Answer what is asked about a job that failed by order; whether it was."""
-        asked = re.search(r"/(jobs|queries)/([^/?]+)", self.path)
-        if asked and asked[2] in self.proxy.failed:
-            job = self.proxy.failed[asked[2]]
-            if asked[1] == "jobs":
+        found = re.search(r"/(jobs|queries)/([^/?]+)", self.path)
+        if found and found[2] in self.proxy.failed:
+            job = self.proxy.failed[found[2]]
+            if found[1] == "jobs":
                 self._answer_json(job)
             else:
                 self._refuse(HTTPStatus.BAD_REQUEST, job["status"]["errorResult"]["reason"])

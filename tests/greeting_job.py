@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from bigquery.destination import ensure_table
 from bigquery.tables import Field, TableSchema
 from runs.job import Job, Step
-from runs.lease import fenced_sql
+from runs.lease_sql import fenced_sql
 from runs.report import RunReport
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from typing import Any
 import etl_functions as etl
 from bigquery.tables import TableId
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
-from runs import lease, ledger
-from sessions import checks, enrichment, plan, projection, pushdown, sources
+from runs import lease_sql, ledger_sql
+from sessions import audit, bigquery_engine, checks, enrichment, plan, projection, sources
 from sessions import publication as publish
-from sessions.dictionary import dictionary_text
+from sessions.data_dictionary import dictionary_text
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
@@ -117,11 +117,11 @@ def statements() -> dict[str, str]:
 def _lease() -> dict[str, str]:
     table = "etl_lease_sessions"
     return {
-        "lease_fenced": lease.fenced_sql(table, ["DELETE FROM greetings\nWHERE TRUE"]),
-        "lease_create": lease.create_lease_sql(table, "sessions"),
-        "lease_take": lease.take_lease_sql(table),
-        "lease_renew": lease.renew_lease_sql(table),
-        "lease_release": lease.release_lease_sql(table),
+        "lease_fenced": lease_sql.fenced_sql(table, ["DELETE FROM greetings\nWHERE TRUE"]),
+        "lease_create": lease_sql.create_lease_sql(table, "sessions"),
+        "lease_take": lease_sql.take_lease_sql(table),
+        "lease_renew": lease_sql.renew_lease_sql(table),
+        "lease_release": lease_sql.release_lease_sql(table),
     }
 
 
@@ -168,28 +168,28 @@ def _planned() -> dict[str, str]:
         "batches": projection.batches_sql(
             METRIC_TABLE, projected=projected, planned=STAGING.planned
         ),
-        "filled": projection.filled_sql(METRIC_TABLE, STAGING.batches),
+        "non_null_counts": projection.non_null_sql(METRIC_TABLE, STAGING.batches),
     }
 
 
 def _aggregated() -> dict[str, str]:
     return {
-        "aggregate": pushdown.aggregate_sql(METRIC_TABLE, STAGING.batches),
+        "aggregate": bigquery_engine.aggregate_sql(METRIC_TABLE, STAGING.batches),
         "new_rows": enrichment.new_rows_sql(
             METRIC_TABLE, aggregated=STAGING.aggregated, planned=STAGING.planned, **SMALL
         ),
-        "stale": enrichment.stale_sql(METRIC_TABLE, sessions="sessions", **SMALL),
-        "concerned": enrichment.concerned_sql(
+        "outdated_count": enrichment.outdated_count_sql(METRIC_TABLE, sessions="sessions", **SMALL),
+        "outdated": enrichment.outdated_sql(
             METRIC_TABLE, sessions="sessions", touched=STAGING.touched, **SMALL
         ),
-        "nobody_concerned": enrichment.nobody_concerned_sql(METRIC_TABLE, sessions="sessions"),
-        "concerned_rows": enrichment.concerned_rows_sql(
+        "none_outdated": enrichment.none_outdated_sql(METRIC_TABLE, sessions="sessions"),
+        "outdated_rows": enrichment.outdated_rows_sql(
             METRIC_TABLE,
             sessions="sessions",
-            concerned=STAGING.concerned,
+            outdated=STAGING.outdated,
             dates=plan.dates_sql("s.session_date", DAYS),
         ),
-        "audit": publish.audit_sql(STAGING),
+        "audit": audit.audit_sql(STAGING),
     }
 
 
@@ -222,10 +222,10 @@ def _published() -> dict[str, str]:
 def _read() -> dict[str, str]:
     runs = "etl_runs"
     return {
-        "ledger_runs": ledger.runs_sql(runs, "etl_lease_sessions", limit=20),
-        "ledger_run": ledger.run_sql(runs, "etl_lease_sessions"),
-        "ledger_leases": ledger.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
-        "ledger_last_successes": ledger.last_successes_sql(runs),
+        "ledger_runs": ledger_sql.runs_sql(runs, "etl_lease_sessions", limit=20),
+        "ledger_run": ledger_sql.run_sql(runs, "etl_lease_sessions"),
+        "ledger_leases": ledger_sql.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
+        "ledger_last_successes": ledger_sql.last_successes_sql(runs),
         "check_figures": checks.figures_sql("sessions"),
         "check_days": checks.loaded_days_sql("sessions"),
         "ready_query": checks.nothing_sql(),

@@ -49,7 +49,7 @@ class Answer:
     body: Any
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """The sentence of an error."""
         assert set(self.body) == {"error"}
         return str(self.body["error"]["message"])
@@ -145,7 +145,7 @@ def test_bad_requests(service: Service, body: bytes, sentence: str) -> None:
     assert answer.status == 400
     assert answer.body["error"].keys() == {"type", "message"}
     assert answer.body["error"]["type"] == "RequestError"
-    assert answer.said.startswith(sentence)
+    assert answer.message.startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_content_type_means_nothing(service: Service, content_type: str | No
     """A body is JSON whatever it says it is, as Cloud Scheduler says something else."""
     headers = {"Content-Type": content_type} if content_type else {}
     answer = service.request("POST", "/run", b'{"limit": 0}', headers)
-    assert answer.said.startswith("limit must be")
+    assert answer.message.startswith("limit must be")
 
 
 @pytest.mark.parametrize("body", [None, b"", b"{}"], ids=["none", "empty", "object"])
@@ -165,10 +165,10 @@ def test_an_empty_body_is_a_run(service: Service, body: bytes | None) -> None:
     answer = service.request("POST", "/run", body)
     assert answer.status == 500
     assert answer.body["error"]["type"] == "CredentialsError"
-    assert answer.said.startswith(NO_KEY)
+    assert answer.message.startswith(NO_KEY)
 
 
-def test_a_run_is_told_what_cloud_scheduler_delivers(service: Service) -> None:
+def test_a_run_is_reported_what_cloud_scheduler_delivers(service: Service) -> None:
     """The trigger of a run is the scheduled job and its time; half of that is none."""
     name = {"X-CloudScheduler-JobName": "nightly"}
     both = name | {"X-CloudScheduler-ScheduleTime": "2026-01-01T03:00:00Z"}
@@ -178,7 +178,7 @@ def test_a_run_is_told_what_cloud_scheduler_delivers(service: Service) -> None:
     assert [line["trigger"] for line in requested[-2:]] == ["nightly 2026-01-01T03:00:00Z", None]
 
 
-def test_a_run_with_a_limit_is_told_of_no_delivery(service: Service) -> None:
+def test_a_run_with_a_limit_is_reported_of_no_delivery(service: Service) -> None:
     """Whoever names a delivery and asks for less does not make the real one a duplicate."""
     headers = {
         "X-CloudScheduler-JobName": "nightly",
@@ -303,7 +303,7 @@ def test_a_large_body(service: Service) -> None:
     """A body over 64 KiB is refused, with the limit."""
     answer = service.request("POST", "/run", b" " * (MAX_BODY_BYTES + 1))
     assert answer.status == 413
-    assert answer.said == "The body is too large: send at most 65536 bytes."
+    assert answer.message == "The body is too large: send at most 65536 bytes."
 
 
 def test_a_large_body_of_unknown_length(service: Service) -> None:
@@ -317,8 +317,8 @@ def test_unknown_addresses(service: Service, path: str) -> None:
     """An address that isn't there is a 404 that names those that are."""
     answer = service.request("GET", path)
     assert answer.status == 404
-    assert answer.said.startswith(f"There is no GET {path}: use GET /health or GET /ready or ")
-    assert answer.said.endswith(" or POST /run.")
+    assert answer.message.startswith(f"There is no GET {path}: use GET /health or GET /ready or ")
+    assert answer.message.endswith(" or POST /run.")
 
 
 @pytest.mark.parametrize(("method", "path", "allowed"), [("GET", "/run", "POST")])
@@ -327,7 +327,7 @@ def test_other_methods(service: Service, method: str, path: str, allowed: str) -
     answer = service.request(method, path)
     assert answer.status == 405
     assert allowed in answer.headers["Allow"]
-    assert answer.said.startswith(f"There is no {method} {path}: use GET /health or ")
+    assert answer.message.startswith(f"There is no {method} {path}: use GET /health or ")
 
 
 def test_wrong_settings(tmp_path: Path) -> None:
@@ -338,14 +338,14 @@ def test_wrong_settings(tmp_path: Path) -> None:
         started = service.logged()[0]
     assert answer.status == 500
     assert answer.body["error"]["type"] == "SettingsError"
-    assert answer.said.startswith("GOOGLE_CLOUD_PROJECT_ID must be set to ")
-    assert "CHURN_DAYS must be set to a whole number" in answer.said
+    assert answer.message.startswith("GOOGLE_CLOUD_PROJECT_ID must be set to ")
+    assert "CHURN_DAYS must be set to a whole number" in answer.message
     assert started["severity"] == "ERROR"
-    assert started["message"] == f"POST /run will be refused: {answer.said}"
+    assert started["message"] == f"POST /run will be refused: {answer.message}"
 
 
 @pytest.mark.parametrize("path", ["/ready", "/status", "/runs", "/jobs", "/config", "/nowhere"])
-def test_wrong_settings_are_told_to_nobody_unknown(path: str) -> None:
+def test_wrong_settings_are_reported_to_nobody_unknown(path: str) -> None:
     """Where the service should check callers and can't, they learn nothing, and nothing is open."""
     answer = create_app({"AUTH": "api_key"}).test_client().get(path)
     assert answer.status_code == 500
@@ -359,7 +359,7 @@ def test_a_query_parameter_says_nothing_to_a_run(service: Service) -> None:
     """POST /run?limit=5 is refused, since it would run without the limit."""
     answer = service.request("POST", "/run?limit=5")
     assert (answer.status, answer.body["error"]["type"]) == (400, "RequestError")
-    assert "say in the body what to run" in answer.said
+    assert "say in the body what to run" in answer.message
 
 
 @pytest.mark.parametrize(
@@ -453,7 +453,7 @@ def test_nothing_is_written_beside_the_program() -> None:
         wrapper = NOBODY if os.geteuid() == 0 else ""
         with serving(Path(name, "log"), folder=str(folder), wrapper=wrapper, **ENVIRON) as service:
             assert service.request("GET", "/health").status == 200
-            assert service.request("POST", "/run").said.startswith(NO_KEY)
+            assert service.request("POST", "/run").message.startswith(NO_KEY)
         assert sorted([folder, *folder.rglob("*")]) == sorted(paths)
         for path in paths:
             path.chmod(0o755)
@@ -484,10 +484,10 @@ def test_the_service_starts_by_itself(tmp_path: Path, options: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize(
-    ("option", "port", "said"),
+    ("option", "port", "message"),
     [("--locall", "8080", "unrecognized arguments: --locall"), ("", "abc", "PORT must be set to")],
 )
-def test_a_mistyped_option_serves_nothing(option: str, port: str, said: str) -> None:
+def test_a_mistyped_option_serves_nothing(option: str, port: str, message: str) -> None:
     """`app.py --locall` is no service of the real project, and a wrong PORT is a sentence."""
     ran = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "app.py", *filter(None, [option])],
@@ -498,7 +498,7 @@ def test_a_mistyped_option_serves_nothing(option: str, port: str, said: str) -> 
         check=False,
     )
     assert ran.returncode == 2
-    assert said in ran.stderr
+    assert message in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -11,11 +11,11 @@ import pytest
 import main
 from runs.errors import AuditError
 from runs.request import RunRequest
+from sessions.audit import AuditFigures, check_audit
 from sessions.plan import Plan
-from sessions.publication import AuditFigures, check_audit
+from tests.scenario import Scenario
 from tests.test_lease import At
 from tests.test_requests_on_data import day_of_sessions
-from tests.world import World
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DAY = date(2026, 10, 5)
 PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10})
 SOUND = AuditFigures(
-    touched=5, emptied=1, planned=4, quarantined=1, concerned=2, staged=5, distinct_keys=5,
+    touched=5, deleted=1, planned=4, quarantined=1, outdated=2, staged=5, distinct_keys=5,
     null_keys=0, backwards=0, planned_rows=20, quarantined_rows=4, duplicate_rows=3,
     batched_rows=13, aggregated_events=13, users=0, documents=0, incomplete_documents=0,
     creators_unknown=0,
@@ -39,7 +39,7 @@ def test_sound_figures_pass() -> None:
     ("name", "value"),
     [
         ("staged", 6), ("distinct_keys", 4), ("null_keys", 1), ("backwards", 1),
-        ("planned_rows", 21), ("duplicate_rows", 2), ("batched_rows", 12), ("emptied", 2),
+        ("planned_rows", 21), ("duplicate_rows", 2), ("batched_rows", 12), ("deleted", 2),
     ],
 )  # fmt: skip
 def test_figures_that_do_not_add_up_are_refused(name: str, value: int) -> None:
@@ -56,37 +56,37 @@ def test_a_day_read_short_of_its_metadata_is_refused() -> None:
 
 def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> None:
     """A session staged twice ends the run before anything is visible, and is in the ledger."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", day_of_sessions(0, 3))
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 3))
 
         def stage_twice() -> None:
-            tables = world.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
+            tables = scenario.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
             name = next(t["table_name"] for t in tables if t["table_name"].endswith("_staged"))
-            world.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
+            scenario.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
 
         with pytest.raises(AuditError, match="6 sessions were staged under 3 ids"):
             main.main(
                 RunRequest(),
-                world.make_settings(),
-                world.clients,
+                scenario.make_settings(),
+                scenario.clients,
                 progress=At("audit", stage_twice),
             )
-        assert world.sessions() == {}
-        assert [row["status"] for row in world.query("SELECT status FROM {d}.etl_runs")] == [
+        assert scenario.sessions() == {}
+        assert [row["status"] for row in scenario.query("SELECT status FROM {d}.etl_runs")] == [
             "failed"
         ]
 
 
 def test_an_emptied_firebase_table_ends_the_run_unless_forced(clients: Clients) -> None:
     """Nobody loses their user because a load failed; what was lost on purpose needs --force."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", day_of_sessions(0, 3))
-        world.arrive("firebase_users", [{"user_id": f"u{n}"} for n in range(5)])
-        assert world.run().firebase["users"] == 5
-        world.vanish("firebase_users", "user_id", "u0")
-        assert world.run().firebase["users"] == 4  # 80 % is enough
-        world.vanish("firebase_users", "user_id", "u1")
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 3))
+        scenario.arrive("firebase_users", [{"user_id": f"u{n}"} for n in range(5)])
+        assert scenario.run().firebase["users"] == 5
+        scenario.vanish("firebase_users", "user_id", "u0")
+        assert scenario.run().firebase["users"] == 4  # 80 % is enough
+        scenario.vanish("firebase_users", "user_id", "u1")
         with pytest.raises(AuditError, match=r"users has 3 usable ids where .* found 4: .*--force"):
-            world.run()
-        assert world.run(force=True).firebase["users"] == 3
-        assert world.run().status == "succeeded"
+            scenario.run()
+        assert scenario.run(force=True).firebase["users"] == 3
+        assert scenario.run().status == "succeeded"

@@ -14,7 +14,7 @@ from benchmarks.events import ORDERS, events
 from benchmarks.figures import ratio
 from benchmarks.one_engine import ENGINES, as_arrow, schema
 from sessions.metrics import METRIC_TABLE
-from sessions.projection import travelling_columns
+from sessions.projection import downloaded_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -87,14 +87,14 @@ def test_every_metric_is_compared() -> None:
 def test_differences_are_found(theirs: pa.Table, found: list[str]) -> None:
     """A number, a null, a text or an order that differs is named; the last bit of a float isn't."""
     ours = pa.table({"session_no": [1, 2], "n": [0.5, None], "s": ["a", "b"]})
-    told = transform.differences(ours, theirs)
-    assert [each[: len(start)] for each, start in zip(told, found, strict=True)] == found
+    reported = transform.differences(ours, theirs)
+    assert [each[: len(start)] for each, start in zip(reported, found, strict=True)] == found
 
 
 def test_events_are_those_of_a_download() -> None:
     """The columns that travel, whole sessions in a skewed size, and the same for the same seed."""
     table = events(20_000)
-    assert tuple(table.column_names) == travelling_columns(METRIC_TABLE)
+    assert tuple(table.column_names) == downloaded_columns(METRIC_TABLE)
     assert table.equals(events(20_000))
     assert not table.equals(events(20_000, seed=2))
     sessions = table.group_by("session_no").aggregate([("event_no", "max"), ("event_no", "count")])
@@ -104,7 +104,7 @@ def test_events_are_those_of_a_download() -> None:
     assert sorted(sizes)[250] < 40 < max(sizes) / 5
     known = {name: 1 - table.column(name).null_count / len(table) for name in table.column_names}
     assert all(known[name] == 1 for name in ("session_no", "event_no", "event_at", "event"))
-    assert all(0 < known[name] < 0.5 for name in travelling_columns(METRIC_TABLE)[4:])
+    assert all(0 < known[name] < 0.5 for name in downloaded_columns(METRIC_TABLE)[4:])
 
 
 def test_health_is_measured_against_imports(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ from app import create_app
 from runs.errors import AuthenticationError
 from runs.settings import Settings
 from service import callers
-from service.callers import Offered, make_gate
+from service.callers import CallerHeaders, make_gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ AUDIENCE = "https://etl.example"
 KEY = "0123456789abcdef"
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
 OIDC = {"AUTH": "oidc", "OIDC_AUDIENCE": AUDIENCE, "OIDC_ALLOWED": SCHEDULER}
-UNPROVEN = "The caller did not prove who it is: see AUTH in docs/reference.md."
+UNAUTHENTICATED = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _opener = build_opener(ProxyHandler({}))
 
 
@@ -112,7 +112,7 @@ class Certificates:
     url: str = ""
     served: Any = field(default_factory=lambda: {GOOGLE.key_id: GOOGLE.certificate})
     status: int = 200
-    asked: int = 0
+    requests: int = 0
     answers: threading.Event = field(default_factory=threading.Event)
 
 
@@ -124,7 +124,7 @@ def serving_certificates() -> Iterator[Certificates]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            state.asked += 1
+            state.requests += 1
             state.answers.wait(60)
             body = json.dumps(state.served).encode()
             self.send_response(state.status)
@@ -203,7 +203,7 @@ def test_a_token_of_an_allowed_account_passes(certificates: Certificates) -> Non
     """What Google signed for us, for somebody on the list, is let in; certificates are kept."""
     with calling(OIDC, certificates.url) as call:
         assert [call(bearer(GOOGLE.token()))[0] for _ in range(3)] == [200, 200, 200]
-    assert certificates.asked == 1
+    assert certificates.requests == 1
 
 
 def test_clocks_may_differ_by_ten_seconds(certificates: Certificates) -> None:
@@ -255,7 +255,7 @@ def guarded() -> Iterator[Call]:
         yield call
 
 
-class Heard(logging.Handler):
+class Recorder(logging.Handler):
     """The log lines about callers."""
 
     def __init__(self) -> None:
@@ -270,15 +270,17 @@ class Heard(logging.Handler):
 @pytest.mark.parametrize("authorization", REFUSED.values(), ids=REFUSED)
 def test_a_caller_without_proof_is_a_401(guarded: Call, authorization: str) -> None:
     """Whatever failed, the answer is the same; why stands in the log, without the token."""
-    heard = Heard()
-    callers.LOG.addHandler(heard)
+    recorder = Recorder()
+    callers.LOG.addHandler(recorder)
     try:
         status, body = guarded({"Authorization": authorization} if authorization else {})
     finally:
-        callers.LOG.removeHandler(heard)
+        callers.LOG.removeHandler(recorder)
     assert status == 401
-    assert json.loads(body) == {"error": {"type": "AuthenticationError", "message": UNPROVEN}}
-    (why,) = heard.records
+    assert json.loads(body) == {
+        "error": {"type": "AuthenticationError", "message": UNAUTHENTICATED}
+    }
+    (why,) = recorder.records
     assert why.levelno == logging.WARNING
     token = authorization.partition(" ")[2]
     assert not [part for part in token.split(".") if len(part) > 6 and part in why.getMessage()]
@@ -322,7 +324,7 @@ def test_a_new_key_is_known_once_it_is_used(
         assert call(bearer(GOOGLE.token()))[0] == 200
         certificates.served = {NEXT.key_id: NEXT.certificate}
         assert [call(bearer(NEXT.token()))[0] for _ in range(3)] == [401, 401, 401]
-        assert certificates.asked == 1
+        assert certificates.requests == 1
         monkeypatch.setattr(callers, "_MISSED_SECONDS", -1.0)
         assert call(bearer(NEXT.token()))[0] == 200
         assert call(bearer(GOOGLE.token()))[0] == 401
@@ -341,7 +343,7 @@ def test_certificates_that_cannot_be_had_are_a_503(
         assert (code, json.loads(body)["error"]["type"]) == (503, "UnavailableError")
         certificates.status, certificates.served = 200, {GOOGLE.key_id: GOOGLE.certificate}
         assert call(bearer(GOOGLE.token()))[0] == 503
-        assert certificates.asked == 1
+        assert certificates.requests == 1
         monkeypatch.setattr(callers, "_FAILED_SECONDS", -1.0)
         assert call(bearer(GOOGLE.token()))[0] == 200
 
@@ -364,7 +366,7 @@ def test_nobody_waits_behind_a_slow_fetch(
         codes = [each.result()[0] for each in [pool.submit(call, token) for _ in range(10)]]
         assert time.monotonic() - started < 5 * callers._FETCH_SECONDS  # noqa: SLF001 - patched
         certificates.answers.set()
-    assert (codes, certificates.asked) == ([503] * 10, 1)
+    assert (codes, certificates.requests) == ([503] * 10, 1)
 
 
 def test_known_certificates_outlive_a_failing_endpoint(
@@ -373,10 +375,10 @@ def test_known_certificates_outlive_a_failing_endpoint(
     """A key that was good an hour ago is good while nobody says otherwise, for a day."""
     with calling(OIDC, certificates.url) as call:
         assert call(bearer(GOOGLE.token()))[0] == 200
-        monkeypatch.setattr(callers, "_KEPT_SECONDS", -1.0)
+        monkeypatch.setattr(callers, "_CACHE_SECONDS", -1.0)
         certificates.status = 503
         assert call(bearer(GOOGLE.token()))[0] == 200
-        assert certificates.asked == 2
+        assert certificates.requests == 2
         monkeypatch.setattr(callers, "_STALE_SECONDS", -1.0)
         assert call(bearer(GOOGLE.token()))[0] == 503
 
@@ -385,7 +387,7 @@ def test_an_address_is_allowed_in_any_case() -> None:
     """Google may write an address with capitals that the setting writes without."""
     gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
     token = GOOGLE.token(email=SCHEDULER.replace("s", "S"))
-    gate(Offered(authorization=f"Bearer {token}", api_key=None))
+    gate(CallerHeaders(authorization=f"Bearer {token}", api_key=None))
 
 
 @given(st.text(max_size=200))
@@ -394,7 +396,7 @@ def test_no_authorization_ends_in_anything_but_a_401(text: str) -> None:
     gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
     for authorization in (text, f"Bearer {text}", f"Bearer {text}.{text}.{text}"):
         with pytest.raises(AuthenticationError, match="did not prove"):
-            gate(Offered(authorization=authorization, api_key=None))
+            gate(CallerHeaders(authorization=authorization, api_key=None))
 
 
 def _oidc_settings() -> Settings:
@@ -428,7 +430,7 @@ def test_an_api_key_is_right_or_a_401(key: str | None, status: int) -> None:
         headers = {} if key is None else {"X-API-Key": key}
         code, body = call(headers)
         assert code == status
-        assert status == 200 or json.loads(body)["error"]["message"] == UNPROVEN
+        assert status == 200 or json.loads(body)["error"]["message"] == UNAUTHENTICATED
         assert call({**headers, **bearer(GOOGLE.token())})[0] == status
         assert call({}, "/health")[0] == 200
 
@@ -436,7 +438,7 @@ def test_an_api_key_is_right_or_a_401(key: str | None, status: int) -> None:
 def test_the_platform_checks_by_default() -> None:
     """With AUTH=platform a caller that reaches the service may call it."""
     gate = make_gate(Settings.from_environment(ENVIRON))
-    gate(Offered(authorization=None, api_key=None))
+    gate(CallerHeaders(authorization=None, api_key=None))
 
 
 def test_a_401_names_the_scheme() -> None:

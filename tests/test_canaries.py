@@ -31,9 +31,9 @@ from runs.request import RunRequest
 from runs.supervision import STOP, take_lease
 from sandbox import emulator
 from tests.fault_proxy import Fault, HttpProxy
+from tests.scenario import Scenario
 from tests.test_lease import At
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
-from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,24 +69,26 @@ KEY_FILES = {
 }  # fmt: skip
 
 
-def check_silent(*said: str) -> None:
+def check_silent(*message: str) -> None:
     """No canary in any of it, in any case."""
-    heard = "\n".join(said).lower()
-    assert [name for name, canary in CANARIES.items() if canary.lower() in heard] == []
+    recorder = "\n".join(message).lower()
+    assert [name for name, canary in CANARIES.items() if canary.lower() in recorder] == []
 
 
-def written(world: World) -> str:
+def written(scenario: Scenario) -> str:
     """Every row of every table of the destination."""
-    names = [table.table_id for table in world.clients.bigquery.list_tables(world.destination)]
-    rows = [world.query(f"SELECT * FROM {{d}}.{name}") for name in names]
+    names = [
+        table.table_id for table in scenario.clients.bigquery.list_tables(scenario.destination)
+    ]
+    rows = [scenario.query(f"SELECT * FROM {{d}}.{name}") for name in names]
     return repr(dict(zip(names, rows, strict=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
-    """A world with a person in it, run once, where its emulator answers, and what names it."""
+    """A scenario with a person in it, run once, where its emulator answers, and what names it."""
 
-    world: World
+    scenario: Scenario
     endpoints: emulator.Endpoints
     environ: dict[str, str]
     staged: str  # all that was written when that run began its audit
@@ -96,7 +98,7 @@ class Made:
 class Scene:
     """The same, and the ways to run over it."""
 
-    world: World
+    scenario: Scenario
     endpoints: emulator.Endpoints
     environ: dict[str, str]
     monkeypatch: pytest.MonkeyPatch
@@ -120,34 +122,36 @@ class Scene:
     @contextmanager
     def users(self, select: str) -> Iterator[None]:
         """The users table is a view, over what it was."""
-        name = f"{self.world.datasets.firebase}.users"
-        self.world.query(f"ALTER TABLE {name} RENAME TO kept_users")
-        kept = f"{self.world.datasets.firebase}.kept_users"
-        self.world.query(f"CREATE VIEW {name} AS {select} FROM {kept}")
+        name = f"{self.scenario.datasets.firebase}.users"
+        self.scenario.query(f"ALTER TABLE {name} RENAME TO kept_users")
+        kept = f"{self.scenario.datasets.firebase}.kept_users"
+        self.scenario.query(f"CREATE VIEW {name} AS {select} FROM {kept}")
         try:
             yield
         finally:
-            self.world.query(f"DROP VIEW {name}")
-            self.world.query(f"ALTER TABLE {kept} RENAME TO users")
+            self.scenario.query(f"DROP VIEW {name}")
+            self.scenario.query(f"ALTER TABLE {kept} RENAME TO users")
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
-    """The world, in a sandbox that the command line finds."""
+    """The scenario, in a sandbox that the command line finds."""
     folder = tmp_path_factory.mktemp("sandbox")
     with emulator.attach(folder) as endpoints:
         clients = local_clients(endpoints)
-        world = World(clients=clients)
+        scenario = Scenario(clients=clients)
         at = MIDNIGHT.replace(hour=9)
-        world.arrive("posthog_events", [event("canary", at, distinct_id="canary-user")])
-        world.arrive("posthog_events", day_of_sessions(0, 2))
-        world.arrive("firebase_users", [PERSON, {**PERSON, "user_id": "twin", "createdAt": None}])
-        settings = world.make_settings()
+        scenario.arrive("posthog_events", [event("canary", at, distinct_id="canary-user")])
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        scenario.arrive(
+            "firebase_users", [PERSON, {**PERSON, "user_id": "twin", "createdAt": None}]
+        )
+        settings = scenario.make_settings()
         staged: list[str] = []
-        progress = At("audit", lambda: staged.append(written(world)))
+        progress = At("audit", lambda: staged.append(written(scenario)))
         main.main(RunRequest(), settings, clients, progress=progress)
         yield Made(
-            world=world,
+            scenario=scenario,
             endpoints=endpoints,
             environ={
                 "SANDBOX_DIR": str(folder),
@@ -164,11 +168,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 def scene(made: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     """The same, with something to do, and with the log as it was afterwards."""
     rows = [event("canary", MIDNIGHT, distinct_id="canary-user")]
-    made.world.arrive("posthog_events", rows)
+    made.scenario.arrive("posthog_events", rows)
     log = logging.getLogger("posthog_etl")
     kept = (log.handlers[:], log.level, log.propagate)
     yield Scene(
-        world=made.world,
+        scenario=made.scenario,
         endpoints=made.endpoints,
         environ=made.environ,
         monkeypatch=monkeypatch,
@@ -181,7 +185,7 @@ def scene(made: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
 
 def _lease_held(scene: Scene) -> int:
     holder = Warehouse(
-        clients=scene.world.clients, settings=scene.world.make_settings(), run_id="holder"
+        clients=scene.scenario.clients, settings=scene.scenario.make_settings(), run_id="holder"
     )
     with take_lease(LeaseRow(warehouse=holder, job="sessions")):
         return scene.command_line("--local")
@@ -215,8 +219,8 @@ def _source_misshapen(scene: Scene) -> int:
 
 def _destination_refused(scene: Scene) -> int:
     scene.monkeypatch.setitem(scene.environ, "POSTHOG_AGGREGATED_DATASET_ID", "wrong")
-    scene.world.query("CREATE SCHEMA IF NOT EXISTS wrong")
-    scene.world.query("CREATE TABLE IF NOT EXISTS wrong.sessions AS SELECT 1 AS session_id")
+    scene.scenario.query("CREATE SCHEMA IF NOT EXISTS wrong")
+    scene.scenario.query("CREATE TABLE IF NOT EXISTS wrong.sessions AS SELECT 1 AS session_id")
     return scene.command_line("--local")
 
 
@@ -245,9 +249,9 @@ def test_the_command_line_tells_no_canary(
     """Whatever ends a run: nothing on stdout, on stderr or in the ledger tells of a person."""
     act, code = WAYS[way]
     assert act(scene) == code
-    said = capfd.readouterr()
-    assert said.out + said.err
-    check_silent(said.out, said.err, repr(scene.world.query("SELECT * FROM {d}.etl_runs")))
+    message = capfd.readouterr()
+    assert message.out + message.err
+    check_silent(message.out, message.err, repr(scene.scenario.query("SELECT * FROM {d}.etl_runs")))
 
 
 @pytest.mark.parametrize("content", KEY_FILES.values(), ids=KEY_FILES)
@@ -260,10 +264,10 @@ def test_a_bad_key_file_is_not_quoted(
     scene.monkeypatch.setenv("GOOGLE_CLOUD_PROJECT_ID", "my-project")
     scene.monkeypatch.setenv("BIGQUERY_CREDENTIALS_PATH", str(path))
     assert scene.command_line() == 2
-    said = capfd.readouterr()
-    assert "The key file of BIGQUERY_CREDENTIALS_PATH" in said.err
-    assert str(path) not in said.err
-    check_silent(said.out, said.err)
+    message = capfd.readouterr()
+    assert "The key file of BIGQUERY_CREDENTIALS_PATH" in message.err
+    assert str(path) not in message.err
+    check_silent(message.out, message.err)
 
 
 def test_the_service_tells_no_canary(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
@@ -291,9 +295,9 @@ def test_the_service_tells_no_canary(scene: Scene, capfd: pytest.CaptureFixture[
     ).test_client()
     refused = wrong.post("/run", headers={"X-API-Key": secret, "Authorization": f"Bearer {secret}"})
     assert refused.status_code == 401
-    said = capfd.readouterr()
-    assert "Traceback" in said.out
-    check_silent(*answers, refused.get_data(as_text=True), said.out, said.err)
+    message = capfd.readouterr()
+    assert "Traceback" in message.out
+    check_silent(*answers, refused.get_data(as_text=True), message.out, message.err)
 
 
 def test_no_exception_tells_a_canary(
@@ -301,19 +305,19 @@ def test_no_exception_tells_a_canary(
 ) -> None:
     """An outage, a job that fails, a failed audit: the text and the traceback of what is raised."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
-    said: list[str] = []
+    message: list[str] = []
 
     def run(progress: At | None = None) -> None:
-        settings = scene.world.make_settings()
+        settings = scene.scenario.make_settings()
         with pytest.raises(Exception) as raised:  # noqa: PT011 - any: it is what is looked at
-            main.main(RunRequest(), settings, world.clients, progress=progress)
-        said.append("".join(traceback.format_exception(raised.value)) + repr(raised.value))
+            main.main(RunRequest(), settings, scenario.clients, progress=progress)
+        message.append("".join(traceback.format_exception(raised.value)) + repr(raised.value))
 
     with ExitStack() as stack:
         proxy = stack.enter_context(HttpProxy(scene.endpoints.rest))
         clients = local_clients(replace(scene.endpoints, rest=proxy.address))
         stack.callback(clients.close)
-        world = replace(scene.world, clients=clients)
+        scenario = replace(scene.scenario, clients=clients)
         for fault in (
             Fault(kind="dropped", method="POST", path="/jobs", body="_user_keys", times=1000),
             Fault(
@@ -323,23 +327,23 @@ def test_no_exception_tells_a_canary(
             with proxy.faulty(fault):
                 run()
             assert fault.hits
-        run(At("audit", lambda: stage_twice(scene.world)))
-    kinds = [re.findall(r"\w+(?:Error)(?=:)", text)[-1] for text in said]
+        run(At("audit", lambda: stage_twice(scene.scenario)))
+    kinds = [re.findall(r"\w+(?:Error)(?=:)", text)[-1] for text in message]
     assert kinds == ["UnavailableError", "StatementError", "AuditError"]
     printed = capfd.readouterr()
-    check_silent(*said, printed.out, printed.err)
+    check_silent(*message, printed.out, printed.err)
 
 
-def stage_twice(world: World) -> None:
+def stage_twice(scenario: Scenario) -> None:
     """Make the audit fail."""
-    tables = world.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
+    tables = scenario.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
     name = next(each["table_name"] for each in tables if each["table_name"].endswith("_staged"))
-    world.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
+    scenario.query(f"INSERT INTO {{d}}.{name} SELECT * FROM {{d}}.{name}")
 
 
 def test_no_table_holds_a_canary(made: Made) -> None:
     """Staging tables and what is published: users are matched by hashes, and named by their id."""
-    now = written(made.world)
+    now = written(made.scenario)
     assert "_user_keys" in made.staged
     assert "canary-user" in now
     check_silent(made.staged, now)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.case_files import Cases, load_cases
-from tests.world import Row, World, differences
+from tests.scenario import Row, Scenario, differences
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
@@ -27,14 +27,14 @@ def cases() -> Cases:
 def sessions(request: pytest.FixtureRequest, clients: Clients, cases: Cases) -> dict[str, Row]:
     """What one run over all cases publishes, by the type of `properties` and the engine."""
     properties, engine = request.param
-    with World(clients=clients, properties=properties) as world:
-        world.arrive("posthog_events", cases.events)
-        world.arrive("firebase_users", cases.users)
-        world.arrive("firebase_events", cases.documents)
-        world.arrive("posthog_sessions", cases.posthog_sessions)
-        report = world.run(engine=engine)
+    with Scenario(clients=clients, properties=properties) as scenario:
+        scenario.arrive("posthog_events", cases.events)
+        scenario.arrive("firebase_users", cases.users)
+        scenario.arrive("firebase_events", cases.documents)
+        scenario.arrive("posthog_sessions", cases.posthog_sessions)
+        report = scenario.run(engine=engine)
         assert sum(report.counts.values()) == len(cases.events)
-        return world.sessions()
+        return scenario.sessions()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -93,8 +93,8 @@ def test_every_line_of_a_job_says_which_attempt_it_is_of(
     """Execution and attempt are fields, and nothing else is printed: the log has the report."""
     for number, (_, stdout, lines) in enumerate(executed):
         assert stdout == ""
-        told = {(line["execution"], line["attempt"]) for line in lines}
-        assert told == {("posthog-etl-job-x7kq2", str(number))}
+        reported = {(line["execution"], line["attempt"]) for line in lines}
+        assert reported == {("posthog-etl-job-x7kq2", str(number))}
 
 
 def test_other_tasks_of_a_job_have_nothing_to_do() -> None:

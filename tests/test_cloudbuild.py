@@ -61,7 +61,7 @@ def test_every_substitution_is_declared_and_used() -> None:
     assert "COMMIT_SHA" not in FILE.read_text("utf-8")
 
 
-def test_every_script_is_told_its_variables() -> None:
+def test_every_script_is_reported_its_variables() -> None:
     """What a script reads is what its step gives it."""
     for name, step in STEPS.items():
         given = {each.partition("=")[0] for each in step.get("env", [])}
@@ -115,8 +115,8 @@ def test_googles_reader_accepts_the_file(misspelt: str, accepted: bool, tmp_path
     file = tmp_path / "cloudbuild.yaml"
     file.write_text(FILE.read_text("utf-8").replace("waitFor", misspelt))
     asked = ["gcloud", "info", "--format=value(installation.sdk_root,basic.python_location)"]
-    told = subprocess.run(asked, capture_output=True, text=True, check=True)  # noqa: S603
-    root, python = told.stdout.split()
+    reported = subprocess.run(asked, capture_output=True, text=True, check=True)  # noqa: S603
+    root, python = reported.stdout.split()
     ran = subprocess.run(  # noqa: S603
         [python, "-S", "-c", READER, f"{root}/lib", str(file)],
         capture_output=True,

@@ -88,13 +88,13 @@ def settings(**changed: Any) -> Settings:  # noqa: ANN401 - one type per setting
     return Settings(**{"project_id": "my-project"} | changed)
 
 
-def everything_said(error: BaseException | None) -> str:
+def all_output(error: BaseException | None) -> str:
     """An exception and all it came from, hidden or not, with whatever they carry."""
-    said = ""
+    message = ""
     while error is not None:
-        said += "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        message += "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
         error = error.__cause__ or error.__context__
-    return said
+    return message
 
 
 def holds(text: str, key: bytes) -> bool:
@@ -185,7 +185,7 @@ def test_a_missing_key_file_is_no_reason_to_try_the_secret(
         "The key file of BIGQUERY_CREDENTIALS_PATH can't be read (No such file or directory):"
         " correct the path, or unset it to use the secret."
     )
-    assert "none.json" not in everything_said(caught.value)
+    assert "none.json" not in all_output(caught.value)
     assert fake.asked == []
 
 
@@ -249,7 +249,7 @@ def test_trouble_with_the_secret(
     assert type(caught.value) is error
     assert LATEST in str(caught.value)
     assert sentence in str(caught.value)
-    assert not holds(everything_said(caught.value), key)
+    assert not holds(all_output(caught.value), key)
 
 
 def test_a_missing_secret(client: SecretManagerServiceClient) -> None:
@@ -340,7 +340,7 @@ def test_an_unusable_key(
         fetch_credentials(asked, secret_client=client)
     where = "The key file of BIGQUERY_CREDENTIALS_PATH" if kept == "file" else f"Secret {LATEST}"
     assert str(caught.value) == f"{where} {sentence}"
-    assert not holds(everything_said(caught.value), content.encode())
+    assert not holds(all_output(caught.value), content.encode())
 
 
 def test_the_secret_stays_in_memory(

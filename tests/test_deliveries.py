@@ -37,14 +37,14 @@ def test_what_leaves_something_to_be_done_is_no_delivery(request_: RunRequest) -
 
 def test_another_request_is_another_delivery() -> None:
     """A full load is not done because an ordinary run under the same name was, nor for params."""
-    asked = [
+    run_requests = [
         RunRequest(),
         RunRequest(full_load=True),
         RunRequest(engine="bigquery"),
         RunRequest(params={"a": 1}),
         RunRequest(params={"a": 2}),
     ]
-    assert len({delivery("nightly", AT, each, NOW) for each in asked}) == len(asked)
+    assert len({delivery("nightly", AT, each, NOW) for each in run_requests}) == len(run_requests)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def one(text: str, *words: str) -> dict[str, str]:
 def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> None:
     """One instance of 2 vCPU and 2 GiB, one request at a time, an hour, no anonymous caller."""
     found = one(dry_run(["deploy"], tmp_path), "run", "deploy", "posthog-etl")
-    said = {
+    message = {
         "cpu": "2",
         "memory": "2Gi",
         "concurrency": "1",
@@ -223,7 +223,7 @@ def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> No
         "region": "us-central1",
         "service-account": "etl-runner@my-project-123.iam.gserviceaccount.com",
     }
-    assert said.items() <= found.items()
+    assert message.items() <= found.items()
     assert found["startup-probe"].startswith("httpGet.path=/health,")
     assert (
         found["image"] == "us-central1-docker.pkg.dev/my-project-123/posthog-etl/posthog-etl:latest"
@@ -231,16 +231,16 @@ def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_the_service_and_the_job_are_told_settings_that_exist(
+def test_the_service_and_the_job_are_reported_settings_that_exist(
     config: dict[str, str], tmp_path: Path
 ) -> None:
     """Every variable is a setting; the job ends before its time-out and waits for the lease."""
     text = dry_run(["deploy"], tmp_path, config)
-    told = [
+    reported = [
         dict(pair.split("=", 1) for pair in found["set-env-vars"].removeprefix("^|^").split("|"))
         for found in (one(text, "run", "deploy"), one(text, "run", "jobs", "deploy"))
     ]
-    service, job = told
+    service, job = reported
     assert job.keys() <= {setting.variable for setting in SETTINGS}
     assert service["GOOGLE_CLOUD_PROJECT_ID"] == "my-project-123"
     assert job == {**service, "ETL_TIMEOUT_SECONDS": "21300", "LEASE_WAIT_SECONDS": "3600"}

@@ -22,7 +22,7 @@ from jobs.sessions import JOB
 from process_sessions import process_sessions
 from runs import errors
 from runs.errors import EtlError, FailureStatus, RetryableError
-from runs.lease import create_lease_sql
+from runs.lease_sql import create_lease_sql
 from runs.ledger_row import LEDGER_TABLE
 from runs.report import RunKind
 from runs.request import RunRequest
@@ -33,7 +33,7 @@ from sessions import metrics, sources
 from sessions.metric_table import Metric
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import persons_schema
-from tests.world import World
+from tests.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -377,11 +377,11 @@ def _slug(heading: str) -> str:
 )
 def test_every_sentence_is_said(name: str, heading: str) -> None:
     """A quoted sentence is one of the code's, with … for what varies."""
-    said = [*_sentences(), page("Makefile")]
+    message = [*_sentences(), page("Makefile")]
     (table,) = tables(section(name, heading))
     quoted = [text for row in table for text in code(row[0])]
     assert quoted
-    assert [text for text in quoted if not any(text in sentence for sentence in said)] == []
+    assert [text for text in quoted if not any(text in sentence for sentence in message)] == []
 
 
 def _sentences() -> list[str]:
@@ -446,8 +446,8 @@ def _aggregated(metric: Metric, events: list[dict[str, Any]]) -> list[dict[str, 
 
 def test_every_sql_example_runs(clients: Clients) -> None:
     """BigQuery's emulator answers each statement of the pages, over what a run has written."""
-    with World(clients=clients) as world:
-        world.arrive(
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive(
             "posthog_events",
             [
                 {
@@ -459,20 +459,21 @@ def test_every_sql_example_runs(clients: Clients) -> None:
                 }
             ],
         )
-        warned = world.run().warnings
+        warned = scenario.run().warnings
         examples = [sql for name in PAGES for sql in fenced(page(name), "sql")]
         assert examples
         datasets = {
-            "posthog_aggregated": world.destination,
-            "posthog_etl": world.datasets.posthog,
-            "firebase_etl_prod": world.datasets.firebase,
+            "posthog_aggregated": scenario.destination,
+            "posthog_etl": scenario.datasets.posthog,
+            "firebase_etl_prod": scenario.datasets.firebase,
         }
         named = re.compile(rf"\b({'|'.join(datasets)})\.")
         answers = [
-            world.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql)) for sql in examples
+            scenario.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql))
+            for sql in examples
         ]
-    told = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
-    assert told == [list(warned)]
+    reported = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
+    assert reported == [list(warned)]
     assert len(warned) == 1
 
 

@@ -205,5 +205,5 @@ def test_names_of_the_scripts_are_theirs() -> None:
     assert shown
     for script, *options in shown:
         for option in options:
-            told = (ROOT / script).read_text("utf-8")
-            assert re.search(rf"{re.escape(option)}(?![\w-])", told), (script, option)
+            reported = (ROOT / script).read_text("utf-8")
+            assert re.search(rf"{re.escape(option)}(?![\w-])", reported), (script, option)

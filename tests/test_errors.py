@@ -56,7 +56,7 @@ def test_outcomes(error: type[EtlError], http_status: int, exit_code: int | None
     assert exit_code is None or error.exit_code == exit_code
 
 
-def test_what_stopped_a_run_is_told_apart() -> None:
+def test_what_stopped_a_run_is_reported_apart() -> None:
     """The ledger says whether a run failed, was told to stop, ran out of time or lost its lease."""
     stopped = {each: each.status for each in every_class() if each.status != "failed"}
     assert stopped == {

@@ -22,16 +22,16 @@ from sandbox import emulator
 from sandbox.server import FAST
 from tests import histories, snapshots
 from tests.clock import starting_at
+from tests.scenario import BOOKKEEPING, Row, Scenario
 from tests.test_googlesql import (
     AS_TEXT,
     EXCLUSIONS,
-    ask_without_a_run,
     listening_to,
+    query_without_a_run,
     read,
     sql_functions,
 )
 from tests.test_source_shapes import EVENTS
-from tests.world import BOOKKEEPING, Row, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,15 +71,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
         yield found
 
 
-def told(value: object) -> object:
+def reported(value: object) -> object:
     """A cell without what differs from run to run."""
     if isinstance(value, str):
         return _RUN_ID.sub("RUN", value)
     if isinstance(value, datetime) and value.tzinfo:
         return "now" if abs(datetime.now(UTC) - value) < _ABOUT_NOW else value
     if isinstance(value, dict):
-        return {name: told(each) for name, each in value.items() if name not in _OF_ITS_OWN}
-    return [told(each) for each in value] if isinstance(value, list) else value
+        return {name: reported(each) for name, each in value.items() if name not in _OF_ITS_OWN}
+    return [reported(each) for each in value] if isinstance(value, list) else value
 
 
 def outcome(client: bigquery.Client, job: Any) -> str:  # noqa: ANN401 - of any type
@@ -90,7 +90,7 @@ def outcome(client: bigquery.Client, job: Any) -> str:  # noqa: ANN401 - of any 
         return f"{job.job_type}: {getattr(job, 'num_dml_affected_rows', None)}"
     found: Any = client.get_job(job.job_id).result()
     columns = [(each.name, each.field_type, each.mode) for each in found.schema]
-    return f"{columns}: {sorted(repr(told(dict(row.items()))) for row in found)}"
+    return f"{columns}: {sorted(repr(reported(dict(row.items()))) for row in found)}"
 
 
 def outcomes(client: bigquery.Client) -> dict[str, list[str]]:
@@ -102,41 +102,43 @@ def outcomes(client: bigquery.Client) -> dict[str, list[str]]:
     return {step: sorted(jobs) for step, jobs in found.items()}
 
 
-def published(world: World) -> dict[str, list[str]]:
+def published(scenario: Scenario) -> dict[str, list[str]]:
     """The rows of every table for readers, bookkeeping left out."""
     names = ("sessions", "quarantined_sessions", "identities", "persons", "daily_activity")
-    tables = {name: world.query(f"SELECT * FROM {{d}}.{name}") for name in names}
+    tables = {name: scenario.query(f"SELECT * FROM {{d}}.{name}") for name in names}
     return {
         name: sorted(repr({k: v for k, v in row.items() if k not in BOOKKEEPING}) for row in rows)
         for name, rows in tables.items()
     }
 
 
-def run_in_every_way(world: World, late: list[Row]) -> None:
+def run_in_every_way(scenario: Scenario, late: list[Row]) -> None:
     """Part of a run over a view; then dates, a full load, changed users, nothing, another job."""
     now = histories.FIRST_DAY + timedelta(days=30)
     day = histories.FIRST_DAY.date() + timedelta(days=2)
-    world.replace("posthog_events", EVENTS["a view"])
-    read(world, limit=3)
-    world.replace("posthog_events", AS_TEXT)
-    world.settings = {}
+    scenario.replace("posthog_events", EVENTS["a view"])
+    read(scenario, limit=3)
+    scenario.replace("posthog_events", AS_TEXT)
+    scenario.settings = {}
     with starting_at(now):
-        world.run(start_date=day, end_date=day, engine="bigquery")
+        scenario.run(start_date=day, end_date=day, engine="bigquery")
     with starting_at(now + timedelta(hours=1)):
-        assert world.run(engine="bigquery").kind == "full_load"
-    world.arrive("posthog_events", late)
-    world.arrive("firebase_users", [{"user_id": "anon-1"}, {"user_id": "anon-2"}])
+        assert scenario.run(engine="bigquery").kind == "full_load"
+    scenario.arrive("posthog_events", late)
+    scenario.arrive("firebase_users", [{"user_id": "anon-1"}, {"user_id": "anon-2"}])
     with starting_at(now + timedelta(hours=2)):
-        report = world.run()
+        report = scenario.run()
     assert report.kind == "incremental"
-    assert world.run().kind == "nothing_new"
-    later = begin(RunRequest(), world.make_settings(), world.clients, trigger=None, progress=None)
+    assert scenario.run().kind == "nothing_new"
+    later = begin(
+        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
+    )
     assert not later.lease.renew(0)
     later.progress.close()
-    ask_without_a_run(world, report.run_id)
+    query_without_a_run(scenario, report.run_id)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
-        main.main(RunRequest(job="greeting"), world.make_settings(), world.clients)
+        main.main(RunRequest(job="greeting"), scenario.make_settings(), scenario.clients)
 
 
 @settings(
@@ -166,14 +168,16 @@ def test_a_random_history_is_the_same_on_both(
     assume(len({(row["distinct_id"], row["event"]) for row in events}) > len(events) / 2)
     seen = []
     for clients in (fast, plain):
-        world = World(clients=clients, properties="json", settings=EXCLUSIONS, prefix="history")
-        with world, listening_to(sql_functions()) as called:
-            world.arrive("posthog_events", events[5:])
-            world.arrive("firebase_users", users)
-            world.arrive("firebase_events", documents)
-            world.arrive("posthog_sessions", channels)
-            run_in_every_way(world, events[:5])
-            seen.append((outcomes(clients.bigquery), published(world), called))
+        scenario = Scenario(
+            clients=clients, properties="json", settings=EXCLUSIONS, prefix="history"
+        )
+        with scenario, listening_to(sql_functions()) as called:
+            scenario.arrive("posthog_events", events[5:])
+            scenario.arrive("firebase_users", users)
+            scenario.arrive("firebase_events", documents)
+            scenario.arrive("posthog_sessions", channels)
+            run_in_every_way(scenario, events[:5])
+            seen.append((outcomes(clients.bigquery), published(scenario), called))
     assert seen[0] == seen[1]
     with listening_to(sql_functions()) as in_snapshots:
         snapshots.statements()
@@ -181,7 +185,7 @@ def test_a_random_history_is_the_same_on_both(
 
 
 # What is the same for every dataset and day but for what the tables hold, or that they are there.
-ASKED = [
+STATEMENTS = [
     "SELECT CAST(v AS STRING) AS v, TO_JSON_STRING(t) AS t FROM `local`.`{d}`.`t` AS t",
     "SELECT '`local`.`{d}`.`t`' AS text, DATE '{day}' AS day, COUNT(*) AS n FROM `local`.`{d}`.`t`",
     "SELECT TIMESTAMP '{day} 00:00:00+00' AS at, v FROM `local`.`{d}`.`t`",
@@ -215,11 +219,11 @@ def test_a_remembered_translation_holds_for_its_own_kind_alone(
         for dataset, value in TYPES.items():
             client.create_dataset(dataset)
             for number, day in enumerate(("2026-10-02", "2026-10-05", "2026-02-30")):
-                asked = [each.format(d=dataset, day=day, n=number) for each in ASKED]
-                answers += [answered(client, sql) for sql in asked]
+                statements = [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
+                answers += [answered(client, sql) for sql in statements]
                 made = f"SELECT {value} AS v, STRUCT({value} AS v) AS r"
                 client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {made}").result()
-                answers += [answered(client, sql) for sql in asked]
+                answers += [answered(client, sql) for sql in statements]
             client.delete_dataset(dataset, delete_contents=True)
         seen.append(answers)
     assert seen[0] == seen[1]

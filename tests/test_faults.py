@@ -33,9 +33,9 @@ from runs.errors import (
 from runs.request import RunRequest
 from runs.supervision import STOP
 from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
+from tests.scenario import Scenario, differences
 from tests.test_lease import At
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
-from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,9 +86,9 @@ SAMPLE = [
 
 @dataclass(kw_only=True)
 class Wire:
-    """A world whose clients go through the proxies."""
+    """A scenario whose clients go through the proxies."""
 
-    world: World
+    scenario: Scenario
     rest: HttpProxy
     grpc: TcpProxy
     calls: GrpcProxy
@@ -101,7 +101,7 @@ class Wire:
         number = next(self.numbers)
         rows = [event(name, MIDNIGHT.replace(hour=12, minute=number // 60, second=number % 60))
                 for name in (f"d0-{number % 6}", f"new-{number}")]  # fmt: skip
-        self.world.arrive("posthog_events", rows)
+        self.scenario.arrive("posthog_events", rows)
 
     @property
     def injected(self) -> int:
@@ -111,15 +111,15 @@ class Wire:
     def run(self, *faults: Fault) -> SessionsReport:
         """A run while these happen."""
         with self.rest.faulty(*faults):
-            return self.world.run()
+            return self.scenario.run()
 
     def check_exact(self) -> None:
         """The published table is the oracle's."""
-        assert differences(self.world.sessions(), self.world.expected()) == []
+        assert differences(self.scenario.sessions(), self.scenario.expected()) == []
 
     def check_made_good(self) -> None:
         """The next run succeeds without a full load, and leaves the oracle's table."""
-        assert self.world.run().kind in {"incremental", "nothing_new"}
+        assert self.scenario.run().kind in {"incremental", "nothing_new"}
         self.check_exact()
 
 
@@ -133,13 +133,15 @@ def shared(endpoints: Endpoints) -> Iterator[Wire]:
         proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=wire.address)
         clients = local_clients(proxied)
         stack.callback(clients.close)
-        world = stack.enter_context(World(clients=clients))
-        world.arrive("posthog_events", day_of_sessions(0, 6))
+        scenario = stack.enter_context(Scenario(clients=clients))
+        scenario.arrive("posthog_events", day_of_sessions(0, 6))
         started = time.monotonic()
-        world.run()
+        scenario.run()
         seconds = time.monotonic() - started
         usual = wire.received
-        yield Wire(world=world, rest=rest, grpc=wire, calls=calls, usual=usual, seconds=seconds)
+        yield Wire(
+            scenario=scenario, rest=rest, grpc=wire, calls=calls, usual=usual, seconds=seconds
+        )
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def test_a_first_run_survives_faults_as_it_creates_and_publishes(wire: Wire, kin
     faults = [Fault(kind=kind, method="POST", path=path) for path in CREATIONS]
     method, path = REQUESTS["jobs.insert of a query"]
     faults.append(Fault(kind=kind, method=method, path=path, body="BEGIN TRANSACTION"))
-    twin = wire.world.twin()
+    twin = wire.scenario.twin()
     with wire.rest.faulty(*faults):
         twin.run()
     assert [len(fault.hits) for fault in faults] == [1, 1, 1]
@@ -196,35 +198,35 @@ def test_a_publication_nobody_hears_of_is_whole(wire: Wire) -> None:
     assert submit.hits
     assert ask.hits
     wire.check_exact()
-    assert wire.world.run().kind == "nothing_new"
+    assert wire.scenario.run().kind == "nothing_new"
     wire.check_exact()
 
 
 def test_a_publication_that_fails_halfway_changes_nothing(wire: Wire) -> None:
     """A statement in the middle of it, or its last one, finds no table: the others are undone."""
-    before = wire.world.sessions()
+    before = wire.scenario.sessions()
     for table in ("planned", "etl_state_sessions"):
-        publish_without(wire.world, table)
-        assert wire.world.sessions() == before
+        publish_without(wire.scenario, table)
+        assert wire.scenario.sessions() == before
     wire.check_made_good()
 
 
-def publish_without(world: World, table: str) -> None:
+def publish_without(scenario: Scenario, table: str) -> None:
     """A run that finds, as it publishes, that a table has gone."""
     moved: list[str] = []
 
     def move_away() -> None:
-        tables = world.clients.bigquery.list_tables(world.destination)
+        tables = scenario.clients.bigquery.list_tables(scenario.destination)
         moved.extend(each.table_id for each in tables if each.table_id.endswith(table))
         for name in moved:
-            world.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
+            scenario.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
 
     watcher = At("publish", move_away)
     try:
         with pytest.raises(DestinationError):
-            main.main(RunRequest(), world.make_settings(), world.clients, progress=watcher)
+            main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=watcher)
     finally:
-        world.query(f"ALTER TABLE {{d}}.moved_away RENAME TO {moved[0]}")
+        scenario.query(f"ALTER TABLE {{d}}.moved_away RENAME TO {moved[0]}")
 
 
 OUTAGES: list[Ordered] = [
@@ -248,13 +250,13 @@ def test_an_outage_is_one_sentence_and_changes_nothing(
     """What fails for good ends the run with an error of ours; the old table or the new stands."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
     for kind, request, first in outages:
-        before = wire.world.sessions()
+        before = wire.scenario.sessions()
         method, path = REQUESTS[request]
         with suppress(EtlError):
             wire.run(Fault(kind=kind, method=method, path=path, first=first, times=ALWAYS))
-        now = wire.world.sessions()
-        assert now == before or differences(now, wire.world.expected()) == []
-        wire.world.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE")
+        now = wire.scenario.sessions()
+        assert now == before or differences(now, wire.scenario.expected()) == []
+        wire.scenario.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE")
     wire.check_made_good()
 
 
@@ -264,7 +266,7 @@ def test_a_download_that_breaks_off_is_taken_up_again(wire: Wire, part: float) -
     wire.grpc.received = wire.grpc.broken = 0
     wire.grpc.break_after = int(wire.usual * part)
     try:
-        wire.world.run(full_load=True)
+        wire.scenario.run(full_load=True)
     finally:
         wire.grpc.break_after = None
     assert wire.grpc.broken == 1
@@ -325,7 +327,7 @@ def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
     assert len(fault.hits) == 1
     assert report.status == "succeeded"
     wire.check_exact()
-    jobs = wire.world.clients.bigquery.list_jobs(max_results=50)
+    jobs = wire.scenario.clients.bigquery.list_jobs(max_results=50)
     tried = [job for job in jobs if f"{report.run_id}_publish" in job.job_id]
     assert sorted(job.error_result is None for job in tried) == [False, True]
 
@@ -362,7 +364,7 @@ def test_a_run_stops_while_it_waits_for_another_attempt(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM and the deadline hold during the pauses, too: there is no second attempt."""
-    monkeypatch.setattr(retries, "growing", lambda *_: itertools.repeat(10.0))
+    monkeypatch.setattr(retries, "backoff_seconds", lambda *_: itertools.repeat(10.0))
     fault = failing("INFORMATION_SCHEMA.PARTITIONS", times=ALWAYS)
 
     def stop() -> None:
@@ -396,14 +398,14 @@ def test_a_request_without_any_answer_is_sent_again(
 
 def test_a_download_that_hangs_ends_at_the_deadline(wire: Wire) -> None:
     """The deadline holds also while the Storage API says nothing more."""
-    before = wire.world.sessions()
-    wire.world.settings["timeout_seconds"] = round(2 * wire.seconds) + 2
+    before = wire.scenario.sessions()
+    wire.scenario.settings["timeout_seconds"] = round(2 * wire.seconds) + 2
     wire.grpc.is_silent.set()
     try:
         with pytest.raises(RunTimeoutError):
             wire.run()
     finally:
         wire.grpc.is_silent.clear()
-        del wire.world.settings["timeout_seconds"]
-    assert wire.world.sessions() == before
+        del wire.scenario.settings["timeout_seconds"]
+    assert wire.scenario.sessions() == before
     wire.check_made_good()

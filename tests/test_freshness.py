@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from tests.scenario import Scenario
 from tests.test_requests_on_data import event
-from tests.world import World
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
@@ -19,8 +19,8 @@ def test_clocks_that_run_ahead_hide_no_dead_export(clients: Clients) -> None:
         event("s", died + timedelta(days=day), uuid=f"ahead {day}", bq_ingested_timestamp=died)
         for day in range(3, 10)
     ]
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", [event("s", died, bq_ingested_timestamp=died), *ahead])
-        report = world.run()
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", [event("s", died, bq_ingested_timestamp=died), *ahead])
+        report = scenario.run()
         assert report.newest_event_at == died
         assert any("240 hours old" in warning for warning in report.warnings)

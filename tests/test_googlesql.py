@@ -25,17 +25,16 @@ from jobs.sessions_checks import check_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
 from runs.context import begin
-from runs.ledger import RunsRequest
+from runs.ledger_sql import RunsRequest
 from runs.request import RunRequest
 from service import inspection, readiness
-from sessions import enrichment, plan, projection, sources
-from sessions import publication as publish
-from sessions.dictionary import NEVER, null_rules
+from sessions import audit, enrichment, plan, projection, sources
+from sessions.bigquery_engine import aggregate_sql, pick_sql
+from sessions.data_dictionary import NEVER, null_rules
 from sessions.metric_table import Aggregation, Metric, MetricTable
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import daily_activity_schema
-from sessions.projection import travelling_columns
-from sessions.pushdown import aggregate_sql, pick_sql
+from sessions.projection import downloaded_columns
 from sessions.tables import aggregated_schema, sessions_schema
 from tests import snapshots
 from tests.case_files import Cases, load_cases
@@ -43,13 +42,13 @@ from tests.clock import starting_at
 from tests.googlesql import Analyzer, Evaluator, ListeningClient, Sent, type_name
 from tests.oracle import expected_sessions
 from tests.persons_oracle import Derived, daily_key, expected_derived, person_key
+from tests.scenario import BOOKKEEPING, Row, Scenario, derived_differences, differences
 from tests.test_process_sessions import event as event_of
 from tests.test_process_sessions import frame
 from tests.test_queries import QUESTIONS
 from tests.test_requests_on_data import MIDNIGHT, event
 from tests.test_source_shapes import EVENTS as EVENTS_SHAPES
 from tests.test_source_shapes import OTHERS
-from tests.world import BOOKKEEPING, Row, World, derived_differences, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +71,7 @@ EXCLUSIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Recorder:
     """What a few runs sent, and which of the functions that write SQL had a part in it."""
 
     sent: list[Sent]
@@ -134,30 +133,30 @@ TO_JSON_STRING(properties) AS properties FROM {t}"""
 
 
 @pytest.fixture(scope="module")
-def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
+def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
     """Runs of every kind, and the first steps of others, which only read in another way.
 
     On both types of properties, and on every other shape of the sources.
     """
     client = ListeningClient(endpoints)
     listening = replace(clients, bigquery=client)
-    world = World(clients=listening, properties="json", settings=EXCLUSIONS)
-    with world, listening_to(sql_functions()) as called:
-        world.arrive("posthog_events", EVENTS)
-        world.arrive("firebase_users", [{"user_id": "user", "createdAt": MIDNIGHT.isoformat()}])
+    scenario = Scenario(clients=listening, properties="json", settings=EXCLUSIONS)
+    with scenario, listening_to(sql_functions()) as called:
+        scenario.arrive("posthog_events", EVENTS)
+        scenario.arrive("firebase_users", [{"user_id": "user", "createdAt": MIDNIGHT.isoformat()}])
         document = {"document_id": "d", "user_id": "user", "createdAt": MIDNIGHT.isoformat()}
-        world.arrive("firebase_events", [document])
-        world.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
-        read(world, limit=3)
-        world.replace("posthog_events", AS_TEXT)
-        world.settings = {}
-        run_in_every_way(world)
+        scenario.arrive("firebase_events", [document])
+        scenario.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
+        read(scenario, limit=3)
+        scenario.replace("posthog_events", AS_TEXT)
+        scenario.settings = {}
+        run_in_every_way(scenario)
         for table, statement in OTHERS.items():
-            world.replace(table, statement)
+            scenario.replace(table, statement)
         for statement in EVENTS_SHAPES.values():
-            world.replace("posthog_events", statement)
-            read(world, full_load=True)
-    yield Heard(client.sent, called, world.destination)
+            scenario.replace("posthog_events", statement)
+            read(scenario, full_load=True)
+    yield Recorder(client.sent, called, scenario.destination)
     client.close()  # type: ignore[no-untyped-call]
 
 
@@ -166,10 +165,10 @@ def types_of(schema: TableSchema) -> dict[str, str]:
     return {each.name: each.type for each in schema.fields}
 
 
-def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of a request
+def read(scenario: Scenario, **request: Any) -> None:  # noqa: ANN401 - the fields of a request
     """A run up to the point from which it is like any other."""
-    settings = world.make_settings()
-    run = begin(RunRequest(**request), settings, world.clients, trigger=None, progress=None)
+    settings = scenario.make_settings()
+    run = begin(RunRequest(**request), settings, scenario.clients, trigger=None, progress=None)
     ensure_dataset(run.warehouse)
     work = JOB.begin(run)
     for step in JOB.steps[: JOB.step_names.index("extract")]:
@@ -177,34 +176,36 @@ def read(world: World, **request: Any) -> None:  # noqa: ANN401 - the fields of 
     run.progress.close()
 
 
-def run_in_every_way(world: World) -> None:
+def run_in_every_way(scenario: Scenario) -> None:
     """Dates, a full load, one with changed users, nothing new, and a renewal; by both engines."""
     now = datetime.now(UTC)  # runs of one second have no order
     with starting_at(now - timedelta(minutes=2)):
-        world.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), engine="bigquery")
+        scenario.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), engine="bigquery")
     with starting_at(now - timedelta(minutes=1)):
-        assert world.run(engine="bigquery").kind == "full_load"
-    world.arrive("posthog_events", [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))])
-    world.arrive("firebase_users", [{"user_id": "visitor"}])
-    report = world.run()
+        assert scenario.run(engine="bigquery").kind == "full_load"
+    scenario.arrive("posthog_events", [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))])
+    scenario.arrive("firebase_users", [{"user_id": "visitor"}])
+    report = scenario.run()
     assert report.kind == "incremental"
-    assert report.sessions["concerned"] == 2
-    assert world.run().kind == "nothing_new"
-    later = begin(RunRequest(), world.make_settings(), world.clients, trigger=None, progress=None)
+    assert report.sessions["outdated"] == 2
+    assert scenario.run().kind == "nothing_new"
+    later = begin(
+        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
+    )
     assert not later.lease.renew(0)  # what only a run of over LEASE_SECONDS / 4 sends
     later.progress.close()
     assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
-    ask_without_a_run(world, report.run_id)
+    query_without_a_run(scenario, report.run_id)
     with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
-        world_settings = world.make_settings()
-        main.main(RunRequest(job="greeting"), world_settings, world.clients)
+        scenario_settings = scenario.make_settings()
+        main.main(RunRequest(job="greeting"), scenario_settings, scenario.clients)
 
 
-def ask_without_a_run(world: World, run_id: str) -> None:
+def query_without_a_run(scenario: Scenario, run_id: str) -> None:
     """All that can be told without a run."""
-    settings, now = world.make_settings(), datetime.now(UTC)
-    warehouse = Warehouse(clients=world.clients, settings=settings, run_id="no_run")
+    settings, now = scenario.make_settings(), datetime.now(UTC)
+    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
@@ -220,10 +221,10 @@ def analyzer() -> Analyzer:
 
 
 @pytest.fixture(scope="module")
-def refused(heard: Heard, analyzer: Analyzer) -> list[str]:
+def refused(recorder: Recorder, analyzer: Analyzer) -> list[str]:
     """What is wrong with the statements that were sent, each with its text."""
     once: dict[str, Sent] = {}
-    for sent in heard.sent:
+    for sent in recorder.sent:
         once.setdefault(repr(sent), sent)
     errors = [(analyzer.follow(sent), sent.sql) for sent in once.values()]
     return [f"{error}\n{sql}" for error, sql in errors if error]
@@ -234,9 +235,9 @@ def test_bigquery_would_take_every_statement(refused: list[str]) -> None:
     assert refused == []
 
 
-def test_every_function_that_writes_sql_was_heard(heard: Heard) -> None:
+def test_every_function_that_writes_sql_was_heard(recorder: Recorder) -> None:
     """A statement that none of these runs sends would be proved by nobody."""
-    assert sql_functions().keys() - heard.called == set()
+    assert sql_functions().keys() - recorder.called == set()
 
 
 @pytest.mark.usefixtures("refused")
@@ -266,9 +267,11 @@ def test_tables_made_by_a_select_have_the_declared_columns(
 
 @pytest.mark.usefixtures("refused")
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_bigquery_would_take_the_question(heard: Heard, analyzer: Analyzer, question: str) -> None:
+def test_bigquery_would_take_the_question(
+    recorder: Recorder, analyzer: Analyzer, question: str
+) -> None:
     """Each statement of docs/queries.md, on the tables and the view that a run has made."""
-    tables = f"local.{heard.destination}."
+    tables = f"local.{recorder.destination}."
     sql = QUESTIONS[question].replace("posthog_aggregated.", tables)
     assert analyzer.follow(Sent(sql=sql)) is None
 
@@ -398,7 +401,7 @@ def google(cases: Cases) -> Evaluator:
     rows = {"aggregated": s.aggregated, "planned": s.planned}
     found.make(s.staged, enrichment.new_rows_sql(METRIC_TABLE, **rows, **snapshots.SMALL), **RUN)
     found.make("sessions", f"SELECT * FROM {s.staged}")
-    found.make(s.concerned, enrichment.nobody_concerned_sql(METRIC_TABLE, sessions="sessions"))
+    found.make(s.outdated, enrichment.none_outdated_sql(METRIC_TABLE, sessions="sessions"))
     keys = {"sessions": "sessions", "user_keys": s.user_keys}
     found.make("identities", identities_sql(METRIC_TABLE, **keys), **RUN)
     persons = persons_sql(
@@ -437,7 +440,7 @@ def compared(google: Evaluator, batches: str, metric_table: MetricTable) -> tupl
     """How many sessions Google makes of the batches, and each cell that pandas makes another."""
     sql = aggregate_sql(metric_table, batches).replace("s.batch, s.session_no", "s.session_no")
     rows = {str(row["session_no"]): row for row in google.select(sql)}
-    columns = ", ".join(travelling_columns(metric_table))
+    columns = ", ".join(downloaded_columns(metric_table))
     events = google.select(f"SELECT {columns} FROM {batches}")
     return len(rows), differences(rows, as_rows(process_sessions(frame(events), metric_table)))
 
@@ -478,7 +481,7 @@ METRICS_OF_ALL_KINDS = replace(METRIC_TABLE, columns=(*METRIC_TABLE.metrics, *UN
 
 def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None:
     """Also by the aggregations that no declared metric uses."""
-    types = dict.fromkeys(travelling_columns(METRIC_TABLE), "STRING") | {
+    types = dict.fromkeys(downloaded_columns(METRIC_TABLE), "STRING") | {
         **dict.fromkeys(("batch", "session_no", "event_no"), "INT64"),
         **{
             item.name: "FLOAT64"
@@ -517,11 +520,11 @@ def test_a_value_is_picked_of_known_rows_alone(
 
 def test_the_audit_of_what_google_made_holds(google: Evaluator) -> None:
     """Everything counted once more, by Google: no rule is broken."""
-    (row,) = google.select(publish.audit_sql(snapshots.STAGING))
-    figures = publish.AuditFigures(**row)
+    (row,) = google.select(audit.audit_sql(snapshots.STAGING))
+    figures = audit.AuditFigures(**row)
     assert figures.quarantined > 0
     assert figures.duplicate_rows > 0
-    publish.check_audit(figures, FULL_LOAD, {}, [])
+    audit.check_audit(figures, FULL_LOAD, {}, [])
 
 
 def test_google_derives_the_oracles_persons(google: Evaluator, cases: Cases) -> None:
@@ -549,6 +552,8 @@ def test_columns_are_null_where_the_dictionary_says(google: Evaluator) -> None:
     for table in ("sessions", "persons", "daily_activity", "identities"):
         rows = google.select(f"SELECT * FROM {table}")
         found = {name for row in rows for name, value in row.items() if value is None}
-        told = null_rules(METRIC_TABLE, table)
-        assert {name for name in found if told[name].startswith(NEVER)} == set(), table
-        assert {name for name, rule in told.items() if not rule.startswith(NEVER)} == found, table
+        reported = null_rules(METRIC_TABLE, table)
+        assert {name for name in found if reported[name].startswith(NEVER)} == set(), table
+        assert {name for name, rule in reported.items() if not rule.startswith(NEVER)} == found, (
+            table
+        )

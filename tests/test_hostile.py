@@ -20,8 +20,8 @@ from jobs import sessions as job
 from jobs.sessions_work import begin
 from sessions.metrics import METRIC_TABLE
 from tests import oracle
+from tests.scenario import Row, Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, event
-from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,13 +160,13 @@ def test_hostile_rows_harm_no_good_session(
     """The run succeeds, each row counts under one reason, good sessions are as by themselves."""
     chance = random.Random(7)  # noqa: S311 - rows, not secrets
     good = good_sessions()
-    with World(clients=clients) as world:
+    with Scenario(clients=clients) as scenario:
         rows = [*hostile_events(chance, HOSTILE_ROWS), *good["posthog_events"]]
         chance.shuffle(rows)
-        world.arrive("posthog_events", rows)
+        scenario.arrive("posthog_events", rows)
         for table, bad in hostile_firebase(chance, 2_000).items():
-            world.arrive(table, [*bad, *good[table]])  # type: ignore[arg-type]
-        report = world.run(engine=engine)
+            scenario.arrive(table, [*bad, *good[table]])  # type: ignore[arg-type]
+        report = scenario.run(engine=engine)
         assert report.status == "succeeded"
         assert sum(report.counts.values()) == len(rows)
         assert report.counts["bad_timestamp"] > HOSTILE_ROWS / 100
@@ -177,14 +177,14 @@ def test_hostile_rows_harm_no_good_session(
             good["posthog_events"], good["firebase_users"], good["firebase_events"], []
         )
         assert len(alone) == GOOD_SESSIONS
-        found = world.sessions()
+        found = scenario.sessions()
         assert differences({key: found[key] for key in alone if key in found}, alone) == []
-        assert {"Case", "case", "CASE", "cAsE"} <= found.keys() | quarantined(world)
+        assert {"Case", "case", "CASE", "cAsE"} <= found.keys() | quarantined(scenario)
 
 
-def quarantined(world: World) -> set[str]:
+def quarantined(scenario: Scenario) -> set[str]:
     """The ids of the sessions that are kept out."""
-    rows = world.query("SELECT session_id FROM {d}.quarantined_sessions")
+    rows = scenario.query("SELECT session_id FROM {d}.quarantined_sessions")
     return {row["session_id"] for row in rows}
 
 
@@ -198,17 +198,17 @@ def test_a_session_of_too_many_rows_is_kept_out(
     rows = METRIC_TABLE.quarantine_rows if IS_SOAK else 1_000
     small = replace(METRIC_TABLE, quarantine_rows=rows)
     monkeypatch.setattr(job, "JOB", replace(job.JOB, begin=partial(begin, small)))
-    with World(clients=clients) as world:
-        table = world.datasets.table_id(clients.bigquery, "posthog_events")
-        world.query(f"""INSERT INTO `{table}` (uuid, event, properties, timestamp)
+    with Scenario(clients=clients) as scenario:
+        table = scenario.datasets.table_id(clients.bigquery, "posthog_events")
+        scenario.query(f"""INSERT INTO `{table}` (uuid, event, properties, timestamp)
 SELECT
   CONCAT(session, CAST(number AS STRING)), '$pageview',
   CONCAT('{{"$session_id": "', session, '"}}'),
   TIMESTAMP_ADD(TIMESTAMP '2026-10-05 00:00:00+00', INTERVAL MOD(number, 3600) SECOND)
 FROM UNNEST(['busy', 'robot']) AS session, UNNEST(GENERATE_ARRAY(1, {rows + 1})) AS number
 WHERE session = 'robot' OR number <= {rows}""")
-        report = world.run()
+        report = scenario.run()
         assert (report.counts["aggregated"], report.counts["quarantined"]) == (rows, rows + 1)
-        assert world.sessions().keys() == {"busy"}
-        found = world.query("SELECT session_id, row_count, reason FROM {d}.quarantined_sessions")
+        assert scenario.sessions().keys() == {"busy"}
+        found = scenario.query("SELECT session_id, row_count, reason FROM {d}.quarantined_sessions")
         assert found == [{"session_id": "robot", "row_count": rows + 1, "reason": "rows"}]

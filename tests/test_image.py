@@ -115,7 +115,7 @@ def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
         "sessions/__pycache__/plan.cpython-313.pyc",
         "requirements-dev.txt",
         "sandbox/emulator.py",
-        "tests/world.py",
+        "tests/scenario.py",
     }
     for name in kept | left_out:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -142,14 +142,14 @@ def _plain(name: str) -> str:
 def test_the_dockerfile_installs_by_hash_and_compiles_nothing() -> None:
     """Two stages; pip takes hashed wheels alone; no package manager, no download, no root."""
     steps = image.instructions((ROOT / "Dockerfile").read_text("utf-8"))
-    told = [(step.name, step.text) for step in steps]
-    assert [name for name, _ in told].count("FROM") == 2
-    assert ("CMD", '["python", "-m", "gunicorn"]') in told
-    assert ("USER", "10001:10001") in told
-    runs = [text for name, text in told if name == "RUN"]
+    reported = [(step.name, step.text) for step in steps]
+    assert [name for name, _ in reported].count("FROM") == 2
+    assert ("CMD", '["python", "-m", "gunicorn"]') in reported
+    assert ("USER", "10001:10001") in reported
+    runs = [text for name, text in reported if name == "RUN"]
     assert [text.split()[0] for text in runs] == ["pip", "python"]
     assert {"--require-hashes", "--only-binary=:all:"} <= set(runs[0].split())
-    assert "PYTHONUNBUFFERED=1" in dict(told)["ENV"]  # the last stage's
+    assert "PYTHONUNBUFFERED=1" in dict(reported)["ENV"]  # the last stage's
 
 
 # How it runs.

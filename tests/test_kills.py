@@ -24,8 +24,8 @@ import pytest
 from bigquery.clients import local_clients
 from jobs.sessions import JOB
 from sandbox import emulator
+from tests.scenario import Row, Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
-from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,15 +49,15 @@ class Published:
     sessions: dict[str, Row]
 
 
-def look(world: World) -> Published:
+def look(scenario: Scenario) -> Published:
     """One consistent look, though a statement of the dead may still be at work."""
     while True:
-        run_id = state_run_id(world)
-        days = world.query(
+        run_id = state_run_id(scenario)
+        days = scenario.query(
             "SELECT d.partition_id, d.row_count FROM {d}.etl_state_sessions, UNNEST(days) AS d"
         )
-        sessions = world.sessions()
-        if run_id == state_run_id(world):
+        sessions = scenario.sessions()
+        if run_id == state_run_id(scenario):
             return Published(
                 state_run_id=run_id,
                 days={day["partition_id"]: day["row_count"] for day in days},
@@ -65,18 +65,18 @@ def look(world: World) -> Published:
             )
 
 
-def state_run_id(world: World) -> str:
+def state_run_id(scenario: Scenario) -> str:
     """The run that the state is of."""
-    (row,) = world.query("SELECT run_id FROM {d}.etl_state_sessions")
+    (row,) = scenario.query("SELECT run_id FROM {d}.etl_state_sessions")
     return str(row["run_id"])
 
 
 @dataclass(kw_only=True)
 class Victim:
-    """A world that the command line runs over, in processes that can be killed."""
+    """A scenario that the command line runs over, in processes that can be killed."""
 
     folder: Path
-    world: World
+    scenario: Scenario
     seconds: float  # what an undisturbed run takes
     known: Published  # when it was last looked at
     numbers: Iterator[int] = field(default_factory=itertools.count)
@@ -84,7 +84,7 @@ class Victim:
     @contextmanager
     def running(self) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
         """`python main.py --local --json` and its log; killed at the end of the block."""
-        settings = self.world.make_settings()
+        settings = self.scenario.make_settings()
         with subprocess.Popen(
             [sys.executable, "main.py", "--local", "--json"],
             cwd=ROOT,
@@ -111,11 +111,11 @@ class Victim:
         number = next(self.numbers)
         at = MIDNIGHT + timedelta(hours=12, seconds=number)
         rows = [event(f"d0-{number % 6}", at), event(f"new-{number}", at)]
-        self.world.arrive("posthog_events", rows)
+        self.scenario.arrive("posthog_events", rows)
 
     def check_old_or_new(self) -> None:
         """The table before or the table after, cell by cell, and the state that belongs to it."""
-        before, self.known = self.known, look(self.world)
+        before, self.known = self.known, look(self.scenario)
         if self.known.state_run_id == before.state_run_id:
             assert self.known == before
         else:
@@ -123,26 +123,26 @@ class Victim:
 
     def check_exact(self) -> None:
         """What was seen last is the oracle's table, and the state is of all that has arrived."""
-        assert differences(self.known.sessions, self.world.expected()) == []
+        assert differences(self.known.sessions, self.scenario.expected()) == []
         assert self.known.days == self.arrived_days()
 
     def check_made_good(self) -> None:
         """The next run succeeds without a full load and leaves exactly the oracle's table."""
-        assert self.world.run().kind in {"incremental", "nothing_new"}
-        self.known = look(self.world)
+        assert self.scenario.run().kind in {"incremental", "nothing_new"}
+        self.known = look(self.scenario)
         self.check_exact()
         self.clear()
 
     def clear(self) -> None:
         """Drop what killed runs left to expire, as many tables slow the emulator down."""
-        client = self.world.clients.bigquery
-        for table in client.list_tables(self.world.destination):
+        client = self.scenario.clients.bigquery
+        for table in client.list_tables(self.scenario.destination):
             if table.table_id.startswith("staging_"):
                 client.delete_table(table, not_found_ok=True)
 
     def arrived_days(self) -> dict[str, int]:
         """How many rows of each day have arrived."""
-        rows = self.world.arrived["posthog_events"]
+        rows = self.scenario.arrived["posthog_events"]
         times = (datetime.fromisoformat(row["timestamp"]) for row in rows)
         return dict(Counter(f"{at:%Y%m%d}" for at in times))
 
@@ -169,12 +169,12 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """A day of sessions in a sandbox of its own, run once."""
     folder = tmp_path_factory.mktemp("sandbox")
     with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
-        world = World(clients=clients, settings={"lease_wait_seconds": 30})
-        world.arrive("posthog_events", day_of_sessions(0, 6))
+        scenario = Scenario(clients=clients, settings={"lease_wait_seconds": 30})
+        scenario.arrive("posthog_events", day_of_sessions(0, 6))
         started = time.monotonic()
-        world.run()
+        scenario.run()
         seconds = time.monotonic() - started
-        yield Victim(folder=folder, world=world, seconds=seconds, known=look(world))
+        yield Victim(folder=folder, scenario=scenario, seconds=seconds, known=look(scenario))
 
 
 @pytest.mark.parametrize("step", JOB.step_names)
@@ -201,7 +201,7 @@ def test_a_run_killed_right_after_its_commit_has_published(victim: Victim, count
     with victim.running() as (process, log):
         wait_for_step(log, "publish")
         end = time.monotonic() + 60
-        while state_run_id(victim.world) == before.state_run_id:
+        while state_run_id(victim.scenario) == before.state_run_id:
             assert time.monotonic() < end, "nothing was published"
         count("kills survived", kill(process))
     victim.check_old_or_new()

@@ -32,9 +32,9 @@ from runs.supervision import take_lease
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.fault_proxy import Fault, HttpProxy
+from tests.scenario import Scenario, differences
 from tests.test_app import serving
 from tests.test_requests_on_data import day_of_sessions
-from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,16 +48,16 @@ _days = itertools.count(2)
 
 
 @pytest.fixture(scope="module")
-def shared(clients: Clients) -> Iterator[World]:
+def shared(clients: Clients) -> Iterator[Scenario]:
     """A day of sessions, run once."""
-    with World(clients=clients) as made:
+    with Scenario(clients=clients) as made:
         made.arrive("posthog_events", day_of_sessions(0, 6))
         made.run()
         yield made
 
 
 @pytest.fixture
-def world(shared: World) -> World:
+def scenario(shared: Scenario) -> Scenario:
     """The same with a free lease, and new rows since the last run."""
     shared.settings.clear()
     shared.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL, expires_at = NULL WHERE TRUE")
@@ -65,10 +65,10 @@ def world(shared: World) -> World:
     return shared
 
 
-def warehouse(world: World, run_id: str, **settings: int) -> Warehouse:
+def warehouse(scenario: Scenario, run_id: str, **settings: int) -> Warehouse:
     """BigQuery as a run of this id sees it."""
-    world.settings |= settings
-    return Warehouse(clients=world.clients, settings=world.make_settings(), run_id=run_id)
+    scenario.settings |= settings
+    return Warehouse(clients=scenario.clients, settings=scenario.make_settings(), run_id=run_id)
 
 
 class At:
@@ -89,66 +89,66 @@ class At:
         """Nothing to put away."""
 
 
-def lease_of(world: World, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
+def lease_of(scenario: Scenario, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
     """The lease of the sessions job, as a run of that id sees it."""
-    return LeaseRow(warehouse=warehouse(world, run_id, **settings), job="sessions")
+    return LeaseRow(warehouse=warehouse(scenario, run_id, **settings), job="sessions")
 
 
-def run_watched(world: World, progress: At) -> None:
+def run_watched(scenario: Scenario, progress: At) -> None:
     """A run with somebody watching."""
-    main.main(RunRequest(), world.make_settings(), world.clients, progress=progress)
+    main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=progress)
 
 
-def test_a_held_lease_refuses_other_runs_and_names_its_holder(world: World) -> None:
+def test_a_held_lease_refuses_other_runs_and_names_its_holder(scenario: Scenario) -> None:
     """The second run changes nothing, and says who holds the lease and until when."""
-    before = world.sessions()
-    with take_lease(lease_of(world, "holder")):
+    before = scenario.sessions()
+    with take_lease(lease_of(scenario, "holder")):
         with pytest.raises(LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-") as no:
-            world.run()
+            scenario.run()
         assert (no.value.exit_code, no.value.http_status) == (75, 409)
-        assert world.sessions() == before
+        assert scenario.sessions() == before
 
 
-def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(world: World) -> None:
+def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(scenario: Scenario) -> None:
     """With LEASE_WAIT_SECONDS the second run starts when the first one is over."""
-    holder = take_lease(lease_of(world, "holder"))
-    world.settings["lease_wait_seconds"] = 60
+    holder = take_lease(lease_of(scenario, "holder"))
+    scenario.settings["lease_wait_seconds"] = 60
     with holder:
         threading.Timer(1.0, holder.__exit__).start()
-        assert world.run().status == "succeeded"
-    assert differences(world.sessions(), world.expected()) == []
+        assert scenario.run().status == "succeeded"
+    assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_who_waits_for_the_lease_leaves_its_row_alone(world: World) -> None:
+def test_who_waits_for_the_lease_leaves_its_row_alone(scenario: Scenario) -> None:
     """It tries first and last, and only looks between: an update could cancel a publication."""
-    rival = lease_of(world, "rival", lease_wait_seconds=3)
-    with take_lease(lease_of(world, "holder")), pytest.raises(LeaseHeldError):
+    rival = lease_of(scenario, "rival", lease_wait_seconds=3)
+    with take_lease(lease_of(scenario, "holder")), pytest.raises(LeaseHeldError):
         take_lease(rival)
     assert [step for step, _ in rival.warehouse.usage] == ["lease", "lease"]
 
 
-def test_an_expired_lease_is_taken_over(world: World) -> None:
+def test_an_expired_lease_is_taken_over(scenario: Scenario) -> None:
     """A run that died leaves a lease behind that is free once it has expired."""
-    dead = take_lease(lease_of(world, "dead", lease_seconds=1))
-    world.settings["lease_wait_seconds"] = 30
-    assert world.run().status == "succeeded"
-    assert not lease_of(world, "dead").renew(dead.fence)
+    dead = take_lease(lease_of(scenario, "dead", lease_seconds=1))
+    scenario.settings["lease_wait_seconds"] = 30
+    assert scenario.run().status == "succeeded"
+    assert not lease_of(scenario, "dead").renew(dead.fence)
 
 
-def test_a_running_run_keeps_its_lease(world: World) -> None:
+def test_a_running_run_keeps_its_lease(scenario: Scenario) -> None:
     """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
-    mine = lease_of(world, "long", lease_seconds=2)
+    mine = lease_of(scenario, "long", lease_seconds=2)
     with take_lease(mine) as supervisor:
         time.sleep(2.5)
         supervisor.check()
-        assert lease_of(world, "rival").take().run_id == "long"
+        assert lease_of(scenario, "rival").take().run_id == "long"
 
 
-def test_only_one_of_many_racers_gets_the_lease(world: World) -> None:
+def test_only_one_of_many_racers_gets_the_lease(scenario: Scenario) -> None:
     """Eight runs at once: one has the lease, and all agree on which."""
     seen: list[Any] = []
     racers = [
-        threading.Thread(target=lambda n=n: seen.append(lease_of(world, f"racer{n}").take()))
+        threading.Thread(target=lambda n=n: seen.append(lease_of(scenario, f"racer{n}").take()))
         for n in range(8)
     ]
     for racer in racers:
@@ -159,14 +159,14 @@ def test_only_one_of_many_racers_gets_the_lease(world: World) -> None:
     assert len({(lease.run_id, lease.fence) for lease in seen}) == 1
 
 
-def test_a_zombie_publishes_nothing(world: World) -> None:
+def test_a_zombie_publishes_nothing(scenario: Scenario) -> None:
     """A run whose lease was taken over while it slept stops before it publishes."""
-    before = world.sessions()
+    before = scenario.sessions()
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
     with pytest.raises(LeaseLostError, match="took the lease over"):
-        run_watched(world, At("publish", lambda: world.query(steal)))
-    assert world.sessions() == before
-    rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
+        run_watched(scenario, At("publish", lambda: scenario.query(steal)))
+    assert scenario.sessions() == before
+    rows = scenario.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert [row["status"] for row in rows] == ["lease_lost"]
 
 
@@ -188,7 +188,7 @@ RACES = [
 
 @pytest.mark.parametrize(("full_load", "order"), RACES)
 def test_the_fence_alone_holds_back_a_zombie(
-    world: World,
+    scenario: Scenario,
     endpoints: Endpoints,
     full_load: bool,  # noqa: FBT001 - a parameter of the test
     order: str,
@@ -209,13 +209,13 @@ def test_the_fence_alone_holds_back_a_zombie(
         stack.enter_context(proxy.faulty(transaction))
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
         stack.callback(clients.close)
-        world.settings |= {"lease_seconds": 2, "lease_wait_seconds": 60}
+        scenario.settings |= {"lease_seconds": 2, "lease_wait_seconds": 60}
         pool = stack.enter_context(ThreadPoolExecutor(1))
-        zombie = pool.submit(main.main, request, world.make_settings(), clients)
+        zombie = pool.submit(main.main, request, scenario.make_settings(), clients)
         while not transaction.hits and not zombie.done():
             time.sleep(0.05)
-        world.settings["lease_seconds"] = 60
-        world.arrive(
+        scenario.settings["lease_seconds"] = 60
+        scenario.arrive(
             "posthog_events", day_of_sessions(next(_days), 4)
         )  # what the zombie has not seen
 
@@ -226,30 +226,30 @@ def test_the_fence_alone_holds_back_a_zombie(
                 wait([zombie])
 
         report = main.main(
-            request, world.make_settings(), world.clients, progress=At("publish", meet)
+            request, scenario.make_settings(), scenario.clients, progress=At("publish", meet)
         )
         proxy.released.set()
         with pytest.raises(LeaseLostError, match="at the step publish"):
             zombie.result()
     assert report.status == "succeeded"
-    assert differences(world.sessions(), world.expected()) == []
-    rows = world.query("SELECT run_id FROM {d}.etl_state_sessions")
+    assert differences(scenario.sessions(), scenario.expected()) == []
+    rows = scenario.query("SELECT run_id FROM {d}.etl_state_sessions")
     assert [row["run_id"] for row in rows] == [report.run_id]
 
 
-def test_the_deadline_stops_a_run_while_bigquery_works(world: World) -> None:
+def test_the_deadline_stops_a_run_while_bigquery_works(scenario: Scenario) -> None:
     """ETL_TIMEOUT_SECONDS ends it within moments, publishes nothing, and is in the ledger."""
-    before = world.sessions()
-    world.settings["timeout_seconds"] = 1
+    before = scenario.sessions()
+    scenario.settings["timeout_seconds"] = 1
     with pytest.raises(RunTimeoutError, match="ETL_TIMEOUT_SECONDS") as raised:
-        run_watched(world, At("extract", lambda: time.sleep(1.1)))  # its first statement ends it
+        run_watched(scenario, At("extract", lambda: time.sleep(1.1)))  # its first statement ends it
     assert raised.value.http_status == 504
-    assert world.sessions() == before
-    rows = world.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
+    assert scenario.sessions() == before
+    rows = scenario.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert [row["status"] for row in rows] == ["timed_out"]
-    world.settings["timeout_seconds"] = 3300
-    world.run()
-    assert differences(world.sessions(), world.expected()) == []
+    scenario.settings["timeout_seconds"] = 3300
+    scenario.run()
+    assert differences(scenario.sessions(), scenario.expected()) == []
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -332,8 +332,8 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
-def test_a_publication_that_takes_too_long_is_told_by_the_row(
-    shared: World, monkeypatch: pytest.MonkeyPatch, *, commits: bool
+def test_a_publication_that_takes_too_long_is_reported_by_the_row(
+    shared: Scenario, monkeypatch: pytest.MonkeyPatch, *, commits: bool
 ) -> None:
     """After its bound the job is cancelled, and the run ends as the lease's row says it did."""
     row = lease_of(shared, f"slow_{commits}")

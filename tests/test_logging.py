@@ -23,9 +23,9 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from runs.supervision import STOP, take_lease
 from sessions.report import SessionsReport
+from tests.scenario import Scenario
 from tests.test_lease import At, warehouse
 from tests.test_requests_on_data import day_of_sessions
-from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,8 +67,8 @@ def test_fields_are_of_the_lines_within() -> None:
             other.start()
             other.join()
         LOG.info("four")
-    told = [(each.get("run_id"), each.get("job"), each["execution"]) for each in lines(stream)]
-    assert told == [
+    reported = [(each.get("run_id"), each.get("job"), each["execution"]) for each in lines(stream)]
+    assert reported == [
         ("r1", "sessions", "e1"),
         ("r2", "other", "e1"),
         (None, None, "e1"),
@@ -114,22 +114,22 @@ def test_a_run_that_could_not_begin_has_its_line() -> None:
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> Iterator[World]:
+def scenario(clients: Clients) -> Iterator[Scenario]:
     """A day of sessions, not run yet."""
-    with World(clients=clients) as made:
+    with Scenario(clients=clients) as made:
         made.arrive("posthog_events", day_of_sessions(0, 3))
         yield made
 
 
 def run(
-    world: World, progress: Progress | None = None, trigger: str | None = None
+    scenario: Scenario, progress: Progress | None = None, trigger: str | None = None
 ) -> dict[str, Any]:
     """The line that ends a run which may end in any way; every other one has its id."""
     with logged() as stream:
         try:
-            settings = world.make_settings()
+            settings = scenario.make_settings()
             request = RunRequest()
-            main.main(request, settings, world.clients, trigger=trigger, progress=progress)
+            main.main(request, settings, scenario.clients, trigger=trigger, progress=progress)
         except Exception:  # noqa: BLE001 - how it ends is what the line says
             LOG.info("it has ended")
     of_the_run = [each for each in lines(stream) if each["message"] != "it has ended"]
@@ -139,9 +139,9 @@ def run(
     return line
 
 
-def test_success_has_one_line_with_all_that_alerts_ask_for(world: World) -> None:
+def test_success_has_one_line_with_all_that_alerts_ask_for(scenario: Scenario) -> None:
     """Status, kind, seconds, freshness, warnings and counts, under the names of the documents."""
-    line = run(world, trigger="nightly")
+    line = run(scenario, trigger="nightly")
     assert (line["severity"], line["status"], line["kind"]) == (
         "WARNING",
         "succeeded",
@@ -154,16 +154,16 @@ def test_success_has_one_line_with_all_that_alerts_ask_for(world: World) -> None
     assert line["rows"]["aggregated"] == 6
     assert line["sessions"]["staged"] == 3
     assert line["message"].startswith("run succeeded in ")
-    again = run(world, trigger="nightly")
+    again = run(scenario, trigger="nightly")
     assert (again["severity"], again["status"], again["error"]) == ("INFO", "duplicate", None)
     assert again["run_id"] != line["run_id"]
     assert again["is_stale"] is None
 
 
-def test_a_lease_that_is_held_is_a_failure(world: World) -> None:
+def test_a_lease_that_is_held_is_a_failure(scenario: Scenario) -> None:
     """Whoever comes second says so in one line, too."""
-    with take_lease(LeaseRow(warehouse=warehouse(world, "holder"), job="sessions")):
-        line = run(world)
+    with take_lease(LeaseRow(warehouse=warehouse(scenario, "holder"), job="sessions")):
+        line = run(scenario)
     assert (line["severity"], line["status"]) == ("ERROR", "failed")
     assert (line["error_type"], line["kind"]) == ("LeaseHeldError", None)
     assert line["error"].startswith("Run holder holds the lease")
@@ -184,14 +184,14 @@ def bug() -> None:
     ids=["a bug", "SIGTERM"],
 )
 def test_a_run_that_is_ended_has_one_line(
-    world: World,
+    scenario: Scenario,
     act: Callable[[], None],
     status: str,
     error_type: str,
 ) -> None:
     """Whatever ended it: with its status and the type of the error, and nothing of a bug's text."""
     try:
-        line = run(world, At("changes", act))
+        line = run(scenario, At("changes", act))
     finally:
         STOP.clear()
     assert (line["severity"], line["status"], line["error_type"]) == ("ERROR", status, error_type)
@@ -199,18 +199,18 @@ def test_a_run_that_is_ended_has_one_line(
     assert line["error"]
 
 
-def test_a_lost_lease_and_a_deadline_have_their_status(world: World) -> None:
+def test_a_lost_lease_and_a_deadline_have_their_status(scenario: Scenario) -> None:
     """`lease_lost` and `timed_out` are as they stand in the ledger."""
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
-    world.settings["lease_seconds"] = 1
+    scenario.settings["lease_seconds"] = 1
     try:
-        line = run(world, At("changes", lambda: world.query(steal)))
+        line = run(scenario, At("changes", lambda: scenario.query(steal)))
         assert (line["status"], line["error_type"]) == ("lease_lost", "LeaseLostError")
-        world.settings |= {"timeout_seconds": 1, "lease_wait_seconds": 30, "lease_seconds": 60}
-        line = run(world, At("extract", lambda: time.sleep(1.1)))
+        scenario.settings |= {"timeout_seconds": 1, "lease_wait_seconds": 30, "lease_seconds": 60}
+        line = run(scenario, At("extract", lambda: time.sleep(1.1)))
         assert (line["status"], line["error_type"]) == ("timed_out", "RunTimeoutError")
     finally:
-        world.settings.clear()
+        scenario.settings.clear()
 
 
 NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
@@ -250,7 +250,7 @@ def test_a_report_knows_whether_the_sources_are_stale(
     assert line["message"] == "run succeeded in 12 s"
 
 
-def test_people_are_not_told_of_events() -> None:
+def test_people_are_not_reported_of_events() -> None:
     """On a terminal the report and the error say it already."""
     with logged(as_json=False) as stream:
         LOG.error("run failed", extra={"fields": {"event": "run_finished"}})

@@ -29,8 +29,8 @@ from runs.errors import AbortedError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
 from tests import histories
+from tests.scenario import Row, Scenario, differences
 from tests.test_lease import At
-from tests.world import Row, World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,7 +76,7 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self, clients: Clients, seen: Counter[str]) -> None:
         super().__init__()
-        self.world = World(clients=clients)
+        self.scenario = Scenario(clients=clients)
         self.seen = seen
         self.table: dict[str, Row] = {}  # what readers have to see
         self.state: dict[str, int] | None = None  # the rows by day that it belongs to
@@ -84,7 +84,7 @@ class Histories(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Many datasets slow the emulator down."""
         self.seen["histories"] += 1
-        self.world.__exit__()
+        self.scenario.__exit__()
 
     # What arrives.
 
@@ -94,8 +94,8 @@ class Histories(RuleBasedStateMachine):
     )
     def begin(self, rows: list[Row], people: list[Row]) -> None:
         """Some history before the first run."""
-        self.world.arrive("posthog_events", rows)
-        self.world.arrive("firebase_users", people)
+        self.scenario.arrive("posthog_events", rows)
+        self.scenario.arrive("firebase_users", people)
 
     @rule(
         rows=st.lists(histories.events(days=DAYS), min_size=1, max_size=12),
@@ -107,10 +107,10 @@ class Histories(RuleBasedStateMachine):
         self, rows: list[Row], people: list[Row], documents: list[Row], channels: list[Row]
     ) -> None:
         """Late rows of any day, and what Firebase and PostHog say by now."""
-        self.world.arrive("posthog_events", rows)
-        self.world.arrive("firebase_users", people)
-        self.world.arrive("firebase_events", documents)
-        self.world.arrive("posthog_sessions", channels)
+        self.scenario.arrive("posthog_events", rows)
+        self.scenario.arrive("firebase_users", people)
+        self.scenario.arrive("firebase_events", documents)
+        self.scenario.arrive("posthog_sessions", channels)
 
     @rule(
         chance=st.randoms(use_true_random=False),
@@ -118,7 +118,7 @@ class Histories(RuleBasedStateMachine):
     )
     def arrive_again(self, chance: Any, moved: str) -> None:  # noqa: ANN401 - a Random
         """Copies of rows that have arrived, some of them changed on the way."""
-        rows = self.world.arrived["posthog_events"]
+        rows = self.scenario.arrived["posthog_events"]
         again = [dict(row) for row in chance.sample(rows, min(5, len(rows)))]
         for row in again:
             if moved == "another time" and row["timestamp"]:
@@ -126,7 +126,7 @@ class Histories(RuleBasedStateMachine):
                 row["timestamp"] = at.isoformat()
             if moved == "another session":
                 row["properties"] = json.dumps({"$session_id": f"s-{chance.randrange(DAYS)}"})
-        self.world.arrive("posthog_events", again)
+        self.scenario.arrive("posthog_events", again)
 
     @rule(
         table=st.sampled_from(["firebase_users", "firebase_events", "posthog_sessions"]),
@@ -137,32 +137,32 @@ class Histories(RuleBasedStateMachine):
         column = {"firebase_users": "user_id", "firebase_events": "document_id"}.get(
             table, "session_id"
         )
-        if rows := self.world.arrived.get(table):
-            self.world.vanish(table, column, chance.choice(rows)[column])
+        if rows := self.scenario.arrived.get(table):
+            self.scenario.vanish(table, column, chance.choice(rows)[column])
 
     # What is run, and succeeds.
 
     @rule(engine=engines, force=st.booleans())
     def run(self, engine: Any, force: bool) -> None:  # noqa: ANN401, FBT001 - drawn
         """An ordinary run leaves exactly the oracle's table, however little it redoes."""
-        report = self.world.run(engine=engine, force=force)
+        report = self.scenario.run(engine=engine, force=force)
         assert (report.kind == "full_load") == (self.state is None)
-        self.expect(self.world.expected(), is_ordinary=True)
+        self.expect(self.scenario.expected(), is_ordinary=True)
 
     @rule(engine=engines)
     def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """A full load leaves the same table, and counts every row that has arrived."""
-        report = self.world.run(full_load=True, engine=engine)
-        assert sum(report.counts.values()) == len(self.world.arrived["posthog_events"])
-        self.expect(self.world.expected(), is_ordinary=True)
+        report = self.scenario.run(full_load=True, engine=engine)
+        assert sum(report.counts.values()) == len(self.scenario.arrived["posthog_events"])
+        self.expect(self.scenario.expected(), is_ordinary=True)
 
     @rule(first=days, count=st.integers(1, 3))
     def run_dates(self, first: int, count: int) -> None:
         """Sessions with rows on those days are right and whole, the others as they were."""
         start = (histories.FIRST_DAY + first * DAY).date()
         end = start + (count - 1) * DAY
-        self.world.run(start_date=start, end_date=end)
-        expected = self.world.expected()
+        self.scenario.run(start_date=start, end_date=end)
+        expected = self.scenario.expected()
         named = {
             key
             for key, row in expected.items()
@@ -171,7 +171,7 @@ class Histories(RuleBasedStateMachine):
         others = {
             key: row for key, row in self.table.items() if key in expected and key not in named
         }
-        now = self.world.sessions()
+        now = self.scenario.sessions()
         gone = self.table.keys() - expected.keys()  # by now too long a session
         kept = {key: row for key, row in now.items() if key not in gone}
         assert differences(kept, {**others, **{key: expected[key] for key in named}}) == []
@@ -180,9 +180,9 @@ class Histories(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 8))
     def run_limit(self, limit: int) -> None:
         """At most so many sessions change, and those that do are right and whole."""
-        report = self.world.run(limit=limit)
+        report = self.scenario.run(limit=limit)
         assert report.sessions["staged"] <= limit
-        now, expected = self.world.sessions(), self.world.expected()
+        now, expected = self.scenario.sessions(), self.scenario.expected()
         changed = {key: row for key, row in now.items() if self.table.get(key) != row}
         assert differences(changed, {key: expected[key] for key in changed}) == []
         assert self.table.keys() - now.keys() <= self.table.keys() - expected.keys()
@@ -193,7 +193,7 @@ class Histories(RuleBasedStateMachine):
     @rule(engine=engines)
     def run_dry(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """A dry run publishes nothing."""
-        assert self.world.run(dry_run=True, engine=engine).dry_run
+        assert self.scenario.run(dry_run=True, engine=engine).dry_run
         self.expect_nothing_new()
 
     @rule(step=st.sampled_from(JOB.step_names), full_load=st.booleans())
@@ -205,11 +205,11 @@ class Histories(RuleBasedStateMachine):
         with pytest.raises(SimulatedKill):
             self.run_until(step, kill, full_load=full_load)
         if step != JOB.step_names[0]:
-            self.world.query(LEFT_BEHIND)
+            self.scenario.query(LEFT_BEHIND)
         self.expect_after(step)
 
     @rule(step=st.sampled_from(JOB.step_names[1:]))
-    def run_told_to_stop(self, step: str) -> None:
+    def run_asked_to_stop(self, step: str) -> None:
         """So does a run that SIGTERM stops."""
         try:
             with pytest.raises(AbortedError):
@@ -222,26 +222,29 @@ class Histories(RuleBasedStateMachine):
     def run_fenced(self, full_load: bool) -> None:  # noqa: FBT001 - drawn
         """So does a run whose lease is taken over as it is about to publish."""
         with pytest.raises(LeaseLostError):
-            self.run_until("publish", lambda: self.world.query(STOLEN), full_load=full_load)
-        self.world.query(FREE)
+            self.run_until("publish", lambda: self.scenario.query(STOLEN), full_load=full_load)
+        self.scenario.query(FREE)
         self.expect_nothing_new()
 
     @precondition(lambda self: self.state is not None)
     @rule()
     def run_twice(self) -> None:
         """Once more at once: nothing is new."""
-        self.world.run()
-        report = self.world.run()
+        self.scenario.run()
+        report = self.scenario.run()
         assert (report.kind, report.sessions["staged"]) == ("nothing_new", 0)
-        self.expect(self.world.expected(), is_ordinary=True)
+        self.expect(self.scenario.expected(), is_ordinary=True)
 
     # What must hold.
 
     def run_until(self, step: str, act: Callable[[], object], **request: Any) -> None:  # noqa: ANN401 - the fields of a request
         """A run to which something happens as a step begins."""
-        world = self.world
+        scenario = self.scenario
         main.main(
-            RunRequest(**request), world.make_settings(), world.clients, progress=At(step, act)
+            RunRequest(**request),
+            scenario.make_settings(),
+            scenario.clients,
+            progress=At(step, act),
         )
 
     def expect(self, table: dict[str, Row], *, is_ordinary: bool) -> None:
@@ -255,7 +258,7 @@ class Histories(RuleBasedStateMachine):
     def expect_after(self, step: str) -> None:
         """Only a run that had published when this step began has changed anything."""
         if JOB.step_names.index(step) > JOB.step_names.index("publish"):
-            self.expect(self.world.expected(), is_ordinary=True)
+            self.expect(self.scenario.expected(), is_ordinary=True)
         else:
             self.expect_nothing_new()
 
@@ -263,7 +266,7 @@ class Histories(RuleBasedStateMachine):
         """Readers see the table of before, or none where there never was one."""
         self.seen["runs"] += 1
         try:
-            tables = list(self.world.clients.bigquery.list_tables(self.world.destination))
+            tables = list(self.scenario.clients.bigquery.list_tables(self.scenario.destination))
         except NotFound:  # it ended before it made the dataset
             tables = []
         if {"sessions", "etl_state_sessions"} <= {each.table_id for each in tables}:
@@ -273,14 +276,14 @@ class Histories(RuleBasedStateMachine):
 
     def check(self) -> None:
         """The table and the state that belongs to it are those of the model."""
-        assert differences(self.world.sessions(), self.table) == []
-        rows = self.world.query("SELECT days FROM {d}.etl_state_sessions")
+        assert differences(self.scenario.sessions(), self.table) == []
+        rows = self.scenario.query("SELECT days FROM {d}.etl_state_sessions")
         state = [{each["partition_id"]: each["row_count"] for each in row["days"]} for row in rows]
         assert state == ([] if self.state is None else [self.state])
 
     def arrived_days(self) -> dict[str, int]:
         """How many rows of each day have arrived, as BigQuery names its partitions."""
-        times = [row["timestamp"] for row in self.world.arrived["posthog_events"]]
+        times = [row["timestamp"] for row in self.scenario.arrived["posthog_events"]]
         moments = [at and datetime.fromisoformat(at).astimezone(UTC) for at in times]
         return dict(Counter(f"{at:%Y%m%d}" if at else "__NULL__" for at in moments))
 

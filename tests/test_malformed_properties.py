@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.oracle import reasons
+from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, event
-from tests.world import World, differences
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
@@ -33,19 +33,19 @@ def test_what_clickhouse_takes_is_mended_and_the_rest_is_malformed(
     clients: Clients, engine: str
 ) -> None:
     """Raw control characters and halves of surrogate pairs lose no row; no row is no_session."""
-    with World(clients=clients) as world:
-        world.arrive(
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive(
             "posthog_events",
             [
                 event(f"e{n}", MIDNIGHT, event="$screen", properties=text)
                 for n, text in enumerate([*TEXTS, *LOST])
             ],
         )
-        report = world.run(engine=engine)
-        found = world.sessions()
-        assert differences(found, world.expected()) == []
+        report = scenario.run(engine=engine)
+        found = scenario.sessions()
+        assert differences(found, scenario.expected()) == []
         assert {row["entry_screen"] for row in found.values()} == {*SCREENS.values(), "two lines"}
         counts = {name: count for name, count in report.counts.items() if count}
         assert counts == {"aggregated": len(TEXTS), "malformed": len(LOST)}
-        told = reasons(world.arrived["posthog_events"])
-        assert {name: count for name, count in told.items() if count} == counts
+        reported = reasons(scenario.arrived["posthog_events"])
+        assert {name: count for name, count in reported.items() if count} == counts

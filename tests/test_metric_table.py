@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs import registry
-from sessions.dictionary import null_rules, tables
+from sessions.data_dictionary import null_rules, tables
 from sessions.metric_table import MetricTable
 from sessions.metrics import METRIC_TABLE
 from tests.reading_job import READING
-from tests.world import Row, World, differences
+from tests.scenario import Row, Scenario, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,25 +68,25 @@ READINGS: dict[str, Row] = {
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> Iterator[World]:
+def scenario(clients: Clients) -> Iterator[Scenario]:
     """Events and users that both jobs read, and the second job."""
-    with pytest.MonkeyPatch.context() as patch, World(clients=clients) as made:
+    with pytest.MonkeyPatch.context() as patch, Scenario(clients=clients) as made:
         patch.setitem(registry.JOBS, "reading", "tests.reading_job")
         made.arrive("posthog_events", EVENTS)
         made.arrive("firebase_users", [{"user_id": "ann"}, {"user_id": "a reader"}])
         yield made
 
 
-def columns(world: World, table: str) -> list[str]:
+def columns(scenario: Scenario, table: str) -> list[str]:
     """The columns that a table of the destination has in BigQuery."""
-    found = world.clients.bigquery.get_table(f"{world.destination}.{table}")
+    found = scenario.clients.bigquery.get_table(f"{scenario.destination}.{table}")
     return [column.name for column in found.schema]
 
 
 @pytest.mark.parametrize("engine", ["pandas", "bigquery"])
-def test_two_tables_are_used_in_one_process(world: World, engine: Engine) -> None:
+def test_two_tables_are_used_in_one_process(scenario: Scenario, engine: Engine) -> None:
     """Runs that take turns give each table its own columns and values, by either engine."""
-    of_shipped, of_reading = world, world.twin()
+    of_shipped, of_reading = scenario, scenario.twin()
     for _ in range(2):
         of_shipped.run(full_load=True, engine=engine)
         of_reading.run(full_load=True, engine=engine, job="reading")

@@ -19,9 +19,9 @@ from google.api_core.exceptions import GoogleAPICallError
 from runs.errors import SourceMissingError
 from runs.log import LOG, configure_logging
 from tests.googlesql import ListeningClient
+from tests.scenario import Scenario
 from tests.test_requests_on_data import event
 from tests.test_terraform import MODULE, blocks, with_locals
-from tests.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,20 +48,20 @@ def statements(heading: str) -> list[str]:
     return re.findall(_SQL, rest[: end.start() if end else None], re.MULTILINE | re.DOTALL)
 
 
-def localized(world: World, sql: str) -> str:
-    """A statement of the page, about the tables of a world."""
+def localized(scenario: Scenario, sql: str) -> str:
+    """A statement of the page, about the tables of a scenario."""
     datasets = {
-        "posthog_aggregated": world.destination,
-        "posthog_etl": world.datasets.posthog,
-        "firebase_etl_prod": world.datasets.firebase,
+        "posthog_aggregated": scenario.destination,
+        "posthog_etl": scenario.datasets.posthog,
+        "firebase_etl_prod": scenario.datasets.firebase,
     }
     named = re.compile(rf"\b({'|'.join(datasets)})\.")
     return named.sub(lambda found: f"local.{datasets[found[1]]}.", sql)
 
 
-def ask(world: World, sql: str) -> list[dict[str, Any]]:
+def query(scenario: Scenario, sql: str) -> list[dict[str, Any]]:
     """What BigQuery answers."""
-    return world.query(localized(world, sql))
+    return scenario.query(localized(scenario, sql))
 
 
 PEOPLE = [
@@ -74,29 +74,29 @@ PEOPLE = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """A world in which one run has been, and the client that hears what is sent there."""
+class Recorder:
+    """A scenario in which one run has been, and the client that hears what is sent there."""
 
-    world: World
+    scenario: Scenario
     client: ListeningClient
 
 
 @pytest.fixture(scope="module")
-def heard(endpoints: Endpoints, clients: Clients) -> Iterator[Heard]:
+def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
     """A person under three ids, somebody else, and an older session: the tests share them."""
     client = ListeningClient(endpoints)
-    with World(clients=replace(clients, bigquery=client)) as world:
-        world.arrive("posthog_events", PEOPLE)
-        world.arrive("firebase_users", [{"user_id": PERSON, "phoneNumber": IDS[1]}])
-        world.run()
-        yield Heard(world=world, client=client)
+    with Scenario(clients=replace(clients, bigquery=client)) as scenario:
+        scenario.arrive("posthog_events", PEOPLE)
+        scenario.arrive("firebase_users", [{"user_id": PERSON, "phoneNumber": IDS[1]}])
+        scenario.run()
+        yield Recorder(scenario=scenario, client=client)
     client.close()  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-def world(heard: Heard) -> World:
-    """The world alone."""
-    return heard.world
+def scenario(recorder: Recorder) -> Scenario:
+    """The scenario alone."""
+    return recorder.scenario
 
 
 def billed(sql: str) -> list[str]:
@@ -105,42 +105,44 @@ def billed(sql: str) -> list[str]:
     return [part for part in sql.split(";\n") if part.strip() and not part.startswith(free)]
 
 
-def test_missing_days_are_those_that_a_run_has_not_seen(heard: Heard) -> None:
+def test_missing_days_are_those_that_a_run_has_not_seen(recorder: Recorder) -> None:
     """The query names a day whose rows have changed since the last run, and else is empty.
 
     And the run that sees it sends as many statements as the cost counts, give or take a few.
     """
     missing, _ = statements("Missing days")
-    assert ask(heard.world, missing) == []
-    heard.world.arrive("posthog_events", [event("late", LONG_AGO)])
-    assert ask(heard.world, missing) == [{"day": LONG_AGO.date(), "rows_seen": 1, "rows_there": 2}]
-    before = len(heard.client.sent)
-    heard.world.run()
-    sent = [part for each in heard.client.sent[before:] for part in billed(each.sql)]
-    assert ask(heard.world, missing) == []
+    assert query(recorder.scenario, missing) == []
+    recorder.scenario.arrive("posthog_events", [event("late", LONG_AGO)])
+    assert query(recorder.scenario, missing) == [
+        {"day": LONG_AGO.date(), "rows_seen": 1, "rows_there": 2}
+    ]
+    before = len(recorder.client.sent)
+    recorder.scenario.run()
+    sent = [part for each in recorder.client.sent[before:] for part in billed(each.sql)]
+    assert query(recorder.scenario, missing) == []
     counted = re.search(r"^\| statements per run \| (\d+) ", PAGE, re.MULTILINE)
     assert counted
     assert abs(len(sent) - int(counted[1])) <= 4
 
 
-def test_a_day_without_sessions_is_told(world: World) -> None:
+def test_a_day_without_sessions_is_told(scenario: Scenario) -> None:
     """The query names a day with less than half of its neighbours' sessions, and no usual day."""
     days = [NOW - timedelta(days=number) for number in range(1, 12)]
     gap = days[5]
-    world.arrive("posthog_events", [event(f"on {day}", day) for day in days if day != gap])
-    world.run()
+    scenario.arrive("posthog_events", [event(f"on {day}", day) for day in days if day != gap])
+    scenario.run()
     _, quiet = statements("Missing days")
-    named = [row["day"] for row in ask(world, quiet)]
+    named = [row["day"] for row in query(scenario, quiet)]
     assert gap.date() in named
     assert not {day.date() for day in days[1:] if day != gap} & set(named)
 
 
-def test_what_must_never_be_is_noticed(world: World) -> None:
+def test_what_must_never_be_is_noticed(scenario: Scenario) -> None:
     """Each count is 0 after a run, and is not where a row is wrong in that way."""
     check = statements("The latest load")[1]
-    (row,) = ask(world, check)
+    (row,) = query(scenario, check)
     assert set(row.values()) == {0}
-    world.query("""INSERT INTO {d}.sessions
+    scenario.query("""INSERT INTO {d}.sessions
 (session_id, session_date, started_at, ended_at, event_count, _metrics_version)
 SELECT session_id, DATE '2026-01-01', started_at, TIMESTAMP_SUB(started_at, INTERVAL 1 HOUR), 0, 'x'
 FROM {d}.sessions
@@ -149,44 +151,44 @@ UNION ALL
 SELECT NULL, session_date, started_at, ended_at, 0, 'x'
 FROM {d}.sessions
 WHERE session_id = 'other'""")
-    (row,) = ask(world, check)
-    world.query("DELETE FROM {d}.sessions WHERE _metrics_version = 'x'")
+    (row,) = query(scenario, check)
+    scenario.query("DELETE FROM {d}.sessions WHERE _metrics_version = 'x'")
     assert 0 not in row.values(), row
 
 
-def test_a_missing_run_fails_the_scheduled_query(world: World) -> None:
+def test_a_missing_run_fails_the_scheduled_query(scenario: Scenario) -> None:
     """BigQuery answers while there was a good run; without one it fails, so that it mails."""
     (question,) = statements("Alerts")
-    assert ask(world, question) == [{"verdict": "fine"}]
-    world.query("UPDATE {d}.etl_runs SET status = 'failed' WHERE TRUE")
+    assert query(scenario, question) == [{"verdict": "fine"}]
+    scenario.query("UPDATE {d}.etl_runs SET status = 'failed' WHERE TRUE")
     with pytest.raises(GoogleAPICallError, match="no good run for 26 hours"):
-        ask(world, question)
-    world.query("UPDATE {d}.etl_runs SET status = 'succeeded' WHERE TRUE")
+        query(scenario, question)
+    scenario.query("UPDATE {d}.etl_runs SET status = 'succeeded' WHERE TRUE")
 
 
-def test_a_person_is_deleted_by_the_steps(world: World) -> None:
+def test_a_person_is_deleted_by_the_steps(scenario: Scenario) -> None:
     """The steps find a person's ids, and after the next run nothing is left, of them alone.
 
     And, as the page warns: a day that the source no longer has takes its sessions with it.
     """
-    find, *deletions, look = statements("Deleting a person's data")
-    before = world.sessions().keys()
-    assert {row["id"] for row in ask(world, find)} == set(IDS)
-    assert ask(world, look) == [{"sessions_left": 2}]
+    find, *deletions, count_left = statements("Deleting a person's data")
+    before = scenario.sessions().keys()
+    assert {row["id"] for row in query(scenario, find)} == set(IDS)
+    assert query(scenario, count_left) == [{"sessions_left": 2}]
     for sql in deletions:
-        ask(world, sql)
-    world.vanish("posthog_events", "uuid", event("old", LONG_AGO)["uuid"])
-    world.run(force=True)  # one of few users: the shrunken table is meant to be so
-    assert ask(world, look) == [{"sessions_left": 0}]
-    assert world.sessions().keys() == before - {"s0", "s1", "old"}
+        query(scenario, sql)
+    scenario.vanish("posthog_events", "uuid", event("old", LONG_AGO)["uuid"])
+    scenario.run(force=True)  # one of few users: the shrunken table is meant to be so
+    assert query(scenario, count_left) == [{"sessions_left": 0}]
+    assert scenario.sessions().keys() == before - {"s0", "s1", "old"}
 
 
-def test_every_statement_runs(world: World) -> None:
+def test_every_statement_runs(scenario: Scenario) -> None:
     """BigQuery's emulator takes each statement of the page, in its order, on a run's tables."""
     found = re.findall(_SQL, PAGE, re.MULTILINE | re.DOTALL)
     assert len(found) > 15
     for sql in found:
-        ask(world, sql)
+        query(scenario, sql)
 
 
 def test_the_cost_adds_up() -> None:
@@ -195,7 +197,7 @@ def test_the_cost_adds_up() -> None:
     assert len(rows) == 3
     for millions, cells in rows:
         events = float(millions.replace(",", ""))
-        told = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
+        reported = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
         rows_gb = events * 3 * (3000 + 1000) / 1e9
         least_gb = 30 * 29 * 10 * 2**20 / 1e9
         sessions_gb = events / 40 * 24 * 500 * 2 * 30 / 1e9
@@ -203,7 +205,7 @@ def test_the_cost_adds_up() -> None:
         seconds = 30 * (100 + 15 * events * 3 / 30 / 1e6)
         run = seconds * (2 * 0.000024 + 2 * 0.0000025)
         expected = [rows_gb, least_gb, sessions_gb, bigquery, seconds, run, bigquery + run]
-        assert told == pytest.approx(expected, abs=0.05, rel=0.01)
+        assert reported == pytest.approx(expected, abs=0.05, rel=0.01)
 
 
 # Filters, on the lines that runs have written.
@@ -220,25 +222,25 @@ class Ending:
 @pytest.fixture(scope="module")
 def endings(clients: Clients) -> list[Ending]:
     """The lines that end a run on stale sources, a good one, and one that fails."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", [event("old", LONG_AGO)])
-        stale = _last_line(world)
-        world.arrive("posthog_events", [event("new", NOW - timedelta(hours=2))])
-        good = _last_line(world)
-        world.query(f"DROP TABLE {world.datasets.posthog}.events")
-        failed = _last_line(world)
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", [event("old", LONG_AGO)])
+        stale = _last_line(scenario)
+        scenario.arrive("posthog_events", [event("new", NOW - timedelta(hours=2))])
+        good = _last_line(scenario)
+        scenario.query(f"DROP TABLE {scenario.datasets.posthog}.events")
+        failed = _last_line(scenario)
     found = {"stale": stale, "good": good, "failed": failed}
     return [Ending(name=name, entry=entry) for name, entry in found.items()]
 
 
-def _last_line(world: World) -> dict[str, Any]:
+def _last_line(scenario: Scenario) -> dict[str, Any]:
     """What a run writes last."""
     stream = io.StringIO()
     handlers, level, propagates = LOG.handlers[:], LOG.level, LOG.propagate
     configure_logging(stream, as_json=True)
     try:
         with suppress(SourceMissingError):
-            world.run()
+            scenario.run()
     finally:
         LOG.handlers[:], LOG.propagate = handlers, propagates
         LOG.setLevel(level)
@@ -275,8 +277,8 @@ def _compare(entry: dict[str, Any], field: str, operator: str, text: str) -> boo
         return float(value) > float(wanted)
     if operator == ":":
         return str(wanted).lower() in str(value).lower()
-    told = json.dumps(value) if isinstance(value, bool) else str(value)
-    return (told == wanted) == (operator == "=")
+    reported = json.dumps(value) if isinstance(value, bool) else str(value)
+    return (reported == wanted) == (operator == "=")
 
 
 @cache

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runs.errors import RequestError
-from runs.ledger import LONGEST_PAGE, RunsRequest, is_run_id
+from runs.ledger_sql import LONGEST_PAGE, RunsRequest, is_run_id
 from runs.request import RunRequest
 
 if TYPE_CHECKING:

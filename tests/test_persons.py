@@ -22,8 +22,8 @@ from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from tests.clock import starting_at
 from tests.persons_oracle import COUNTED, MEASURED, Derived, expected_derived, nobodys
+from tests.scenario import Row, Scenario, derived_differences, differences
 from tests.test_lease import At
-from tests.world import Row, World, derived_differences, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,11 +94,11 @@ class Story:
             }
         )
 
-    def arrive(self, world: World) -> None:
+    def arrive(self, scenario: Scenario) -> None:
         """Put the rows into the sources."""
-        world.arrive("posthog_events", self.events)
-        world.arrive("firebase_users", self.users)
-        world.arrive("firebase_events", self.documents)
+        scenario.arrive("posthog_events", self.events)
+        scenario.arrive("firebase_users", self.users)
+        scenario.arrive("firebase_events", self.documents)
 
 
 STORY = Story()
@@ -132,36 +132,36 @@ class Found:
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> Iterator[World]:
-    """A world in which the whole story has happened."""
-    with World(clients=clients) as made:
+def scenario(clients: Clients) -> Iterator[Scenario]:
+    """A scenario in which the whole story has happened."""
+    with Scenario(clients=clients) as made:
         STORY.arrive(made)
         yield made
 
 
 @pytest.fixture(scope="module")
-def found(world: World) -> Found:
+def found(scenario: Scenario) -> Found:
     """What is published at the end of the day."""
-    return run_at(NOW, world)
+    return run_at(NOW, scenario)
 
 
 @pytest.fixture(scope="module")
-def next_day(world: World, found: Found) -> Found:
+def next_day(scenario: Scenario, found: Found) -> Found:
     """What is published a second later, on the next UTC day, by a run with other CHURN_DAYS."""
     assert found.report.kind == "full_load"
-    world.settings["churn_days"] = 3
-    return run_at(NOW + timedelta(seconds=1), world)
+    scenario.settings["churn_days"] = 3
+    return run_at(NOW + timedelta(seconds=1), scenario)
 
 
-def run_at(moment: datetime, world: World) -> Found:
+def run_at(moment: datetime, scenario: Scenario) -> Found:
     """A run, and what it leaves."""
     with starting_at(moment):
-        report = world.run()
-    view = world.clients.bigquery.get_table(f"{world.destination}.daily_activity")
+        report = scenario.run()
+    view = scenario.clients.bigquery.get_table(f"{scenario.destination}.daily_activity")
     return Found(
         report=report,
-        sessions=world.sessions(),
-        derived=world.derived(),
+        sessions=scenario.sessions(),
+        derived=scenario.derived(),
         view_modified_at=view.modified,
     )
 
@@ -503,9 +503,11 @@ def test_the_days_of_a_person_add_up_to_the_person(found: Found) -> None:
     ids=["persons", "identities", "daily_activity"],
 )
 @pytest.mark.usefixtures("found")
-def test_the_tables_are_described_in_bigquery(world: World, name: str, schema: TableSchema) -> None:
+def test_the_tables_are_described_in_bigquery(
+    scenario: Scenario, name: str, schema: TableSchema
+) -> None:
     """Columns, their types, their order, and a sentence about each and about the table."""
-    table = world.clients.bigquery.get_table(f"{world.destination}.{name}")
+    table = scenario.clients.bigquery.get_table(f"{scenario.destination}.{name}")
     assert table.description == schema.description
     legacy = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}
     columns = [
@@ -525,19 +527,19 @@ def test_the_view_is_left_alone_while_it_is_as_it_should_be(found: Found, next_d
 
 
 @pytest.fixture
-def small(clients: Clients) -> Iterator[World]:
+def small(clients: Clients) -> Iterator[Scenario]:
     """Ada, who looked around two days before she signed in, and has created something."""
     story = Story()
     story.user("ada", email="ada@example.com")
     story.saw("looks around", "anon-ada", ago(4))
     story.identified("signs in", "anon-ada", "ada@example.com", ago(2))
     story.created("hers", "ada", ago(2))
-    with World(clients=clients) as made:
+    with Scenario(clients=clients) as made:
         story.arrive(made)
         yield made
 
 
-def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: World) -> None:
+def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: Scenario) -> None:
     """Whatever a run loads, they are functions of the sessions it leaves and of Firebase now."""
     first = small.run(limit=1)
     assert first.kind == "limit"
@@ -557,16 +559,16 @@ def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: World) -> None:
     assert small.derived().identities == {}
 
 
-def check(world: World, report: RunReport) -> None:
+def check(scenario: Scenario, report: RunReport) -> None:
     """The three tables follow from the published sessions, and this run wrote all of their rows."""
-    expected = world.expected_derived(report, world.sessions())
-    assert derived_differences(world.derived(), expected) == []
-    assert run_ids(world) == {report.run_id}
+    expected = scenario.expected_derived(report, scenario.sessions())
+    assert derived_differences(scenario.derived(), expected) == []
+    assert run_ids(scenario) == {report.run_id}
 
 
-def run_ids(world: World) -> set[str]:
+def run_ids(scenario: Scenario) -> set[str]:
     """The runs that wrote any row of the two tables."""
-    rows = world.query(
+    rows = scenario.query(
         "SELECT _run_id FROM {d}.persons UNION DISTINCT SELECT _run_id FROM {d}.identities"
     )
     return {row["_run_id"] for row in rows}
@@ -581,13 +583,13 @@ def kill() -> None:
     raise Killed
 
 
-def deliver(world: World, trigger: str, progress: Progress | None = None) -> RunReport:
+def deliver(scenario: Scenario, trigger: str, progress: Progress | None = None) -> RunReport:
     """A run that a scheduler asks for."""
-    settings = world.make_settings()
-    return main.main(RunRequest(), settings, world.clients, trigger=trigger, progress=progress)
+    settings = scenario.make_settings()
+    return main.main(RunRequest(), settings, scenario.clients, trigger=trigger, progress=progress)
 
 
-def test_a_delivery_is_done_only_when_the_persons_are(small: World) -> None:
+def test_a_delivery_is_done_only_when_the_persons_are(small: Scenario) -> None:
     """A run that is killed or fails after `publish` and before they are runs again if redelivered.
 
     The sessions it published stay. Once a run has rebuilt the persons, its delivery is a duplicate.
@@ -612,7 +614,7 @@ def test_a_delivery_is_done_only_when_the_persons_are(small: World) -> None:
 
 
 def test_the_fence_alone_keeps_a_zombie_from_the_persons(
-    small: World, monkeypatch: pytest.MonkeyPatch
+    small: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that believes to the end that the lease is its own rebuilds nothing once it is not."""
     monkeypatch.setattr(LeaseRow, "renew", lambda *_: True)

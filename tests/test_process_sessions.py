@@ -14,7 +14,7 @@ import process_sessions as engine
 from process_sessions import process_sessions
 from sessions.metric_table import Aggregation, Filter, Metric, MetricTable
 from sessions.metrics import METRIC_TABLE
-from sessions.projection import travelling_columns
+from sessions.projection import downloaded_columns
 
 type Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ def frame(rows: list[Row]) -> pd.DataFrame:
         "event_at": pa.timestamp("us", "UTC"),
     }
     columns = {}
-    for name in travelling_columns(METRIC_TABLE):
+    for name in downloaded_columns(METRIC_TABLE):
         default = pa.string() if IS_TEXT.get(name, True) else pa.float64()
         columns[name] = pa.array([row.get(name) for row in rows], types.get(name, default))
     made: pd.DataFrame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)

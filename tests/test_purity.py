@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
 PURE_NAMES = {
-    "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease", "runs.ledger",
+    "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
     "runs.checks", "runs.report", "runs.request", "runs.settings", "runs.tables",
 }  # fmt: skip
 

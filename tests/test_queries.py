@@ -1,4 +1,4 @@
-"""The questions of docs/queries.md, over a small known world, on a day that stands still."""
+"""The questions of docs/queries.md, over a small known scenario, on a day that stands still."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from etl_functions import destination_tables
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import daily_activity_schema
 from tests.clock import starting_at
+from tests.scenario import Row, Scenario
 from tests.test_requests_on_data import event
-from tests.world import Row, World
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -126,15 +126,15 @@ ANSWERS: dict[str, list[tuple[object, ...]]] = {
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> Iterator[World]:
+def scenario(clients: Clients) -> Iterator[Scenario]:
     """The rows above, after one run."""
-    with World(clients=clients) as world, starting_at(TODAY):
-        world.arrive("posthog_events", EVENTS)
-        world.arrive("firebase_users", USERS)
-        world.arrive("firebase_events", DOCUMENTS)
-        world.arrive("posthog_sessions", CHANNELS)
-        world.run()
-        yield world
+    with Scenario(clients=clients) as scenario, starting_at(TODAY):
+        scenario.arrive("posthog_events", EVENTS)
+        scenario.arrive("firebase_users", USERS)
+        scenario.arrive("firebase_events", DOCUMENTS)
+        scenario.arrive("posthog_sessions", CHANNELS)
+        scenario.run()
+        yield scenario
 
 
 def test_there_are_ten_questions() -> None:
@@ -144,18 +144,18 @@ def test_there_are_ten_questions() -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_a_question_is_answered(world: World, question: str) -> None:
+def test_a_question_is_answered(scenario: Scenario, question: str) -> None:
     """The page's statement gives the rows that follow from the events above, in their order."""
-    sql = QUESTIONS[question].replace("posthog_aggregated", world.destination)
+    sql = QUESTIONS[question].replace("posthog_aggregated", scenario.destination)
     sql = sql.replace("CURRENT_DATE()", f"DATE '{TODAY.date()}'")
-    assert [tuple(row.values()) for row in world.query(sql)] == ANSWERS[question]
+    assert [tuple(row.values()) for row in scenario.query(sql)] == ANSWERS[question]
 
 
 @pytest.mark.parametrize("table", DESCRIBED)
-def test_bigquery_has_the_descriptions(world: World, table: str) -> None:
+def test_bigquery_has_the_descriptions(scenario: Scenario, table: str) -> None:
     """Whoever opens a table reads what the data dictionary says, of each column and field."""
     schema = DESCRIBED[table]
-    found = world.clients.bigquery.get_table(f"local.{world.destination}.{table}")
+    found = scenario.clients.bigquery.get_table(f"local.{scenario.destination}.{table}")
     assert found.description == schema.description
     assert described(found.schema) == described(schema.fields)
 

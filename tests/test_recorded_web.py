@@ -13,7 +13,7 @@ import main
 from runs.request import RunRequest
 from sessions import projection
 from sessions.metrics import METRIC_TABLE
-from tests.world import Row, World, differences
+from tests.scenario import Row, Scenario, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,9 +32,9 @@ def lines(name: str) -> list[Row]:
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients) -> Iterator[World]:
+def scenario(clients: Clients) -> Iterator[Scenario]:
     """The recorded data, loaded and aggregated."""
-    with World(clients=clients) as made:
+    with Scenario(clients=clients) as made:
         made.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
         made.arrive("firebase_users", lines("firebase_users.jsonl"))
         made.arrive("firebase_events", lines("firebase_events.jsonl"))
@@ -43,36 +43,36 @@ def world(clients: Clients) -> Iterator[World]:
 
 
 @pytest.fixture(scope="module")
-def sessions(world: World) -> dict[str, Row]:
+def sessions(scenario: Scenario) -> dict[str, Row]:
     """The published sessions by id."""
-    return world.sessions()
+    return scenario.sessions()
 
 
-def test_every_cell_equals_the_oracle(world: World, sessions: dict[str, Row]) -> None:
+def test_every_cell_equals_the_oracle(scenario: Scenario, sessions: dict[str, Row]) -> None:
     """The recorded sessions are those that the oracle makes of the same rows."""
-    assert differences(sessions, world.expected()) == []
+    assert differences(sessions, scenario.expected()) == []
 
 
 class Scales:
     """Whoever watches a run, and weighs the events that an engine would download."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
         self.shipped_bytes = 0
 
     def step(self, name: str) -> None:
         """Weigh them while they are there, as uncompressed Arrow."""
         if name == "enrich":
-            client = self._world.clients.bigquery
+            client = self._scenario.clients.bigquery
             (batches,) = (
                 table
-                for table in client.list_tables(self._world.destination)
+                for table in client.list_tables(self._scenario.destination)
                 if table.table_id.endswith("_batches")
             )
             name = f"{batches.dataset_id}.{batches.table_id}"
-            (filled,) = self._world.query(projection.filled_sql(METRIC_TABLE, name))
-            columns = projection.travelling_columns(METRIC_TABLE)
-            names = [column for column in columns if filled.get(column, True)]
+            (non_null,) = self._scenario.query(projection.non_null_sql(METRIC_TABLE, name))
+            columns = projection.downloaded_columns(METRIC_TABLE)
+            names = [column for column in columns if non_null.get(column, True)]
             rows = client.query(f"SELECT {', '.join(names)} FROM {name}").result()
             self.shipped_bytes = rows.to_arrow(create_bqstorage_client=False).nbytes
 
@@ -84,25 +84,27 @@ class Scales:
 
 
 @pytest.fixture(scope="module")
-def twin(world: World) -> tuple[World, Scales]:
+def twin(scenario: Scenario) -> tuple[Scenario, Scales]:
     """The same sources aggregated by BigQuery, with somebody watching."""
-    twin = world.twin()
+    twin = scenario.twin()
     scales = Scales(twin)
     main.main(RunRequest(engine="bigquery"), twin.make_settings(), twin.clients, progress=scales)
     return twin, scales
 
 
 def test_bigquery_aggregates_them_alike(
-    twin: tuple[World, Scales], sessions: dict[str, Row]
+    twin: tuple[Scenario, Scales], sessions: dict[str, Row]
 ) -> None:
     """The other engine leaves the same table, cell by cell."""
     assert differences(twin[0].sessions(), sessions) == []
 
 
-def test_a_twentieth_of_the_bytes_travels(world: World, twin: tuple[World, Scales]) -> None:
+def test_a_twentieth_of_the_bytes_travels(
+    scenario: Scenario, twin: tuple[Scenario, Scales]
+) -> None:
     """Rows of kilobytes of JSON leave BigQuery as the few values that metrics need."""
-    client = world.clients.bigquery
-    rows = client.list_rows(world.datasets.table_id(client, "posthog_events"))
+    client = scenario.clients.bigquery
+    rows = client.list_rows(scenario.datasets.table_id(client, "posthog_events"))
     raw = rows.to_arrow(create_bqstorage_client=False)
     assert 0 < twin[1].shipped_bytes * 20 < raw.nbytes
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runs.errors import DestinationError, RequestError
-from tests.world import Row, World, differences
+from tests.scenario import Row, Scenario, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,15 +67,15 @@ HARD_CODED = [event("hard-coded", MIDNIGHT + timedelta(days=day)) for day in (0,
 
 
 @pytest.fixture(scope="module")
-def four_days(clients: Clients) -> Iterator[World]:
+def four_days(clients: Clients) -> Iterator[Scenario]:
     """Four days of ten sessions each."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", FOUR_DAYS)
-        yield world
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", FOUR_DAYS)
+        yield scenario
 
 
 @pytest.fixture
-def unloaded(four_days: World) -> World:
+def unloaded(four_days: Scenario) -> Scenario:
     """The same as if no run had been."""
     four_days.query("CREATE SCHEMA IF NOT EXISTS {d}")
     for table in ("sessions", "etl_state_sessions"):
@@ -87,7 +87,7 @@ def unloaded(four_days: World) -> World:
 class FirstLoad:
     """A full load, and what was published then."""
 
-    world: World
+    scenario: Scenario
     report: SessionsReport
     rows: int
     sessions: dict[str, Row]
@@ -97,37 +97,37 @@ class FirstLoad:
 @pytest.fixture(scope="module")
 def first_load(clients: Clients) -> Iterator[FirstLoad]:
     """Four days of ten sessions each and rows of every kind, loaded in batches of a few rows."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", [*FOUR_DAYS, *ODD_ROWS, *EMOJI, *HARD_CODED[:2]])
-        world.settings["max_batch_events"] = 7
-        report = world.run()
-        world.settings.clear()
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", [*FOUR_DAYS, *ODD_ROWS, *EMOJI, *HARD_CODED[:2]])
+        scenario.settings["max_batch_events"] = 7
+        report = scenario.run()
+        scenario.settings.clear()
         yield FirstLoad(
-            world=world,
+            scenario=scenario,
             report=report,
-            rows=len(world.arrived["posthog_events"]),
-            sessions=world.sessions(),
-            expected=world.expected(),
+            rows=len(scenario.arrived["posthog_events"]),
+            sessions=scenario.sessions(),
+            expected=scenario.expected(),
         )
 
 
 @pytest.fixture
-def loaded(first_load: FirstLoad) -> Iterator[World]:
-    """Its world, for tests that leave it with an exact table, and nothing new to load."""
-    yield first_load.world
-    assert differences(first_load.world.sessions(), first_load.world.expected()) == []
+def loaded(first_load: FirstLoad) -> Iterator[Scenario]:
+    """Its scenario, for tests that leave it with an exact table, and nothing new to load."""
+    yield first_load.scenario
+    assert differences(first_load.scenario.sessions(), first_load.scenario.expected()) == []
 
 
-def latest(world: World, count: int) -> set[str]:
+def latest(scenario: Scenario, count: int) -> set[str]:
     """The ids of the sessions that start last."""
-    rows = world.expected()
+    rows = scenario.expected()
     return set(sorted(rows, key=lambda key: rows[key]["started_at"])[-count:])
 
 
-def days_projected(world: World, run_id: str) -> list[date]:
+def days_projected(scenario: Scenario, run_id: str) -> list[date]:
     """Every day whose `properties` a run's statements read, as often as they read it."""
     days: list[date] = []
-    for job in world.clients.bigquery.list_jobs(max_results=100):
+    for job in scenario.clients.bigquery.list_jobs(max_results=100):
         sql = getattr(job, "query", "")
         if run_id in job.job_id and "raw_properties" in sql:
             for first, end in re.findall(r">= TIMESTAMP '(\S+) .*? < TIMESTAMP '(\S+) ", sql):
@@ -138,14 +138,14 @@ def days_projected(world: World, run_id: str) -> list[date]:
     return days
 
 
-def check_read_once(world: World, report: SessionsReport) -> None:
+def check_read_once(scenario: Scenario, report: SessionsReport) -> None:
     """The `properties` of a day are read at most once a run, pruned by literals."""
-    days = days_projected(world, report.run_id)
+    days = days_projected(scenario, report.run_id)
     assert len(days) == report.read_days > 0
     assert len(set(days)) == len(days)
 
 
-def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: World) -> None:
+def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: Scenario) -> None:
     """The sessions with the latest start, complete, from few days; the next run loads the rest."""
     report = unloaded.run(limit=7)
     check_read_once(unloaded, report)
@@ -169,13 +169,13 @@ def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: World) -> N
     assert unloaded.run().kind == "nothing_new"
 
 
-def test_a_limit_above_all_sessions_loads_them_all(unloaded: World) -> None:
+def test_a_limit_above_all_sessions_loads_them_all(unloaded: Scenario) -> None:
     """A limit that nothing meets reads every changed day and stops."""
     unloaded.run(limit=1000)
     assert differences(unloaded.sessions(), unloaded.expected()) == []
 
 
-def test_dates_load_the_sessions_of_those_days_whole(unloaded: World) -> None:
+def test_dates_load_the_sessions_of_those_days_whole(unloaded: Scenario) -> None:
     """Sessions with a row on the days named, complete, and no others; the state stays."""
     day = MIDNIGHT.date() + timedelta(days=1)
     report = unloaded.run(start_date=day, end_date=day)
@@ -190,13 +190,13 @@ def test_dates_load_the_sessions_of_those_days_whole(unloaded: World) -> None:
     assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
 
 
-def test_a_start_date_alone_runs_to_today(unloaded: World) -> None:
+def test_a_start_date_alone_runs_to_today(unloaded: Scenario) -> None:
     """Every session with rows from that day on."""
     unloaded.run(start_date=MIDNIGHT.date() + timedelta(days=3))
     assert {key[:2] for key in unloaded.sessions()} == {"d2", "d3"}
 
 
-def test_a_dry_run_publishes_nothing(unloaded: World) -> None:
+def test_a_dry_run_publishes_nothing(unloaded: Scenario) -> None:
     """It tells what it would do, and leaves sessions, state and staging tables as they were."""
     report = unloaded.run(dry_run=True)
     assert report.dry_run
@@ -229,7 +229,7 @@ def test_half_an_emoji_does_not_lose_its_event(first_load: FirstLoad) -> None:
     assert (session["event_count"], session["lib"], session["city"]) == (2, "web", "🦊")
 
 
-def test_an_ordinary_run_touches_only_what_changed(loaded: World) -> None:
+def test_an_ordinary_run_touches_only_what_changed(loaded: Scenario) -> None:
     """A late row of one session redoes that session alone, and reads its days alone."""
     before = loaded.query("SELECT session_id, _run_id FROM {d}.sessions")
     late = MIDNIGHT + timedelta(days=1, hours=22)
@@ -242,22 +242,22 @@ def test_an_ordinary_run_touches_only_what_changed(loaded: World) -> None:
     assert {row["session_id"] for row in after if row not in before} == {"d1-3"}
 
 
-def test_firebase_redoes_the_sessions_it_concerns(loaded: World) -> None:
+def test_firebase_redoes_the_sessions_it_concerns(loaded: Scenario) -> None:
     """A user and a document that arrive after their session was stored, and then vanish."""
     user, at = "visitor of d1-4", MIDNIGHT + timedelta(days=1, hours=23, minutes=4)
     document = {"document_id": "hers", "user_id": user, "createdAt": at.isoformat()}
     loaded.arrive("firebase_users", [{"user_id": user, "createdAt": MIDNIGHT.isoformat()}])
     loaded.arrive("firebase_events", [document])
     report = loaded.run()
-    assert (report.changed_days, report.sessions["concerned"]) == (0, 1)
+    assert (report.changed_days, report.sessions["outdated"]) == (0, 1)
     session = loaded.sessions()["d1-4"]
     assert (session["user_id"], session["events_created"]) == (user, 1)
     loaded.vanish("firebase_events", "document_id", "hers")
     loaded.vanish("firebase_users", "user_id", user)
-    assert loaded.run(force=True).sessions["concerned"] == 1  # the only user is meant to be gone
+    assert loaded.run(force=True).sessions["outdated"] == 1  # the only user is meant to be gone
 
 
-def test_a_channel_that_arrives_late_is_taken_over(loaded: World) -> None:
+def test_a_channel_that_arrives_late_is_taken_over(loaded: Scenario) -> None:
     """Where neither events nor the number of users and documents changed, its session did."""
     channel = {
         "session_id": "d1-4",
@@ -268,12 +268,12 @@ def test_a_channel_that_arrives_late_is_taken_over(loaded: World) -> None:
     assert loaded.run().kind == "nothing_new"
     loaded.arrive("posthog_sessions", [channel])
     report = loaded.run()
-    assert (report.changed_days, report.sessions["concerned"]) == (0, 1)
+    assert (report.changed_days, report.sessions["outdated"]) == (0, 1)
     assert loaded.sessions()["d1-4"]["channel_type"] == "Direct"
     assert loaded.run().kind == "nothing_new"
 
 
-def test_a_missing_sessions_table_forces_a_full_load(loaded: World) -> None:
+def test_a_missing_sessions_table_forces_a_full_load(loaded: Scenario) -> None:
     """A state without the table that it belongs to counts for nothing; and the report says why."""
     loaded.query("DROP TABLE {d}.sessions")
     report = loaded.run()
@@ -282,7 +282,7 @@ def test_a_missing_sessions_table_forces_a_full_load(loaded: World) -> None:
     assert loaded.run().kind == "nothing_new"
 
 
-def test_the_columns_of_another_table_are_mended_or_refused(loaded: World) -> None:
+def test_the_columns_of_another_table_are_mended_or_refused(loaded: Scenario) -> None:
     """One that an earlier version lacks is added, and the whole is loaded anew.
 
     One of another type can't hold the rows: it is named, and the table left as it is.
@@ -298,7 +298,7 @@ def test_the_columns_of_another_table_are_mended_or_refused(loaded: World) -> No
     assert loaded.run().kind == "nothing_new"
 
 
-def test_quarantine_keeps_a_session_out_for_good(loaded: World) -> None:
+def test_quarantine_keeps_a_session_out_for_good(loaded: Scenario) -> None:
     """A hard-coded id: out of sessions, in quarantine once, its later rows counted, no day read."""
     assert "hard-coded" in loaded.sessions()
     loaded.arrive("posthog_events", HARD_CODED[2:3])
@@ -312,7 +312,7 @@ def test_quarantine_keeps_a_session_out_for_good(loaded: World) -> None:
     assert rows == [{"session_id": "hard-coded", "row_count": 4, "reason": "span"}]
 
 
-def test_dates_mend_rows_rewritten_in_place(loaded: World) -> None:
+def test_dates_mend_rows_rewritten_in_place(loaded: Scenario) -> None:
     """A rewritten row that no count betrays is seen by a run that names its day."""
     events = f"{loaded.datasets.posthog}.events"
     loaded.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
@@ -327,7 +327,7 @@ def test_dates_mend_rows_rewritten_in_place(loaded: World) -> None:
     assert loaded.sessions()["d0-1"]["events_viewed"] == 2
 
 
-def test_a_changed_exclusion_is_another_metrics_version(loaded: World) -> None:
+def test_a_changed_exclusion_is_another_metrics_version(loaded: Scenario) -> None:
     """Leaving rows out changes every session, so it forces a full load, and the report says why.
 
     Dates and limit never turn into that one, and never mix versions: they are refused, also when

@@ -62,8 +62,12 @@ class Generated:
         """The well-formed events that have a session id and a time, by session."""
         found = defaultdict(list)
         for row in self.events:
-            said = row["said"]
-            if isinstance(said, dict) and (session := _session(said)) and row["timestamp"]:
+            properties = row["said"]
+            if (
+                isinstance(properties, dict)
+                and (session := _session(properties))
+                and row["timestamp"]
+            ):
                 found[session].append(row)
         return found
 
@@ -82,10 +86,14 @@ class Generated:
         """All rows of PostHog's sessions."""
         return list(self.tables["posthog_sessions"].to_pylist())
 
-    def said(self, name: str) -> list[object]:
+    def properties(self, name: str) -> list[object]:
         """Return every value of a property."""
-        told = [row["said"] for row in self.events]
-        return [said[name] for said in told if isinstance(said, dict) and name in said]
+        all_properties = [row["said"] for row in self.events]
+        return [
+            properties[name]
+            for properties in all_properties
+            if isinstance(properties, dict) and name in properties
+        ]
 
     def ids(self) -> set[object]:
         """Return every distinct id."""
@@ -99,9 +107,9 @@ def _parsed(text: object) -> object:
         return None
 
 
-def _session(said: Mapping[str, object]) -> str:
+def _session(properties: Mapping[str, object]) -> str:
     names = ("$session_id", "session_id", "sessionId")
-    return next((str(said[name]) for name in names if said.get(name)), "")
+    return next((str(properties[name]) for name in names if properties.get(name)), "")
 
 
 @pytest.fixture(scope="module")
@@ -164,9 +172,9 @@ def _signs_in_within_a_session(generated: Generated) -> bool:
     users = {row["user_id"] for row in generated.users}
     for rows in generated.sessions.values():
         for row in rows:
-            said = row["said"]
-            if row["event"] == "$identify" and isinstance(said, dict):
-                anonymous = said["$anon_distinct_id"]
+            properties = row["said"]
+            if row["event"] == "$identify" and isinstance(properties, dict):
+                anonymous = properties["$anon_distinct_id"]
                 if row["distinct_id"] in users and {anonymous, row["distinct_id"]} <= _ids_of(rows):
                     return True
     return False
@@ -280,9 +288,9 @@ def _posthog_is_stale(generated: Generated) -> bool:
 
 def _stamps_the_screen(generated: Generated) -> bool:
     return any(
-        isinstance(said := row["said"], dict)
-        and said["$lib"] == "posthog-react-native"
-        and "$screen_name" in said
+        isinstance(properties := row["said"], dict)
+        and properties["$lib"] == "posthog-react-native"
+        and "$screen_name" in properties
         and row["event"] not in {"$screen", "$autocapture"}
         for rows in generated.sessions.values()
         for row in rows
@@ -290,9 +298,13 @@ def _stamps_the_screen(generated: Generated) -> bool:
 
 
 def _mobile_has_no_os(generated: Generated) -> bool:
-    told = [row["said"] for row in generated.events]
-    mobile = [s for s in told if isinstance(s, dict) and s.get("$lib") == "posthog-react-native"]
-    return bool(mobile) and all("$os_name" in said and "$os" not in said for said in mobile)
+    all_properties = [row["said"] for row in generated.events]
+    mobile = [
+        s for s in all_properties if isinstance(s, dict) and s.get("$lib") == "posthog-react-native"
+    ]
+    return bool(mobile) and all(
+        "$os_name" in properties and "$os" not in properties for properties in mobile
+    )
 
 
 def _has_hard_coded_session(generated: Generated) -> bool:
@@ -335,9 +347,9 @@ MESSES: dict[str, Callable[[Generated], bool]] = {
     "an empty distinct id": lambda w: "" in w.ids(),
     "a null uuid": lambda w: any(row["uuid"] is None for row in w.events),
     "a null event name": lambda w: any(row["event"] is None for row in w.events),
-    "an empty session id": lambda w: "" in w.said("$session_id"),
+    "an empty session id": lambda w: "" in w.properties("$session_id"),
     "malformed JSON": lambda w: any(row["said"] is None for row in w.events),
-    "server events without session": lambda w: "posthog-node" in w.said("$lib"),
+    "server events without session": lambda w: "posthog-node" in w.properties("$lib"),
     "users who share a phone": _shares_a_phone,
     "users identified by phone": _identified_by_plain_phone,
     "users identified by a phone with spaces and dashes": _identified_by_formatted_phone,
@@ -355,7 +367,7 @@ MESSES: dict[str, Callable[[Generated], bool]] = {
     "the screen on events after it": _stamps_the_screen,
     "mobile events with $os_name alone": _mobile_has_no_os,
     "every event name": lambda w: {row["event"] for row in w.events} >= EVENT_NAMES,
-    "every property": lambda w: all(w.said(name) for name in PROPERTY_NAMES),
+    "every property": lambda w: all(w.properties(name) for name in PROPERTY_NAMES),
 }
 
 
@@ -371,8 +383,10 @@ def test_session_ids_are_uuid7_of_their_start(generated: Generated) -> None:
     pattern = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
     assert all(re.fullmatch(pattern, session) for session in sessions)
     starts = {s: int(s[:8] + s[9:13], 16) for s in sessions}
-    told = [starts[s] == round(_spans(rows)[0].timestamp() * 1_000) for s, rows in sessions.items()]
-    assert sum(told) > 0.9 * len(told)
+    all_properties = [
+        starts[s] == round(_spans(rows)[0].timestamp() * 1_000) for s, rows in sessions.items()
+    ]
+    assert sum(all_properties) > 0.9 * len(all_properties)
 
 
 def test_phones_and_emails_are_nobodys(generated: Generated) -> None:
@@ -421,12 +435,12 @@ def test_the_next_day_meets_known_users_and_brings_new_ones(
     """Both visit; the new ones have rows of their own."""
     rows = _joined(next_day(stored, seed=1, sessions=200))
     known = {row["user_id"] for row in generated.users}
-    told = set(rows["firebase_users"]["user_id"].to_pylist())
+    all_properties = set(rows["firebase_users"]["user_id"].to_pylist())
     ids = set(rows["posthog_events"]["distinct_id"].to_pylist())
-    assert told - known
-    assert told & known
+    assert all_properties - known
+    assert all_properties & known
     assert ids & known
-    assert ids & (told - known)
+    assert ids & (all_properties - known)
 
 
 def test_the_next_day_arrives_on_that_day(stored: Stored) -> None:

@@ -99,11 +99,11 @@ def test_a_missing_source_is_a_502_and_the_delivery_runs_again(
     finally:
         client.query("ALTER TABLE firebase_etl_prod.kept_users RENAME TO users").result()
     assert answer.status == 502
-    assert "local.firebase_etl_prod.users" in answer.said
+    assert "local.firebase_etl_prod.users" in answer.message
     rows = client.query(
         "SELECT status, error FROM posthog_aggregated.etl_runs ORDER BY started_at DESC LIMIT 1"
     ).result()
-    assert [(row["status"], row["error"]) for row in rows] == [("failed", answer.said)]
+    assert [(row["status"], row["error"]) for row in rows] == [("failed", answer.message)]
     again = service.request("POST", "/run", b"", nightly)
     assert (again.status, again.body.get("status")) == (200, "succeeded"), again.body
 
@@ -121,4 +121,4 @@ def test_simultaneous_requests_make_one_run(service: Service, folder: Path) -> N
     assert statuses.count(200) >= 1
     assert set(statuses) <= {200, 409}
     assert statuses.count(409) >= 1
-    assert all("holds the lease" in answer.said for answer in answers if answer.status == 409)
+    assert all("holds the lease" in answer.message for answer in answers if answer.status == 409)

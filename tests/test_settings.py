@@ -201,9 +201,9 @@ def test_all_problems_at_once() -> None:
 def test_values_out_of_bounds(variable: str, text: str) -> None:
     """A value that can't be meant is refused by its variable and what it takes, not shown."""
     setting = next(each for each in SETTINGS if each.variable == variable)
-    said = refused({variable: text})
-    told, _, rest = said.partition(f"{variable} must be set to {setting.takes}")
-    assert not told
+    message = refused({variable: text})
+    reported, _, rest = message.partition(f"{variable} must be set to {setting.takes}")
+    assert not reported
     assert rest == "." or (setting.is_private and text not in rest)
 
 

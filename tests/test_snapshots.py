@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sessions.dictionary import tables
+from sessions.data_dictionary import tables
 from sessions.metrics import METRIC_TABLE
 from tests import snapshots
 from tests.test_googlesql import listening_to, sql_functions

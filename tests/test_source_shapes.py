@@ -9,7 +9,7 @@ import pytest
 
 from runs.errors import SourceMissingError, SourceShapeError
 from tests.case_files import Cases, load_cases
-from tests.world import World, differences
+from tests.scenario import Scenario, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,40 +62,40 @@ def cases() -> Cases:
 
 
 @pytest.fixture(scope="module")
-def world(clients: Clients, cases: Cases) -> Iterator[World]:
+def scenario(clients: Clients, cases: Cases) -> Iterator[Scenario]:
     """All cases, arrived in tables of the canonical shape, which each test replaces."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", cases.events)
-        world.arrive("firebase_users", cases.users)
-        world.arrive("firebase_events", cases.documents)
-        world.arrive("posthog_sessions", cases.posthog_sessions)
-        yield world
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", cases.events)
+        scenario.arrive("firebase_users", cases.users)
+        scenario.arrive("firebase_events", cases.documents)
+        scenario.arrive("posthog_sessions", cases.posthog_sessions)
+        yield scenario
 
 
 @pytest.fixture
-def empty(clients: Clients) -> Iterator[World]:
+def empty(clients: Clients) -> Iterator[Scenario]:
     """Tables without rows, for tests whose runs read none."""
-    with World(clients=clients) as world:
-        yield world
+    with Scenario(clients=clients) as scenario:
+        yield scenario
 
 
 @pytest.mark.parametrize("events", EVENTS)
-def test_other_shapes_make_the_same_sessions(world: World, events: str) -> None:
+def test_other_shapes_make_the_same_sessions(scenario: Scenario, events: str) -> None:
     """Names, types and kinds of tables change nothing in what is read."""
-    world.replace("posthog_events", EVENTS[events])
+    scenario.replace("posthog_events", EVENTS[events])
     for table, statement in OTHERS.items():
-        world.replace(table, statement)
-    report = world.run(full_load=True)
+        scenario.replace(table, statement)
+    report = scenario.run(full_load=True)
     assert report.warnings == () or "hours old" in report.warnings[0]
-    assert differences(world.sessions(), world.expected()) == []
+    assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_odd_times_and_missing_columns_never_end_a_run(world: World) -> None:
+def test_odd_times_and_missing_columns_never_end_a_run(scenario: Scenario) -> None:
     """Nanoseconds are cut to microseconds; what no TIMESTAMP can hold is null.
 
     Optional columns may be missing; the report says what can't be matched.
     """
-    world.replace(
+    scenario.replace(
         "firebase_events",
         """CREATE TABLE {n} AS SELECT document_id, user_id, type, etl_loaded_at,
         CASE MOD(LENGTH(document_id), 3)
@@ -104,19 +104,19 @@ def test_odd_times_and_missing_columns_never_end_a_run(world: World) -> None:
           ELSE '2026-10-01T00:00:00.123456789Z'
         END AS createdAt FROM {t}""",
     )
-    world.replace("firebase_users", "CREATE TABLE {n} AS SELECT user_id, createdAt FROM {t}")
-    report = world.run(full_load=True, force=True)  # many documents have no time any more
+    scenario.replace("firebase_users", "CREATE TABLE {n} AS SELECT user_id, createdAt FROM {t}")
+    report = scenario.run(full_load=True, force=True)  # many documents have no time any more
     assert report.firebase["documents"] > 0
     assert report.firebase["incomplete_documents"] > 0
     assert [text.rsplit(" ", 1)[-1] for text in report.warnings if "column" in text] == [
         "phone.",
         "email.",
     ]
-    matches = {row["user_match"] for row in world.sessions().values()}
+    matches = {row["user_match"] for row in scenario.sessions().values()}
     assert matches == {"uid", None}
 
 
-def test_a_missing_table_is_named(empty: World) -> None:
+def test_a_missing_table_is_named(empty: Scenario) -> None:
     """One sentence with the table's name, and nothing published."""
     empty.query(f"DROP TABLE {empty.prefix}_firebase.users")
     with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_firebase\.users"):
@@ -124,7 +124,7 @@ def test_a_missing_table_is_named(empty: World) -> None:
     assert empty.sessions() == {}
 
 
-def test_a_missing_column_is_named_with_the_names_tried(empty: World) -> None:
+def test_a_missing_column_is_named_with_the_names_tried(empty: Scenario) -> None:
     """Table, logical column and every name that was looked for."""
     empty.replace("posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}")
     with pytest.raises(SourceShapeError, match="event_at: looked for timestamp, event_timestamp"):
@@ -145,7 +145,7 @@ def test_a_missing_column_is_named_with_the_names_tried(empty: World) -> None:
     ids=["GA4", "Firestore changelog"],
 )
 def test_a_table_of_a_foreign_shape_is_refused_by_name(
-    empty: World, table: TableName, columns: str, what: str
+    empty: Scenario, table: TableName, columns: str, what: str
 ) -> None:
     """What looks like another export is never misread."""
     empty.replace(table, f"CREATE TABLE {{n}} ({columns})")

@@ -14,7 +14,7 @@ import pytest
 
 from app import create_app
 from bigquery.clients import Clients, local_clients
-from bigquery.connection import KeptClients
+from bigquery.connection import CachedClients
 from bigquery.warehouse import Warehouse
 from runs.errors import CredentialsError
 from runs.lease_row import LeaseRow
@@ -112,9 +112,9 @@ def test_a_run_is_watched_from_beside(service: Service) -> None:
     assert beside[1]["run_id"] == beside[1]["progress"]["run_id"] == report["run_id"]
     assert {run["run_id"] for run in seen} == {report["run_id"]}
     steps = [step["name"] for step in report["steps"]]
-    told = [run["step"] for run in seen if run["step"]]
-    assert told == sorted(told, key=steps.index)
-    assert len(set(told)) >= 3
+    reported = [run["step"] for run in seen if run["step"]]
+    assert reported == sorted(reported, key=steps.index)
+    assert len(set(reported)) >= 3
     assert [run["seconds"] for run in seen] == sorted(run["seconds"] for run in seen)
     assert (seen[-1]["batch"], seen[-1]["batches"], seen[-1]["events"]) == (1, 1, 12)
     assert service.request("GET", "/status").body["status"] == "idle"
@@ -166,7 +166,7 @@ def test_a_run_that_never_was_is_a_404(service: Service, run_id: str) -> None:
     """In JSON, whatever the id looks like."""
     answer = service.request("GET", f"/runs/{run_id}")
     assert (answer.status, answer.body["error"]["type"]) == (404, "NotFound")
-    assert answer.said.endswith("GET /runs lists those there are.")
+    assert answer.message.endswith("GET /runs lists those there are.")
 
 
 def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: Clients) -> None:
@@ -302,12 +302,12 @@ def test_credentials_that_were_refused_are_read_again(folder: Path, clients: Cli
     """Clients are kept from request to request, until BigQuery no longer takes their key."""
     assert clients.bigquery.project == "local"
     settings = dataclasses.replace(SETTINGS_HERE, sandbox_dir=folder)
-    with closing(KeptClients(settings, is_local=True)) as kept:
-        with kept.lent() as first, kept.lent() as second:
+    with closing(CachedClients(settings, is_local=True)) as kept:
+        with kept.warehouse() as first, kept.warehouse() as second:
             assert first.clients is second.clients
-        with pytest.raises(CredentialsError), kept.lent():
+        with pytest.raises(CredentialsError), kept.warehouse():
             refuse()
-        with kept.lent() as third:
+        with kept.warehouse() as third:
             assert third.clients is not first.clients
 
 

@@ -301,8 +301,8 @@ def test_the_schedule_sends_requests_that_the_service_takes(tmp_path: Path) -> N
     made = outputs(evaluate(tmp_path, weekly_full_load_schedule="0 4 * * 0"))
     bodies = {name: each["body"] for name, each in made["schedules"].items()}
     assert json.loads(bodies["posthog-etl-trigger"]) == {"full_load": False}
-    asked = [RunRequest.from_json(body.encode()) for body in bodies.values()]
-    assert [each.full_load for each in asked] == [False, True]
+    run_requests = [RunRequest.from_json(body.encode()) for body in bodies.values()]
+    assert [each.full_load for each in run_requests] == [False, True]
     assert made["target"]["uri"].endswith("/run")
 
 

@@ -22,7 +22,7 @@ from sandbox.server import FAST
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.world import Row
+    from tests.scenario import Row
 
 AS_OF = "SELECT * FROM {t} FOR SYSTEM_TIME AS OF @at"
 HISTORY = [

@@ -15,8 +15,8 @@ from bigquery import retries
 from bigquery.clients import Clients, local_clients
 from runs.errors import UnavailableError
 from sandbox.emulator import Endpoints
+from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import day_of_sessions
-from tests.world import World, differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,13 +51,13 @@ def denied_storage(endpoints: Endpoints) -> Iterator[Clients]:
 
 def test_without_the_storage_api_batches_come_by_rest(endpoints: Endpoints) -> None:
     """Where read sessions are not allowed the run succeeds all the same, with one warning."""
-    with denied_storage(endpoints) as clients, World(clients=clients) as world:
-        world.settings["max_batch_events"] = 5
-        world.arrive("posthog_events", day_of_sessions(0, 9))
-        report = world.run()
+    with denied_storage(endpoints) as clients, Scenario(clients=clients) as scenario:
+        scenario.settings["max_batch_events"] = 5
+        scenario.arrive("posthog_events", day_of_sessions(0, 9))
+        report = scenario.run()
         assert [text for text in report.warnings if "readSessionUser" in text]
         assert len(report.warnings) == 2  # the other one: these events are old
-        assert differences(world.sessions(), world.expected()) == []
+        assert differences(scenario.sessions(), scenario.expected()) == []
 
 
 def test_an_address_where_nobody_answers_is_one_sentence(
@@ -69,13 +69,13 @@ def test_an_address_where_nobody_answers_is_one_sentence(
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"
         nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9", token=""))
-        with World(clients=clients) as world:
-            world.clients = nobody
+        with Scenario(clients=clients) as scenario:
+            scenario.clients = nobody
             with pytest.raises(
                 UnavailableError, match=r"can't be reached|try again later"
             ) as raised:
-                world.run()
-            world.clients = clients
+                scenario.run()
+            scenario.clients = clients
         nobody.close()
     assert raised.value.exit_code == 75
     assert "\n" not in str(raised.value)
@@ -83,9 +83,9 @@ def test_an_address_where_nobody_answers_is_one_sentence(
 
 def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
     """Whatever becomes of a run, each of its staging tables has an expiry within a day."""
-    with World(clients=clients) as world:
-        world.arrive("posthog_events", day_of_sessions(0, 2))
-        run_id = world.run().run_id
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        run_id = scenario.run().run_id
         jobs = [job for job in clients.bigquery.list_jobs(max_results=100) if run_id in job.job_id]
     made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
     assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 9

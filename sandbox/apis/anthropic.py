@@ -10,7 +10,7 @@ import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
-from sandbox.apis.serving import Asked, FakeApi, Reply
+from sandbox.apis.serving import ApiRequest, FakeApi, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -74,38 +74,40 @@ class FakeAnthropic(FakeApi):
         body = {"type": "error", "error": error, "request_id": "req_011CSHoEeqs5C35K2UUqR7Fy"}
         return Reply(status=status, body=body)
 
-    def reply(self, asked: Asked) -> Reply:
+    def reply(self, request: ApiRequest) -> Reply:
         """The answer to a request whose key is right."""
-        if asked.headers.get("anthropic-version") != "2023-06-01":
+        if request.headers.get("anthropic-version") != "2023-06-01":
             return self.error(400, "anthropic-version: header is required")
         try:
-            return self._route(asked)
+            return self._route(request)
         except _RefusedError as refusal:
             return self.error(400, str(refusal))
 
-    def _route(self, asked: Asked) -> Reply:
-        match asked.path.removeprefix("/v1/organizations/"):
+    def _route(self, request: ApiRequest) -> Reply:
+        match request.path.removeprefix("/v1/organizations/"):
             case "me":
                 name = "Example Organization"
                 body = {"id": self.organization, "type": "organization", "name": name}
                 return Reply(body=body)
             case "cost_report":
-                return self._report(asked, self.costs, _COST_DIMENSIONS)
+                return self._report(request, self.costs, _COST_DIMENSIONS)
             case "usage_report/messages":
-                return self._report(asked, self.usage, _USAGE_DIMENSIONS)
+                return self._report(request, self.usage, _USAGE_DIMENSIONS)
             case "usage_report/claude_code":
-                return self._code(asked)
+                return self._code(request)
         return self.error(404, "Not found")
 
-    def _report(self, asked: Asked, days: Days, dimensions: Mapping[str, tuple[str, ...]]) -> Reply:
-        first = _midnight(asked, "starting_at")
-        end = _midnight(asked, "ending_at")
+    def _report(
+        self, request: ApiRequest, days: Days, dimensions: Mapping[str, tuple[str, ...]]
+    ) -> Reply:
+        first = _midnight(request, "starting_at")
+        end = _midnight(request, "ending_at")
         if end <= first:
             _refuse("ending_at: must be after starting_at")
-        if asked.value("bucket_width") not in {None, "1d"}:
+        if request.value("bucket_width") not in {None, "1d"}:
             _refuse("bucket_width: must be 1d")
-        limit = _limit(asked, _USUAL_BUCKETS, _MOST_BUCKETS)
-        groups = asked.values("group_by[]")
+        limit = _limit(request, _USUAL_BUCKETS, _MOST_BUCKETS)
+        groups = request.values("group_by[]")
         if unknown := set(groups) - dimensions.keys():
             _refuse(f"group_by[]: {sorted(unknown)} is not known")
         kept = [column for group in groups for column in dimensions[group]]
@@ -121,21 +123,21 @@ class FakeAnthropic(FakeApi):
             }
             for day in wanted
         ]
-        return self._page(asked, buckets, limit)
+        return self._page(request, buckets, limit)
 
-    def _code(self, asked: Asked) -> Reply:
+    def _code(self, request: ApiRequest) -> Reply:
         try:
-            day = dt.date.fromisoformat(asked.value("starting_at") or "")
+            day = dt.date.fromisoformat(request.value("starting_at") or "")
         except ValueError:
             _refuse("starting_at: must be a date, YYYY-MM-DD")
         return self._page(
-            asked, self.code.get(day, []), _limit(asked, _USUAL_RECORDS, _MOST_RECORDS)
+            request, self.code.get(day, []), _limit(request, _USUAL_RECORDS, _MOST_RECORDS)
         )
 
-    def _page(self, asked: Asked, items: Sequence[Result], limit: int) -> Reply:
-        rest = [each for each in asked.query if each[0] != "page"]
-        mark = hashlib.sha256(json.dumps([asked.path, rest]).encode()).hexdigest()[:12]
-        start = _start(asked.value("page"), mark)
+    def _page(self, request: ApiRequest, items: Sequence[Result], limit: int) -> Reply:
+        rest = [each for each in request.query if each[0] != "page"]
+        mark = hashlib.sha256(json.dumps([request.path, rest]).encode()).hexdigest()[:12]
+        start = _start(request.value("page"), mark)
         end = start + min(limit, self.page_size or limit)
         has_more = end < len(items)
         token = base64.urlsafe_b64encode(f"{mark}:{end}".encode()).decode()
@@ -144,8 +146,8 @@ class FakeAnthropic(FakeApi):
         return Reply(body=body)
 
 
-def _midnight(asked: Asked, name: str) -> dt.date:
-    text = asked.value(name) or ""
+def _midnight(request: ApiRequest, name: str) -> dt.date:
+    text = request.value(name) or ""
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError:
@@ -155,8 +157,8 @@ def _midnight(asked: Asked, name: str) -> dt.date:
     return moment.astimezone(dt.UTC).date()
 
 
-def _limit(asked: Asked, usual: int, most: int) -> int:
-    text = asked.value("limit") or str(usual)
+def _limit(request: ApiRequest, usual: int, most: int) -> int:
+    text = request.value("limit") or str(usual)
     if not text.isdecimal() or not 1 <= int(text) <= most:
         _refuse(f"limit: must be from 1 to {most}")
     return int(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any, Final
 
-from sandbox.apis.serving import Asked, FakeApi, Reply
+from sandbox.apis.serving import ApiRequest, FakeApi, Reply
 
 type Element = dict[str, Any]
 
@@ -28,14 +28,14 @@ class FakeDogs(FakeApi):
         """An error in the API's own words."""
         return Reply(status=status, body={"message": message, "status": status})
 
-    def reply(self, asked: Asked) -> Reply:
+    def reply(self, request: ApiRequest) -> Reply:
         """The answer to a request whose key is right."""
-        if asked.path != "/v1/breeds":
+        if request.path != "/v1/breeds":
             return self.error(404, "Not Found")
-        limit = asked.value("limit")
+        limit = request.value("limit")
         if not self.is_paged or limit is None:
             return Reply(body=self.breeds)
-        size, page = int(limit), int(asked.value("page") or 0)
+        size, page = int(limit), int(request.value("page") or 0)
         headers = {
             "pagination-count": str(len(self.breeds)),
             "pagination-page": str(page),

@@ -21,7 +21,7 @@ _HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class ApiRequest:
     """A request as it arrived."""
 
     path: str
@@ -77,12 +77,12 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.url = ""
-        self.asked: list[Asked] = []
+        self.requests: list[ApiRequest] = []
         self.latency_seconds = 0.0
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
 
-    def reply(self, asked: Asked) -> Reply:
+    def reply(self, request: ApiRequest) -> Reply:
         """The answer to a request whose key is right."""
         raise NotImplementedError
 
@@ -98,24 +98,24 @@ class FakeApi:
         """Fail no more."""
         self._faults.clear()
 
-    def answer(self, asked: Asked) -> tuple[Reply, Fault | None]:
+    def answer(self, request: ApiRequest) -> tuple[Reply, Fault | None]:
         """The answer to a request, and what shall be wrong with it."""
         with self._lock:
-            self.asked.append(asked)
-            fault = self._next_fault(asked)
+            self.requests.append(request)
+            fault = self._next_fault(request)
         if fault and fault.trouble == "status":
             reply = self.error(fault.status, "Something went wrong.")
             wanted = {"Retry-After": fault.retry_after, "Location": fault.location}
             headers = {name: value for name, value in wanted.items() if value is not None}
             return Reply(status=reply.status, body=reply.body, headers=headers), None
-        given = asked.headers.get(self.key_header.lower())
+        given = request.headers.get(self.key_header.lower())
         if self.key is not None and given != f"{self.key_prefix}{self.key}":
             return self.error(401, "invalid key"), fault
-        return self.reply(asked), fault
+        return self.reply(request), fault
 
-    def _next_fault(self, asked: Asked) -> Fault | None:
+    def _next_fault(self, request: ApiRequest) -> Fault | None:
         for fault in self._faults:
-            if re.fullmatch(fault.path, asked.path) and fault.times != 0:
+            if re.fullmatch(fault.path, request.path) and fault.times != 0:
                 if fault.skip > 0:
                     fault.skip -= 1
                     continue
@@ -160,12 +160,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
-        asked = Asked(
+        request = ApiRequest(
             path=url.path,
             query=tuple(parse_qsl(url.query, keep_blank_values=True)),
             headers={name.lower(): value for name, value in self.headers.items()},
         )
-        reply, fault = self.server.fake.answer(asked)
+        reply, fault = self.server.fake.answer(request)
         self._wait(self.server.fake.latency_seconds)
         if fault is None:
             self._send(reply)

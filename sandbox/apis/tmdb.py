@@ -9,7 +9,7 @@ import time
 from collections import deque
 from typing import Any, Final
 
-from sandbox.apis.serving import Asked, FakeApi, Reply
+from sandbox.apis.serving import ApiRequest, FakeApi, Reply
 
 type Item = dict[str, Any]
 
@@ -44,21 +44,21 @@ class FakeTmdb(FakeApi):
 
     def error(self, status: int, message: str) -> Reply:
         """An error in the API's own words."""
-        code, told = _CODES.get(status, (11, message))
+        code, status_code_message = _CODES.get(status, (11, message))
         return Reply(
             status=status,
-            body={"success": False, "status_code": code, "status_message": told},
+            body={"success": False, "status_code": code, "status_message": status_code_message},
         )
 
-    def reply(self, asked: Asked) -> Reply:
+    def reply(self, request: ApiRequest) -> Reply:
         """The answer to a request whose key is right."""
         if self._is_over_limit():
             return self.error(429, "")
-        match asked.path.split("/"):
+        match request.path.split("/"):
             case ["", "3", kind, "changes"] if kind in self.items:
-                return self._changes(asked, kind)
+                return self._changes(request, kind)
             case ["", "3", kind, number] if kind in self.items and number.isdecimal():
-                return self._details(asked, self.items[kind].get(int(number)))
+                return self._details(request, self.items[kind].get(int(number)))
         return self.error(404, "")
 
     def _is_over_limit(self) -> bool:
@@ -71,17 +71,17 @@ class FakeTmdb(FakeApi):
             self._recent.append(now)
             return len(self._recent) > self.requests_a_second
 
-    def _changes(self, asked: Asked, kind: str) -> Reply:
+    def _changes(self, request: ApiRequest, kind: str) -> Reply:
         try:
-            first = dt.date.fromisoformat(asked.value("start_date") or "")
-            last = dt.date.fromisoformat(asked.value("end_date") or "")
+            first = dt.date.fromisoformat(request.value("start_date") or "")
+            last = dt.date.fromisoformat(request.value("end_date") or "")
         except ValueError:
             return self._refused(422, 20, "Invalid date: Should be YYYY-MM-DD.")
         days = (last - first).days + (1 if self.end_is_inclusive else 0)
         if not 0 <= days <= _MOST_DAYS:
             text = "Invalid date range: Should be a range no longer than 14 days."
             return self._refused(422, 20, text)
-        page = int(asked.value("page") or 1)
+        page = int(request.value("page") or 1)
         if not 1 <= page <= _MOST_PAGES:
             text = "Invalid page: Pages start at 1 and max at 500."
             return self._refused(400, 22, text)
@@ -102,10 +102,10 @@ class FakeTmdb(FakeApi):
         body = {"success": False, "status_code": code, "status_message": message}
         return Reply(status=status, body=body)
 
-    def _details(self, asked: Asked, item: Item | None) -> Reply:
+    def _details(self, request: ApiRequest, item: Item | None) -> Reply:
         if item is None:
             return self.error(404, "")
-        appended = (asked.value("append_to_response") or "").split(",")
+        appended = (request.value("append_to_response") or "").split(",")
         if len(appended) > _MOST_APPENDED:
             return self._refused(400, 27, "Too many append to response objects.")
         appendable = {"credits", "videos", "watch/providers", "keywords", "combined_credits"}

@@ -200,7 +200,7 @@ def _scrolling(rng: np.random.Generator, actions: Actions) -> pa.StringArray:
         (rng.random(count) ** 2 * usual).astype(np.int64),
     )  # fmt: skip
     seen = np.where(scrolled < usual, np.maximum(scrolled, usual // 3), scrolled)
-    told = joined(
+    texts = joined(
         chosen(pathnames, np.maximum(before, 0)),
         ',"$prev_pageview_max_scroll_percentage":',
         chosen(_PERCENTAGES, scrolled),
@@ -209,7 +209,7 @@ def _scrolling(rng: np.random.Generator, actions: Actions) -> pa.StringArray:
         ',"$prev_pageview_duration":',
         chosen(_COORDINATES, rng.integers(1, 400, count)),
     )
-    return where(before >= 0, told)
+    return where(before >= 0, texts)
 
 
 def _touch(rng: np.random.Generator, visits: Visits, actions: Actions) -> pa.StringArray:
@@ -246,5 +246,5 @@ def _specific(rng: np.random.Generator, actions: Actions) -> pa.StringArray:
 
 
 def _identifying(actions: Actions, anonymous_id: pa.StringArray) -> pa.StringArray:
-    told = joined(',"$anon_distinct_id":"', anonymous_id.take(pa.array(actions.visit)), '"')
-    return where(actions.action == Action.IDENTIFY, told)
+    texts = joined(',"$anon_distinct_id":"', anonymous_id.take(pa.array(actions.visit)), '"')
+    return where(actions.action == Action.IDENTIFY, texts)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from apis.http import Patience, Rate
+from apis.http import Rate, RetryPolicy
 
 if TYPE_CHECKING:
     from apis.http import Api
 
-PATIENCE = Patience(
+RETRY_POLICY = RetryPolicy(
     attempts=4,
     first_pause_seconds=0.01,
     longest_pause_seconds=0.05,
@@ -23,4 +23,4 @@ PATIENCE = Patience(
 
 def quick(api: Api) -> Api:
     """The same API, asked as fast as it answers."""
-    return replace(api, rate=Rate(requests=1000, seconds=1), patience=PATIENCE)
+    return replace(api, rate=Rate(requests=1000, seconds=1), retry_policy=RETRY_POLICY)

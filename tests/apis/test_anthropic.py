@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sandbox.apis.anthropic import EmptyDays
-    from sandbox.apis.serving import Asked
+    from sandbox.apis.serving import ApiRequest
 
 DAY = dt.date(2026, 10, 20)
 
@@ -59,9 +59,9 @@ def read(client: ApiClient, window: Window = WEEK) -> dict[str, list[tuple[dt.da
     }
 
 
-def asked_of(fake: FakeAnthropic, report: str) -> list[Asked]:
+def asked_of(fake: FakeAnthropic, report: str) -> list[ApiRequest]:
     """The requests of one report."""
-    return [asked for asked in fake.asked if asked.path.endswith(report)]
+    return [request for request in fake.requests if request.path.endswith(report)]
 
 
 @pytest.mark.parametrize("page_size", [1, 2, 3, None])
@@ -124,9 +124,9 @@ def test_windows_are_whole_utc_days_in_bounded_pieces(
     """From midnight to midnight, the end left out, at most 31 days a piece, each day once."""
     read(client, Window(first=ago(69), last=DAY))
     pieces = [
-        (asked.value("starting_at"), asked.value("ending_at"))
-        for asked in asked_of(fake, "cost_report")
-        if asked.value("page") is None
+        (request.value("starting_at"), request.value("ending_at"))
+        for request in asked_of(fake, "cost_report")
+        if request.value("page") is None
     ]
     assert pieces == [
         (f"{ago(69)}T00:00:00Z", f"{ago(38)}T00:00:00Z"),
@@ -134,7 +134,7 @@ def test_windows_are_whole_utc_days_in_bounded_pieces(
         (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
     assert len(asked_of(fake, "cost_report")) == 11 + 11 + 3
-    assert [asked.value("starting_at") for asked in asked_of(fake, "claude_code")] == [
+    assert [request.value("starting_at") for request in asked_of(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)
     ]
 
@@ -146,9 +146,9 @@ def test_a_token_is_sent_back_with_the_same_parameters(
     fake.page_size = 3
     read(client)
     first, second, third = asked_of(fake, "cost_report")
-    for asked in (second, third):
-        assert asked.value("page")
-        assert tuple(each for each in asked.query if each[0] != "page") == first.query
+    for request in (second, third):
+        assert request.value("page")
+        assert tuple(each for each in request.query if each[0] != "page") == first.query
     assert second.value("page") != third.value("page")
 
 
@@ -169,7 +169,7 @@ class Endless(FakeAnthropic):
 
     next_page: str | None = None
 
-    def reply(self, asked: Asked) -> Reply:  # noqa: ARG002 - whatever is asked
+    def reply(self, request: ApiRequest) -> Reply:  # noqa: ARG002 - whatever is asked
         """An empty page."""
         return Reply(body={"data": [], "has_more": True, "next_page": self.next_page})
 
@@ -184,7 +184,7 @@ def test_pages_without_a_way_on_are_refused(next_page: str | None) -> None:
             pytest.raises(SourceShapeError, match="more pages and does not say where"),
         ):
             read(client)
-    assert len(fake.asked) <= 2
+    assert len(fake.requests) <= 2
 
 
 @pytest.mark.parametrize(
@@ -256,9 +256,9 @@ def test_the_fake_refuses_what_the_api_refuses(
 ) -> None:
     """Windows that end at 23:59:59, or begin at noon, are a 400."""
     read(client)
-    asked = asked_of(fake, "cost_report")[0]
-    query = tuple((each, value if each == name else kept) for each, kept in asked.query)
-    reply = fake.reply(type(asked)(path=asked.path, query=query, headers=asked.headers))
+    request = asked_of(fake, "cost_report")[0]
+    query = tuple((each, value if each == name else kept) for each, kept in request.query)
+    reply = fake.reply(type(request)(path=request.path, query=query, headers=request.headers))
     assert reply.status == 400
     assert reply.body["error"]["type"] == "invalid_request_error"
 
@@ -276,7 +276,7 @@ def test_every_request_says_who_asks_and_for_which_version(
     """By headers; the key stands in no address."""
     check_organization(client, fake.organization)
     read(client)
-    for asked in fake.asked:
-        assert asked.headers["x-api-key"] == fake.key
-        assert asked.headers["anthropic-version"] == "2023-06-01"
-        assert fake.key not in str(asked.query)
+    for request in fake.requests:
+        assert request.headers["x-api-key"] == fake.key
+        assert request.headers["anthropic-version"] == "2023-06-01"
+        assert fake.key not in str(request.query)

@@ -15,7 +15,7 @@ from apis.dogs import dog_api, read_breeds
 from apis.http import ApiClient
 from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import Changes, read_changes, read_details, tmdb_api
-from apis.tmdb_to_redis import bring_over
+from apis.tmdb_to_redis import update_documents
 from apis.windows import Window
 from process_tmdb_changes import QualityRules, document_key, judge
 from runs.errors import EtlError
@@ -102,27 +102,27 @@ def test_a_secret_is_in_a_header_and_nowhere_else(
         if fault:
             fake.break_down(fault)
         api = quick(api_of(fake.url))
-        told = repr(api)
+        output = repr(api)
         expected = pytest.raises(EtlError) if fault else contextlib.nullcontext()
         with ApiClient(api) as client, expected as raised:
             read(client)
         if raised:
-            told += "".join(traceback.format_exception(raised.value))
-    assert CANARY not in told + caplog.text + "".join(capsys.readouterr())
+            output += "".join(traceback.format_exception(raised.value))
+    assert CANARY not in output + caplog.text + "".join(capsys.readouterr())
     assert "httpcore" in caplog.text  # so its logs have been looked at
-    assert fake.asked
-    assert all(CANARY in str(asked.headers) for asked in fake.asked)
-    assert all(CANARY not in f"{asked.path}{asked.query}" for asked in fake.asked)
+    assert fake.requests
+    assert all(CANARY in str(request.headers) for request in fake.requests)
+    assert all(CANARY not in f"{request.path}{request.query}" for request in fake.requests)
 
 
 @pytest.mark.parametrize("password", [CANARY, "another"], ids=["accepted", "refused"])
-def test_the_password_of_redis_is_told_nowhere(
+def test_the_password_of_redis_is_reported_nowhere(
     password: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Accepted or not; nor what a document holds, where Redis refuses it."""
     caplog.set_level(logging.DEBUG)
     server = RedisServer(host=HOST, port=0, password=CANARY, tls=False)
-    told, held = repr(server), {"a": {"text": "canary-text"}}
+    output, held = repr(server), {"a": {"text": "canary-text"}}
     with (
         serve_redis(tmp_path, password=password, json=password != CANARY) as port,
         RedisDocuments(
@@ -130,12 +130,12 @@ def test_the_password_of_redis_is_told_nowhere(
         ) as documents,
     ):
         try:
-            told += str(documents.write(held, []))
+            output += str(documents.write(held, []))
             documents.check_ready()
         except EtlError as error:
-            told += "".join(traceback.format_exception(error))
-    assert CANARY not in told + caplog.text
-    assert "canary-text" not in told + caplog.text
+            output += "".join(traceback.format_exception(error))
+    assert CANARY not in output + caplog.text
+    assert "canary-text" not in output + caplog.text
 
 
 def test_a_failed_id_tells_no_secret(tmp_path: Path) -> None:
@@ -148,10 +148,10 @@ def test_a_failed_id_tells_no_secret(tmp_path: Path) -> None:
     ):
         fake.put("movie", tmdb.movie(1), DAY)
         fake.break_down(Fault(status=400, times=None, path="/3/movie/1"))
-        outcomes = bring_over(
+        outcomes = update_documents(
             client,
             documents,
-            Changes(kind="movie", ids=(1,), adult=frozenset(), told=1, without_id=0),
+            Changes(kind="movie", ids=(1,), adult=frozenset(), entries=1, without_id=0),
             (1,),
             judge=lambda details: judge(details, QualityRules(), today=DAY),
             key_of=lambda number: document_key("movie", number),

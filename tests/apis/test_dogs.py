@@ -50,7 +50,7 @@ def test_every_breed_is_read_once(
     fake.is_paged, fake.counts = is_paged, counts
     fake.breeds = [breed(number, f"Dog {number}") for number in range(1, size + 1)]
     assert [each.breed.id for each in read(fake)] == list(range(1, size + 1))
-    assert len(fake.asked) <= size // 100 + 2
+    assert len(fake.requests) <= size // 100 + 2
 
 
 def test_a_list_that_is_not_as_long_as_it_says_is_refused(fake: FakeDogs) -> None:
@@ -62,7 +62,7 @@ def test_a_list_that_is_not_as_long_as_it_says_is_refused(fake: FakeDogs) -> Non
 
 
 @pytest.mark.parametrize(
-    ("element", "told"),
+    ("element", "reported"),
     [
         ({"id": 1}, "missing required field `name`"),
         ({"name": "Dog"}, "missing required field `id`"),
@@ -71,11 +71,11 @@ def test_a_list_that_is_not_as_long_as_it_says_is_refused(fake: FakeDogs) -> Non
     ],
 )
 def test_a_changed_element_is_refused_by_field(
-    fake: FakeDogs, element: dict[str, Any], told: str
+    fake: FakeDogs, element: dict[str, Any], reported: str
 ) -> None:
     """Only id and name are certain; what else is there has its own type."""
     fake.breeds = [element]
-    with pytest.raises(SourceShapeError, match=rf"/breeds: .*{told}"):
+    with pytest.raises(SourceShapeError, match=rf"/breeds: .*{reported}"):
         read(fake)
 
 
@@ -89,7 +89,7 @@ def test_an_error_instead_of_a_list_is_no_empty_list(fake: FakeDogs) -> None:
 def test_a_key_is_optional(fake: FakeDogs) -> None:
     """None is sent where none is set, and one that is refused is named by its setting."""
     read(fake)
-    assert "x-api-key" not in fake.asked[0].headers
+    assert "x-api-key" not in fake.requests[0].headers
     fake.key = "right"
     read(fake, "right")
     with pytest.raises(CredentialsError, match="DOG_API_SECRET_NAME"):

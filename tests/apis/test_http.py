@@ -23,8 +23,8 @@ from runs.errors import (
     SourceShapeError,
     UnavailableError,
 )
-from sandbox.apis.serving import Asked, FakeApi, Fault, Reply, serve
-from tests.apis.quick import PATIENCE, quick
+from sandbox.apis.serving import ApiRequest, FakeApi, Fault, Reply, serve
+from tests.apis.quick import RETRY_POLICY, quick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,9 +43,9 @@ class Numbers(FakeApi):
 
     key = KEY
 
-    def reply(self, asked: Asked) -> Reply:
+    def reply(self, request: ApiRequest) -> Reply:
         """The number."""
-        return Reply(body={"number": int(asked.path.rpartition("/")[2])})
+        return Reply(body={"number": int(request.path.rpartition("/")[2])})
 
     def error(self, status: int, message: str) -> Reply:
         """An error that repeats the key, as a careless proxy might."""
@@ -106,7 +106,7 @@ def test_what_passes_is_tried_again(fake: Numbers, client: ApiClient, fault: Fau
     """One bad attempt of any such kind costs a second request, and nothing else."""
     fake.break_down(fault)
     assert client.get(ask(7)) == Item(number=7)
-    assert len(fake.asked) == 2
+    assert len(fake.requests) == 2
 
 
 def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:
@@ -114,11 +114,11 @@ def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:
     fake.break_down(Fault(status=503, times=None))
     with pytest.raises(UnavailableError, match=r"The API failed 4 times at /items/\{id\} \(503\)"):
         client.get(ask())
-    assert len(fake.asked) == PATIENCE.attempts
+    assert len(fake.requests) == RETRY_POLICY.attempts
 
 
 @pytest.mark.parametrize(
-    ("fault", "blame", "told"),
+    ("fault", "refused_as", "reported"),
     [
         (Fault(status=400), SourceError, r"refused /items/\{id\} \(400, "),
         (Fault(status=422), SourceError, r"refused /items/\{id\} \(422, "),
@@ -131,18 +131,18 @@ def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:
     ids=lambda value: f"{value.trouble} {value.status}" if isinstance(value, Fault) else "",
 )
 def test_what_is_final_is_not_tried_again(
-    fake: Numbers, client: ApiClient, fault: Fault, blame: type[EtlError], told: str
+    fake: Numbers, client: ApiClient, fault: Fault, refused_as: type[EtlError], reported: str
 ) -> None:
     """Such an answer is the only one, and its class says whose fault it is."""
     fake.break_down(fault)
-    with pytest.raises(blame, match=told) as raised:
+    with pytest.raises(refused_as, match=reported) as raised:
         client.get(ask())
-    assert type(raised.value) is blame
-    assert len(fake.asked) == 1
+    assert type(raised.value) is refused_as
+    assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         ({"count": 1}, r"missing required field `number`"),
         ({"number": "1"}, r"Expected `int`, got `str` - at `\$\.number`"),
@@ -150,20 +150,22 @@ def test_what_is_final_is_not_tried_again(
     ],
 )
 def test_a_changed_shape_names_endpoint_and_field(
-    fake: Numbers, client: ApiClient, body: object, told: str
+    fake: Numbers, client: ApiClient, body: object, reported: str
 ) -> None:
     """One clear error at the first answer, and nothing of it is used."""
     fake.break_down(Fault(trouble="changed", change=lambda _: body))
-    with pytest.raises(SourceShapeError, match=rf"changed the shape of /items/\{{id\}}: .*{told}"):
+    with pytest.raises(
+        SourceShapeError, match=rf"changed the shape of /items/\{{id\}}: .*{reported}"
+    ):
         client.get(ask())
-    assert len(fake.asked) == 1
+    assert len(fake.requests) == 1
 
 
 def test_retry_after_is_waited_for(fake: Numbers, client: ApiClient) -> None:
     """The pause is as long as the API asks for, also where ours would be shorter."""
     fake.break_down(Fault(status=429, retry_after="1"))
     client.get(ask())
-    first, second = (asked.at for asked in fake.asked)
+    first, second = (request.at for request in fake.requests)
     assert second - first >= 0.99
 
 
@@ -172,8 +174,10 @@ def test_retry_after_holds_for_every_request(fake: Numbers, client: ApiClient) -
     fake.latency_seconds = 0.05
     fake.break_down(Fault(status=429, retry_after="1", path="/items/0"))
     client.get_each([ask(number) for number in range(80)])
-    refused = next(asked.at for asked in fake.asked if asked.path == "/items/0")
-    assert [asked for asked in fake.asked if refused + 0.2 < asked.at < refused + 0.9] == []
+    refused = next(request.at for request in fake.requests if request.path == "/items/0")
+    assert [
+        request for request in fake.requests if refused + 0.2 < request.at < refused + 0.9
+    ] == []
 
 
 def test_a_pause_that_is_too_long_ends_the_request(fake: Numbers, client: ApiClient) -> None:
@@ -181,7 +185,7 @@ def test_a_pause_that_is_too_long_ends_the_request(fake: Numbers, client: ApiCli
     fake.break_down(Fault(status=429, retry_after="3600"))
     with pytest.raises(UnavailableError, match="again in 3600 s"):
         client.get(ask())
-    assert len(fake.asked) == 1
+    assert len(fake.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -229,8 +233,8 @@ def stops(after: float) -> Callable[[], None]:
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_what_stops_a_run_stops_a_request(fake: Numbers, fault: Fault, *, many: bool) -> None:
     """Deadline, SIGTERM and lost lease are heeded within 2 s, whatever the client waits for."""
-    patience = replace(
-        PATIENCE,
+    retry_policy = replace(
+        RETRY_POLICY,
         first_pause_seconds=60,
         longest_pause_seconds=60,
         longest_retry_after_seconds=60,
@@ -242,7 +246,7 @@ def test_what_stops_a_run_stops_a_request(fake: Numbers, fault: Fault, *, many: 
     started = time.monotonic()
     with (
         pytest.raises(AbortedError),
-        ApiClient(replace(api_of(fake), patience=patience), check=stops(0.1)) as client,
+        ApiClient(replace(api_of(fake), retry_policy=retry_policy), check=stops(0.1)) as client,
     ):
         client.get_each(requests)
     assert time.monotonic() - started < 2.0
@@ -252,7 +256,7 @@ def test_a_run_that_is_over_asks_nothing(fake: Numbers) -> None:
     """A check that raises at once lets no request out, and the client still closes."""
     with ApiClient(api_of(fake), check=stops(-1)) as client, pytest.raises(AbortedError):
         client.get(ask())
-    assert fake.asked == []
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize(
@@ -262,7 +266,7 @@ def test_a_run_that_is_over_asks_nothing(fake: Numbers) -> None:
     + [Fault(trouble="changed", change=lambda _: {"number": KEY}, times=None)],
     ids=lambda fault: f"{fault.trouble} {fault.status}",
 )
-def test_a_key_is_told_nowhere(
+def test_a_key_is_reported_nowhere(
     fake: Numbers, client: ApiClient, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not in an address, an error, a traceback or a log of any level, even where the API tells."""
@@ -270,11 +274,11 @@ def test_a_key_is_told_nowhere(
     fake.break_down(fault)
     with pytest.raises(EtlError) as raised:
         client.get(ask())
-    told = "".join(traceback.format_exception(raised.value)) + caplog.text + repr(client.api)
-    assert KEY not in told
+    reported = "".join(traceback.format_exception(raised.value)) + caplog.text + repr(client.api)
+    assert KEY not in reported
     assert "httpcore" in caplog.text  # so its logs have been looked at
-    assert all(KEY not in f"{asked.path} {asked.query}" for asked in fake.asked)
-    assert all(asked.headers["x-api-key"] == KEY for asked in fake.asked)
+    assert all(KEY not in f"{request.path} {request.query}" for request in fake.requests)
+    assert all(request.headers["x-api-key"] == KEY for request in fake.requests)
 
 
 def test_no_key_is_sent_where_there_is_none(fake: Numbers) -> None:
@@ -282,8 +286,8 @@ def test_no_key_is_sent_where_there_is_none(fake: Numbers) -> None:
     fake.key = None  # type: ignore[assignment] # nobody checks it
     with ApiClient(api_of(fake, key=None)) as client:
         client.get(ask())
-    assert "x-api-key" not in fake.asked[0].headers
-    assert fake.asked[0].headers["user-agent"].startswith("posthog-etl/")
+    assert "x-api-key" not in fake.requests[0].headers
+    assert fake.requests[0].headers["user-agent"].startswith("posthog-etl/")
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_the_environment_leads_nowhere_else(fake: Numbers, monkeypatch: pytest.M
             monkeypatch.setenv(name, proxy.url)
         with ApiClient(api_of(fake)) as client:
             client.get(ask())
-    assert proxy.asked == []
+    assert proxy.requests == []
 
 
 def test_a_redirect_is_not_followed(fake: Numbers, client: ApiClient) -> None:
@@ -323,7 +327,7 @@ def test_a_redirect_is_not_followed(fake: Numbers, client: ApiClient) -> None:
         fake.break_down(Fault(status=302, location=f"{other.url}/items/1"))
         with pytest.raises(SourceError, match=r"elsewhere \(302\)"):
             client.get(ask())
-    assert other.asked == []
+    assert other.requests == []
 
 
 def test_the_rate_is_kept(fake: Numbers) -> None:
@@ -333,7 +337,7 @@ def test_the_rate_is_kept(fake: Numbers) -> None:
     started = time.monotonic()
     with ApiClient(api) as client:
         client.get_each([ask(number) for number in range(40)])
-    times = sorted(asked.at for asked in fake.asked)
+    times = sorted(request.at for request in fake.requests)
     assert len(times) == 45
     assert time.monotonic() - started >= 44 / 50 * 0.95
     assert min(later - earlier for earlier, later in zip(times, times[10:], strict=False)) > 0.15
@@ -367,7 +371,7 @@ def test_an_api_that_is_down_is_not_asked_for_everything(fake: Numbers, client: 
     fake.break_down(Fault(status=503, times=None))
     with pytest.raises(RetryableError, match="503"):
         client.get_each([ask(number) for number in range(500)])
-    assert len({asked.path for asked in fake.asked}) < 40
+    assert len({request.path for request in fake.requests}) < 40
 
 
 def test_failures_that_are_not_in_a_row_end_nothing(fake: Numbers, client: ApiClient) -> None:
@@ -383,4 +387,4 @@ def test_a_refused_key_ends_everything(fake: Numbers, client: ApiClient) -> None
     fake.break_down(Fault(status=401, times=None))
     with pytest.raises(CredentialsError):
         client.get_each([ask(number) for number in range(100)])
-    assert len(fake.asked) < 20
+    assert len(fake.requests) < 20

@@ -177,7 +177,7 @@ def test_rows_have_the_columns_of_their_table(rows: Any, schema: TableSchema) ->
     assert table.to_pylist() == [row]
 
 
-def test_all_that_is_told_is_added_up() -> None:
+def test_all_that_is_reported_is_added_up() -> None:
     """Page by page, from the records themselves, by the names of the columns."""
     used, did = Totals(), Totals()
     for tokens in (10, 400):

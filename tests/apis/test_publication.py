@@ -17,7 +17,7 @@ from apis.outcomes import Totals
 from apis.tables import CLAUDE_TABLES, DOG_BREEDS, DOG_BREEDS_STAGED, TMDB_STATE, TableSchema
 from apis.windows import Window
 from runs.errors import AuditError
-from runs.lease import create_lease_sql, take_lease_sql
+from runs.lease_sql import create_lease_sql, take_lease_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,7 +124,7 @@ def staged(place: Place) -> list[publication.Replacement]:
 
 
 def test_a_window_is_replaced_in_all_tables(place: Place) -> None:
-    """Days restated, emptied and new; what lies outside stays; a second run changes nothing."""
+    """Days restated, deleted and new; what lies outside stays; a second run changes nothing."""
     replacements = staged(place)
     sql = publication.replace_window_sql(place.table("lease"), replacements, WINDOW)
     place.publish(sql)
@@ -263,13 +263,13 @@ def figures_of(clients: Clients, name: str, rows: list[dict[str, str]]) -> dict[
 
 def check(
     figures: Mapping[str, Mapping[str, Any]],
-    told: Mapping[str, Totals] | None = None,
+    reported: Mapping[str, Totals] | None = None,
     columns: tuple[str, ...] = (),
 ) -> None:
     """Judge figures, of three tables as they should be unless more columns are given."""
     stored = [each.name for each in CLAUDE_TABLES["claude_code_productivity"].fields]
     publication.check_usage(
-        figures, told or TOLD, window=WINDOW, productivity_columns=[*stored, *columns]
+        figures, reported or TOLD, window=WINDOW, productivity_columns=[*stored, *columns]
     )
 
 
@@ -287,7 +287,7 @@ def test_an_empty_window_passes(clients: Clients) -> None:
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "told"),
+    ("table", "row", "reported"),
     [
         ("claude_costs", {"currency": "'EUR'"}, "claude_costs has 1 rows with other currencies"),
         ("claude_costs", {"currency": "NULL"}, "claude_costs has 1 rows with other currencies"),
@@ -304,12 +304,12 @@ def test_an_empty_window_passes(clients: Clients) -> None:
     ],
 )
 def test_rows_that_are_wrong_are_named(
-    clients: Clients, good_figures: Figures, table: str, row: dict[str, str], told: str
+    clients: Clients, good_figures: Figures, table: str, row: dict[str, str], reported: str
 ) -> None:
     """A key, currency, day, organization or sum that does not hold publishes nothing."""
     first, *rest = GOOD[table]
     figures = figures_of(clients, table, [first | row, *rest])
-    with pytest.raises(AuditError, match=told):
+    with pytest.raises(AuditError, match=reported):
         check({**good_figures, table: figures})
 
 
@@ -337,7 +337,7 @@ def test_sums_may_differ_by_what_rounding_lost(good_figures: Figures) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "stored", "told", "forced", "broken"),
+    ("found", "stored", "reported", "forced", "broken"),
     [
         (172, 0, 172, False, None),
         (172, 172, 172, False, None),
@@ -351,15 +351,15 @@ def test_sums_may_differ_by_what_rounding_lost(good_figures: Figures) -> None:
     ],
 )
 def test_a_shrunken_list_of_breeds_is_refused(
-    found: int, stored: int, told: int, broken: str | None, *, forced: bool
+    found: int, stored: int, reported: int, broken: str | None, *, forced: bool
 ) -> None:
     """Under 80 % of the last one, or empty, unless forced; a lost row even then."""
     figures = {"row_count": found, "stored": stored, "repeated_keys": 0, "nameless": 0}
     if broken is None:
-        publication.check_breeds(figures, told=told, is_forced=forced)
+        publication.check_breeds(figures, reported=reported, is_forced=forced)
     else:
         with pytest.raises(AuditError, match=broken):
-            publication.check_breeds(figures, told=told, is_forced=forced)
+            publication.check_breeds(figures, reported=reported, is_forced=forced)
 
 
 def test_staged_breeds_are_counted(place: Place) -> None:
@@ -373,7 +373,7 @@ def test_staged_breeds_are_counted(place: Place) -> None:
     (figures,) = place.query(publication.breeds_audit_sql(stage, table))
     assert figures == {"row_count": 3, "repeated_keys": 1, "nameless": 2, "stored": 1}
     with pytest.raises(AuditError, match="1 breeds repeat an id; 2 breeds have no name"):
-        publication.check_breeds(figures, told=3, is_forced=False)
+        publication.check_breeds(figures, reported=3, is_forced=False)
 
 
 def test_what_is_stored_is_told(place: Place) -> None:

@@ -14,7 +14,7 @@ import redis
 from apis.http import ApiClient
 from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import Changes, read_changes, tmdb_api
-from apis.tmdb_to_redis import bring_over
+from apis.tmdb_to_redis import update_documents
 from apis.windows import Window
 from process_tmdb_changes import QualityRules, document_key, judge
 from runs.errors import (
@@ -104,7 +104,9 @@ def test_each_command_has_its_own_outcome(stored: Stored, documents: RedisDocume
     stored.set("text", "no JSON")
     many = {f"key{number}": {"n": number} for number in range(1200)}
     outcomes = documents.write({**many, "text": {"n": 1}, "last": {"n": 2}}, ["key3"])
-    assert {key: told for key, told in outcomes.items() if told} == {"text": "ResponseError"}
+    assert {key: entries for key, entries in outcomes.items() if entries} == {
+        "text": "ResponseError"
+    }
     assert stored.get("text") == "no JSON"
     assert value(stored, "last") == {"n": 2}
     assert stored.dbsize() == 1201
@@ -222,11 +224,11 @@ def bring(tmdb: FakeTmdb, documents: RedisDocuments, kind: Kind, *ids: int) -> O
     """Bring these ids over, or all that have changed."""
     with ApiClient(quick(tmdb_api(tmdb.key or "", base_url=tmdb.url))) as client:
         changes = (
-            Changes(kind=kind, ids=ids, adult=frozenset(), told=len(ids), without_id=0)
+            Changes(kind=kind, ids=ids, adult=frozenset(), entries=len(ids), without_id=0)
             if ids
             else read_changes(client, kind, Window(first=DAY, last=DAY))
         )
-        return bring_over(
+        return update_documents(
             client,
             documents,
             changes,

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_data() -> None:
     assert titles[0].items == titles[1].items
 
 
-def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
+def test_the_command_serves_until_it_is_reported_to_end(tmp_path: Path) -> None:
     """It prints the settings as a shell takes them, and leaves nothing running."""
     command = [sys.executable, "-m", "sandbox", "apis"]
     environ = {**os.environ, "SANDBOX_DIR": str(tmp_path)}
@@ -87,7 +87,7 @@ def test_the_command_serves_until_it_is_told_to_end(tmp_path: Path) -> None:
         settings = running_settings(tmp_path)
         assert min(read(settings, dt.datetime.now(dt.UTC).date())) > 0
         process.send_signal(signal.SIGTERM)
-        told, _ = process.communicate(timeout=20)
+        reported, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert dict(re.findall(r"^export (\w+)=(.*)$", told, re.MULTILINE)) == settings
+    assert dict(re.findall(r"^export (\w+)=(.*)$", reported, re.MULTILINE)) == settings
     assert running_settings(tmp_path) == {}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from apis import publication
-from runs.lease import create_lease_sql
+from runs.lease_sql import create_lease_sql
 from tests.apis.statements import LEASE, TABLES, statements
 from tests.googlesql import Analyzer, Sent
 

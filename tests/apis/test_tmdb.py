@@ -78,20 +78,20 @@ def test_every_day_of_a_window_is_covered(
 def test_the_fake_refuses_more_than_14_days(fake: FakeTmdb, client: ApiClient) -> None:
     """So that the test above would see a window that is too long."""
     read_changes(client, "tv", ONE_DAY)
-    asked = fake.asked[0]
+    request = fake.requests[0]
     query = (("start_date", str(ago(20))), ("end_date", str(DAY)))
-    reply = fake.reply(type(asked)(path=asked.path, query=query, headers={}))
+    reply = fake.reply(type(request)(path=request.path, query=query, headers={}))
     assert (reply.status, reply.body["success"]) == (422, False)
 
 
-def test_every_page_is_read_and_every_id_told_once(fake: FakeTmdb, client: ApiClient) -> None:
+def test_every_page_is_read_and_every_id_reported_once(fake: FakeTmdb, client: ApiClient) -> None:
     """Of 250 entries some repeat an id, on other pages too, and some have none."""
     numbers = [*range(1, 241), 1, 2, 100, 240, 5, None, None, 6, 7, 8]
     fake.change("movie", DAY, *changed(*numbers))
     found = read_changes(client, "movie", ONE_DAY)
     assert found.ids == tuple(range(1, 241))
-    assert (found.told, found.without_id) == (250, 2)
-    assert sorted(asked.value("page") or "" for asked in fake.asked) == ["1", "2", "3"]
+    assert (found.entries, found.without_id) == (250, 2)
+    assert sorted(request.value("page") or "" for request in fake.requests) == ["1", "2", "3"]
 
 
 def test_adult_ids_are_known_from_the_list(fake: FakeTmdb, client: ApiClient) -> None:
@@ -103,7 +103,7 @@ def test_adult_ids_are_known_from_the_list(fake: FakeTmdb, client: ApiClient) ->
 
 
 @pytest.mark.parametrize(
-    ("fault", "blame"),
+    ("fault", "refused_as"),
     [
         (Fault(status=503, times=None), UnavailableError),
         (Fault(status=422), SourceError),
@@ -115,12 +115,12 @@ def test_adult_ids_are_known_from_the_list(fake: FakeTmdb, client: ApiClient) ->
 )
 @pytest.mark.parametrize("page", [0, 1], ids=["first page", "another page"])
 def test_a_failed_page_is_never_no_changes(
-    fake: FakeTmdb, client: ApiClient, fault: Fault, blame: type[Exception], page: int
+    fake: FakeTmdb, client: ApiClient, fault: Fault, refused_as: type[Exception], page: int
 ) -> None:
     """It fails the whole list."""
     fake.change("tv", DAY, *changed(*range(250)))
     fake.break_down(replace(fault, skip=page))
-    with pytest.raises(blame):
+    with pytest.raises(refused_as):
         read_changes(client, "tv", ONE_DAY)
 
 
@@ -130,7 +130,9 @@ def test_more_pages_than_tmdb_gives_are_read_in_parts(fake: FakeTmdb, client: Ap
         fake.change("movie", ago(number), *changed(*range(number * 12_600, (number + 1) * 12_600)))
     found = read_changes(client, "movie", Window(first=ago(3), last=DAY))
     assert len(found.ids) == 50_400
-    assert {asked.value("page") for asked in fake.asked} <= {str(page) for page in range(1, 501)}
+    assert {request.value("page") for request in fake.requests} <= {
+        str(page) for page in range(1, 501)
+    }
 
 
 def test_a_day_of_more_pages_than_tmdb_gives_is_refused(fake: FakeTmdb, client: ApiClient) -> None:
@@ -153,8 +155,8 @@ def test_details_are_one_request_each(
         fake.put(kind, make(number))
     found = read_details(client, kind, [1, 2, 3])
     assert (type(found[1]), type(found[2]), found[3]) == (record, record, Gone())
-    assert len(fake.asked) == 3
-    assert all(asked.value("language") == "en-US" for asked in fake.asked)
+    assert len(fake.requests) == 3
+    assert all(request.value("language") == "en-US" for request in fake.requests)
     if kind == "person":
         assert isinstance(found[1], Person)
         assert found[1].combined_credits
@@ -190,8 +192,8 @@ def test_a_failed_detail_is_no_missing_one(fake: FakeTmdb, client: ApiClient) ->
 def test_a_token_travels_in_a_header(fake: FakeTmdb, client: ApiClient) -> None:
     """As TMDB's read token does, and never as a parameter."""
     read_changes(client, "tv", ONE_DAY)
-    assert fake.asked[0].headers["authorization"] == f"Bearer {fake.key}"
-    assert "token" not in str(fake.asked[0].query)
+    assert fake.requests[0].headers["authorization"] == f"Bearer {fake.key}"
+    assert "token" not in str(fake.requests[0].query)
 
 
 def test_the_limit_is_never_passed(fake: FakeTmdb) -> None:
@@ -203,7 +205,7 @@ def test_the_limit_is_never_passed(fake: FakeTmdb) -> None:
     with ApiClient(api) as client:
         found = read_details(client, "movie", range(1, 51))
     assert all(isinstance(each, Movie) for each in found.values())
-    assert len(fake.asked) == 50
+    assert len(fake.requests) == 50
 
 
 def test_a_day_takes_as_long_as_the_rate_allows(fake: FakeTmdb) -> None:

@@ -107,6 +107,6 @@ def _serve(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
         context.wrap_socket(plain, server_side=True) as outside,
         socket.create_connection(("127.0.0.1", port)) as inside,
     ):
-        while asked := outside.recv(1 << 20):
-            inside.sendall(asked)
+        while request := outside.recv(1 << 20):
+            inside.sendall(request)
             outside.sendall(inside.recv(1 << 20))

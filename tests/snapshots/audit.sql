@@ -33,8 +33,8 @@ SELECT
   (
     SELECT COUNT(*) FROM staging_touched AS t
     WHERE NOT EXISTS (SELECT 1 FROM copies AS c WHERE c.session_id = t.session_id)
-  ) AS emptied,
-  (SELECT COUNT(*) FROM staging_concerned) AS concerned,
+  ) AS deleted,
+  (SELECT COUNT(*) FROM staging_outdated) AS outdated,
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
   (SELECT COUNT(*) FROM staging_batches) AS batched_rows,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,

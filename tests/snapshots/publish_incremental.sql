@@ -9,7 +9,7 @@ DELETE FROM sessions
 WHERE session_date IN (DATE '2026-10-04', DATE '2026-10-05', DATE '2026-10-09')
   AND (
     session_id IN (SELECT session_id FROM staging_touched)
-    OR session_id IN (SELECT session_id FROM staging_concerned)
+    OR session_id IN (SELECT session_id FROM staging_outdated)
   );
 INSERT INTO sessions (
   session_id, distinct_id, distinct_ids, identified, user_id, user_match, user_signed_up_at,

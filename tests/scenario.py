@@ -1,4 +1,4 @@
-"""A small world for tests: source and destination datasets of their own in a shared emulator."""
+"""A small scenario for tests: source and destination datasets of their own in a shared emulator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _numbers = itertools.count(1)
 
 
 @dataclass(kw_only=True)
-class World:
+class Scenario:
     """Everything that has arrived, and the runs over it."""
 
     clients: Clients
@@ -43,7 +43,7 @@ class World:
 
     @property
     def datasets(self) -> SourceDatasets:
-        """The source datasets of this world alone."""
+        """The source datasets of this scenario alone."""
         return SourceDatasets(posthog=f"{self.prefix}_posthog", firebase=f"{self.prefix}_firebase")
 
     @property
@@ -51,8 +51,8 @@ class World:
         """The destination dataset."""
         return f"{self.prefix}_aggregated{self.suffix}"
 
-    def twin(self) -> World:
-        """A world of the same sources and an empty destination of its own."""
+    def twin(self) -> Scenario:
+        """A scenario of the same sources and an empty destination of its own."""
         other = copy.copy(self)
         other.suffix = "_twin"
         return other
@@ -87,12 +87,12 @@ class World:
         """
         name = self.datasets.table_id(self.clients.bigquery, table)
         dataset, _, short = name.rpartition(".")
-        kept = f"{dataset}.kept_{short}"
+        backup = f"{dataset}.kept_{short}"
         there = {each.table_id for each in self.clients.bigquery.list_tables(dataset)}
         if f"kept_{short}" not in there:
-            self.query(f"CREATE TABLE `{kept}` AS SELECT * FROM `{name}`")
+            self.query(f"CREATE TABLE `{backup}` AS SELECT * FROM `{name}`")
         self.clients.bigquery.delete_table(name)
-        self.query(statement.format(n=f"`{name}`", t=f"`{kept}`"))
+        self.query(statement.format(n=f"`{name}`", t=f"`{backup}`"))
 
     def run(self, **request: Any) -> SessionsReport:  # noqa: ANN401 - the fields of a request
         """Run the job, as the command line and the service do."""
@@ -101,7 +101,7 @@ class World:
         return report
 
     def make_settings(self) -> Settings:
-        """The settings of this world's runs."""
+        """The settings of this scenario's runs."""
         return Settings(
             project_id="local",
             posthog_dataset_id=self.datasets.posthog,

@@ -1,4 +1,4 @@
-WITH concerned AS (
+WITH outdated AS (
 WITH session_rows AS (
   SELECT session_id, distinct_ids, started_at, ended_at
   FROM sessions
@@ -90,7 +90,7 @@ WHERE s.user_id IS DISTINCT FROM e.user_id
   OR s.checkins_created IS DISTINCT FROM e.checkins_created
 )
 SELECT
-  (SELECT COUNT(*) FROM concerned) AS concerned,
+  (SELECT COUNT(*) FROM outdated) AS outdated,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,
   (SELECT COUNT(document_id) FROM staging_documents) AS documents,
   (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents,

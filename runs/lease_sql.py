@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable, Mapping
 
-_KEPT_TRIGGERS = 100  # a scheduler repeats a delivery within hours
+_MAX_TRIGGERS = 100  # a scheduler repeats a delivery within hours
 _HELD = "expires_at = TIMESTAMP_ADD(CURRENT_TIMESTAMP(), INTERVAL @seconds SECOND)"
 _ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
 
@@ -116,5 +116,5 @@ WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id
 
 def with_trigger(triggers: Mapping[str, str], trigger: str, run_id: str) -> dict[str, str]:
     """The triggers with one more, the oldest left out."""
-    kept = list(triggers.items())[-(_KEPT_TRIGGERS - 1) :]
-    return dict([*kept, (trigger, run_id)])
+    latest = list(triggers.items())[-(_MAX_TRIGGERS - 1) :]
+    return dict([*latest, (trigger, run_id)])

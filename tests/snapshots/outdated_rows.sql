@@ -11,7 +11,7 @@ WITH complete AS (
     e.user_id, e.user_match, e.user_signed_up_at, e.channel_type, e.events_created,
     e.checkins_created
   FROM sessions AS s
-  JOIN staging_concerned AS e ON e.session_id = s.session_id
+  JOIN staging_outdated AS e ON e.session_id = s.session_id
   WHERE s.session_date IN (DATE '2026-10-04', DATE '2026-10-05', DATE '2026-10-09')
 )
 SELECT

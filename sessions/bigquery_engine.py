@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 from sessions.layout import called, wrapped
 from sessions.metric_table import Aggregation
-from sessions.projection import filters_sql, travelling_columns
+from sessions.projection import downloaded_columns, filters_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -67,7 +67,7 @@ FROM session_values AS s{joins}"""
 
 def _event_columns(metric_table: MetricTable) -> str:
     """What is read of each event, and what only its place among the others tells."""
-    lines = [wrapped(["batch", *travelling_columns(metric_table)], indent=4)]
+    lines = [wrapped(["batch", *downloaded_columns(metric_table)], indent=4)]
     lines += [
         f"COUNTIF({prefer}) OVER session_events = 0 OR {prefer} AS {name}"
         for prefer, name in _preferred_names(metric_table.metrics).items()
