@@ -9,7 +9,6 @@ import re
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from jobs.registry import find_job
 from runs import VERSION
 from runs.checks import worst
 from runs.context import (
+    answer_again,
     await_ledger,
     begin,
     enter_ledger,
@@ -66,8 +66,8 @@ def main(
             ensure_dataset(run.warehouse)
             run.supervisor = take_lease(run.lease)
         with supervised(work, run.supervisor):
-            if run.finished_before:
-                return replace(finish(work, "duplicate"), run_id=run.finished_before)
+            if run.settled_before:
+                return answer_again(work, run.settled_before)
             enter_ledger(work)
             for step in job.steps:
                 if not (step.publishes and request.dry_run):

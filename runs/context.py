@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from uuid import uuid4
 
-from bigquery.parameters import records
 from bigquery.retries import wait_for
 from bigquery.staging import drop_staging, stage_script, stage_select
 from bigquery.warehouse import Warehouse
-from runs.errors import DestinationError, EtlError
-from runs.lease_row import LeaseRow
+from runs.errors import DestinationError, EtlError, RepeatedError
+from runs.lease_row import LeaseRow, triggers_parameter
 from runs.lease_sql import with_trigger
-from runs.ledger_row import finish_ledger, start_ledger
+from runs.ledger_row import find_failure, finish_ledger, start_ledger
 from runs.log import LOG, log_fields, log_run_finished
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
@@ -161,15 +160,23 @@ class Run:
 
     @property
     def _triggers(self) -> Parameter:
-        """The deliveries that have succeeded once this run has."""
+        """The deliveries that are settled once this run has settled its own."""
         triggers = self._supervisor.triggers
         if self.trigger is not None:
             triggers = with_trigger(triggers, self.trigger, self.warehouse.run_id)
-        return records("triggers", {"trigger": "STRING", "run_id": "STRING"}, triggers.items())
+        return triggers_parameter(triggers)
+
+    def settle(self, error: Exception) -> None:
+        """After a failure that stays: let no other attempt at the delivery pay for it again.
+
+        A bug may be a conflict that passes, so it does not count.
+        """
+        if self.trigger is not None and isinstance(error, EtlError) and error.is_final:
+            self._supervisor.settle(self._triggers)
 
     @property
-    def finished_before(self) -> str | None:
-        """The run that did this scheduled delivery's work before, unless it is forced."""
+    def settled_before(self) -> str | None:
+        """The run that settled this scheduled delivery before, unless the request is forced."""
         if self.trigger is None or self.request.force:
             return None
         return self._supervisor.triggers.get(self.trigger)
@@ -291,6 +298,7 @@ def supervised(work: Work, supervisor: Supervisor) -> Iterator[None]:
         except Exception as error:
             run.warehouse = unwatched
             record(run, fail(work, error))
+            run.settle(error)
             raise
         finally:
             drop_staging(unwatched, run.staged.values())
@@ -309,6 +317,21 @@ def fail(work: Work, error: BaseException) -> RunReport:
     return finish(work, "failed", type(error).__name__)
 
 
+def answer_again(work: Work, run_id: str) -> RunReport:
+    """The answer to a scheduled delivery that the run of this id has settled: `duplicate`.
+
+    Raises RepeatedError if that run failed: this one would fail as well.
+    """
+    error = find_failure(work.run.warehouse, run_id)
+    if error is None:
+        return replace(finish(work, "duplicate"), run_id=run_id)
+    message = (
+        f"This delivery is not tried again, because run {run_id} failed for a reason that stays:"
+        f" {error.rstrip('.')}. Mend that, then start a run by hand."
+    )
+    raise RepeatedError(message)
+
+
 def enter_ledger(work: Work) -> None:
     """Begin to write the run's ledger row, which nothing that stops the run holds up."""
     run = work.run
@@ -324,8 +347,9 @@ def await_ledger(run: Run) -> None:
 
 def record(run: Run, report: RunReport) -> None:
     """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
-    if run.ledger is not None:
-        wait([run.ledger])  # why it failed, if it did, was raised by `await_ledger`
+    if run.ledger is None:
+        return
+    wait([run.ledger])  # why it failed, if it did, was raised by `await_ledger`
     try:
         finish_ledger(run.warehouse, report)
     except EtlError as error:

@@ -13,9 +13,10 @@
     │   └── SourceShapeError    502   3  failed      it lacks a column, or is another kind of table
     ├── DestinationError        502   4  failed      BigQuery refused to write
     ├── AuditError              500   5  failed      the staged rows are wrong: nothing published
+    ├── RepeatedError           500   1  refused     the delivery's first run failed, and this would
     └── RetryableError          503  75  failed      the same request may succeed later
         ├── UnavailableError    503  75  failed      a Google service can't be reached
-        ├── LeaseHeldError      409  75  failed      another run is in progress
+        ├── LeaseHeldError      409  75  refused     another run is in progress
         ├── LeaseLostError      503  75  lease_lost  another run took over: nothing published
         ├── AbortedError        503  75  aborted     told to stop (SIGTERM): nothing published
         └── RunTimeoutError     504  75  timed_out   out of time: nothing published
@@ -26,7 +27,7 @@ A message is one sentence that names the object and the remedy.
 
 from typing import ClassVar, Literal
 
-type FailureStatus = Literal["failed", "aborted", "timed_out", "lease_lost"]
+type FailureStatus = Literal["failed", "refused", "aborted", "timed_out", "lease_lost"]
 
 
 class EtlError(Exception):
@@ -35,6 +36,8 @@ class EtlError(Exception):
     http_status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     status: ClassVar[FailureStatus] = "failed"
+    is_final: ClassVar[bool] = True
+    """Whether another attempt fails the same way until somebody mends something."""
 
 
 class RequestError(EtlError):
@@ -77,6 +80,8 @@ class SourceError(EtlError):
 class SourceMissingError(SourceError):
     """A source table does not exist, or may not be read."""
 
+    is_final = False  # what loads it may be making it anew
+
 
 class SourceShapeError(SourceError):
     """A source table lacks a required column, or is a table of another kind."""
@@ -96,9 +101,17 @@ class AuditError(EtlError):
     exit_code = 5
 
 
+class RepeatedError(EtlError):
+    """The first attempt at this scheduled delivery failed, and another would fail as well."""
+
+    status = "refused"
+    is_final = False  # the first attempt's failure is what counts
+
+
 class RetryableError(EtlError):
     """The same request may succeed later, without anybody changing anything."""
 
+    is_final = False
     http_status = 503
     exit_code = 75  # sysexits.h: EX_TEMPFAIL
 
@@ -111,6 +124,7 @@ class LeaseHeldError(RetryableError):
     """Another run of the same job is in progress."""
 
     http_status = 409
+    status = "refused"
 
 
 class LeaseLostError(RetryableError):

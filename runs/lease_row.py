@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bigquery.destination import list_rows
 from bigquery.jobs import rows_of, run_query, run_statement
-from bigquery.parameters import scalar
+from bigquery.parameters import records, scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease_sql import (
@@ -16,11 +16,12 @@ from runs.lease_sql import (
     create_lease_sql,
     release_lease_sql,
     renew_lease_sql,
+    settle_lease_sql,
     take_lease_sql,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from bigquery.parameters import Parameter
     from bigquery.tables import TableId
@@ -32,6 +33,11 @@ _PUBLISH_ATTEMPTS: Final = 3
 def lease_table(warehouse: Warehouse, job: str) -> TableId:
     """The table that holds the job's lease."""
     return warehouse.table(f"etl_lease_{job}")
+
+
+def triggers_parameter(triggers: Mapping[str, str]) -> Parameter:
+    """@triggers: deliveries, each with the run that settled it."""
+    return records("triggers", {"trigger": "STRING", "run_id": "STRING"}, triggers.items())
 
 
 @contextmanager
@@ -99,6 +105,11 @@ class LeaseRow:
         """Release the lease, if it is ours."""
         with contended("the lease"):
             self._query(release_lease_sql(self.sql), self.parameters(fence))
+
+    def settle(self, fence: int, triggers: Parameter) -> None:
+        """Release it, and record the deliveries that no other attempt can help."""
+        with contended("the lease"):
+            self._query(settle_lease_sql(self.sql), [*self.parameters(fence), triggers])
 
     def parameters(self, fence: int) -> list[Parameter]:
         """@run_id and @fence, which say whose lease it is."""

@@ -24,8 +24,8 @@ _ASSERTION = "ASSERT @@row_count = 1 AS 'the lease was lost'"
 class Lease:
     """Who holds a job's lease, and until when; nobody where `run_id` is None.
 
-    `published_run_id`: the last run whose publication committed. `triggers`: the run that each of
-    the latest scheduled deliveries led to, once it has succeeded.
+    `published_run_id`: the last run whose publication committed. `triggers`: the run that settled
+    each of the latest scheduled deliveries: it succeeded, or failed for a reason that stays.
     """
 
     fence: int
@@ -70,6 +70,13 @@ def release_lease_sql(lease: str) -> str:
     """Release the lease, if it still belongs to @run_id and @fence."""
     return f"""UPDATE {lease}
 SET run_id = NULL, expires_at = NULL
+WHERE run_id = @run_id AND fence = @fence"""
+
+
+def settle_lease_sql(lease: str) -> str:
+    """The same, after a failure that another attempt at its delivery would meet: see @triggers."""
+    return f"""UPDATE {lease}
+SET run_id = NULL, expires_at = NULL, triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence"""
 
 

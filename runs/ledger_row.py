@@ -12,7 +12,7 @@ from bigquery.refusals import classified
 from bigquery.retries import start
 from runs.errors import DestinationError
 from runs.lease_row import contended
-from runs.ledger_sql import last_successes_sql
+from runs.ledger_sql import failure_sql, last_successes_sql
 from runs.tables import RUNS
 
 if TYPE_CHECKING:
@@ -70,6 +70,15 @@ def query_ledger(warehouse: Warehouse, sql: str, **parameters: str | None) -> li
     """The rows of a query of the ledger, with these text parameters."""
     values = [scalar(name, "STRING", value) for name, value in parameters.items()]
     return run_query(warehouse, "ledger", sql, values, refused_as=DestinationError)
+
+
+def find_failure(warehouse: Warehouse, run_id: str) -> str | None:
+    """What ended a run, in a sentence; None if it succeeded or is not in the ledger."""
+    table = warehouse.table(LEDGER_TABLE)
+    if find_table(warehouse, table) is None:
+        return None
+    rows = query_ledger(warehouse, failure_sql(table.sql), run_id=run_id)
+    return rows[0]["error"] or "it was a bug" if rows else None
 
 
 def last_successes(warehouse: Warehouse) -> dict[str, dict[str, Any]]:

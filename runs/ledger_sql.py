@@ -97,6 +97,12 @@ def run_sql(ledger: str, lease: str) -> str:
 WHERE r.run_id = @run_id"""
 
 
+def failure_sql(ledger: str) -> str:
+    """A SELECT of what ended the run @run_id; no row where it succeeded."""
+    return f"""SELECT error FROM {ledger}
+WHERE run_id = @run_id AND status != 'succeeded'"""
+
+
 def last_successes_sql(ledger: str) -> str:
     """A SELECT of each job's last run that brought everything up to date.
 

@@ -100,8 +100,8 @@ def log_run_finished(report: RunReport, *, error_type: str | None = None) -> Non
     shown = report.to_json()
     fields = {name: shown[name] for name in (*_OF_THE_REPORT, *report.log_names)}
     fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
-    level = logging.WARNING if report.warnings else logging.INFO
-    if report.status not in {"succeeded", "duplicate"}:
+    level = logging.WARNING if report.warnings or report.status == "refused" else logging.INFO
+    if report.status not in {"succeeded", "duplicate", "refused"}:
         level = logging.ERROR
     seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
     error = f": {report.error}" if report.error else ""

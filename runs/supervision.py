@@ -19,6 +19,7 @@ from runs.log import LOG
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from bigquery.parameters import Parameter
     from runs.lease_row import LeaseRow
     from runs.lease_sql import Lease
 
@@ -42,6 +43,7 @@ class Supervisor:
         self._deadline = time.monotonic() + settings.timeout_seconds
         self._lease_seconds = settings.lease_seconds
         self._outcome = "nothing was published"
+        self._settled: Parameter | None = None
         self._renewed = requested_at
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
@@ -81,6 +83,10 @@ class Supervisor:
             self._renewed = requested_at  # the transaction holds the lease for its full time, too
             self._outcome = "what it published stands, and what follows from it is missing"
 
+    def settle(self, triggers: Parameter) -> None:
+        """Record these deliveries when the lease is released: no other attempt can help them."""
+        self._settled = triggers
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -89,7 +95,10 @@ class Supervisor:
         self._is_over.set()
         with self._renewing:
             try:
-                self._row.release(self.fence)
+                if self._settled is None:
+                    self._row.release(self.fence)
+                else:
+                    self._row.settle(self.fence, self._settled)
             except EtlError as error:
                 LOG.warning("the lease could not be given back and expires: %s", error)
 

@@ -28,10 +28,10 @@ LEASE = TableSchema(
                 ),
                 Field(name="run_id", type="STRING", description="The run that it led to."),
             ),
-            description="The latest deliveries whose runs have succeeded.",
+            description="The latest deliveries that need no other attempt.",
         ),
     ),
-    description="Who may publish now, and which scheduled deliveries have succeeded: one row.",
+    description="Who may publish now, and which scheduled deliveries are settled: one row.",
 )
 
 RUNS = TableSchema(

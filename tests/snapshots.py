@@ -122,6 +122,7 @@ def _lease() -> dict[str, str]:
         "lease_take": lease_sql.take_lease_sql(table),
         "lease_renew": lease_sql.renew_lease_sql(table),
         "lease_release": lease_sql.release_lease_sql(table),
+        "lease_settle": lease_sql.settle_lease_sql(table),
     }
 
 
@@ -225,6 +226,7 @@ def _read() -> dict[str, str]:
         "ledger_runs": ledger_sql.runs_sql(runs, "etl_lease_sessions", limit=20),
         "ledger_run": ledger_sql.run_sql(runs, "etl_lease_sessions"),
         "ledger_leases": ledger_sql.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
+        "ledger_failure": ledger_sql.failure_sql(runs),
         "ledger_last_successes": ledger_sql.last_successes_sql(runs),
         "check_figures": checks.figures_sql("sessions"),
         "check_days": checks.loaded_days_sql("sessions"),

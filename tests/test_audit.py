@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import date
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import main
-from runs.errors import AuditError
+from runs.errors import AuditError, RepeatedError
 from runs.request import RunRequest
 from sessions.audit import AuditFigures, check_audit
 from sessions.plan import Plan
@@ -19,6 +19,7 @@ from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
+    from runs.report import RunReport
 
 DAY = date(2026, 10, 5)
 PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10})
@@ -87,6 +88,17 @@ def test_an_emptied_firebase_table_ends_the_run_unless_forced(clients: Clients) 
         assert scenario.run().firebase["users"] == 4  # 80 % is enough
         scenario.vanish("firebase_users", "user_id", "u1")
         with pytest.raises(AuditError, match=r"users has 3 usable ids where .* found 4: .*--force"):
-            scenario.run()
-        assert scenario.run(force=True).firebase["users"] == 3
+            deliver(scenario)
+        before = len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
+        with pytest.raises(RepeatedError, match=r"is not tried again, .* has 3 usable ids where"):
+            deliver(scenario)  # Cloud Scheduler's next attempt pays for nothing
+        assert len(scenario.query("SELECT run_id FROM {d}.etl_runs")) == before
+        assert deliver(scenario, force=True).status == "succeeded"
+        assert deliver(scenario).status == "duplicate"
         assert scenario.run().status == "succeeded"
+
+
+def deliver(scenario: Scenario, **request: Any) -> RunReport:  # noqa: ANN401 - of a RunRequest
+    """An attempt at one scheduled delivery."""
+    settings, trigger = scenario.make_settings(), "nightly 2026-10-05T02:00:00Z"
+    return main.main(RunRequest(**request), settings, scenario.clients, trigger=trigger)

@@ -63,4 +63,6 @@ def test_what_stopped_a_run_is_reported_apart() -> None:
         errors.AbortedError: "aborted",
         errors.RunTimeoutError: "timed_out",
         errors.LeaseLostError: "lease_lost",
+        errors.LeaseHeldError: "refused",
+        errors.RepeatedError: "refused",
     }

@@ -160,11 +160,11 @@ def test_success_has_one_line_with_all_that_alerts_ask_for(scenario: Scenario) -
     assert again["is_stale"] is None
 
 
-def test_a_lease_that_is_held_is_a_failure(scenario: Scenario) -> None:
-    """Whoever comes second says so in one line, too."""
+def test_a_run_that_is_refused_wakes_nobody(scenario: Scenario) -> None:
+    """Whoever meets a held lease says so in one line, which no alert takes for a failure."""
     with take_lease(LeaseRow(warehouse=warehouse(scenario, "holder"), job="sessions")):
         line = run(scenario)
-    assert (line["severity"], line["status"]) == ("ERROR", "failed")
+    assert (line["severity"], line["status"]) == ("WARNING", "refused")
     assert (line["error_type"], line["kind"]) == ("LeaseHeldError", None)
     assert line["error"].startswith("Run holder holds the lease")
 

@@ -13,13 +13,13 @@ locals {
   alerts = {
     failed = {
       name   = "posthog-etl: a run failed"
-      filter = "${local.runs} AND jsonPayload.status!=\"succeeded\" AND jsonPayload.status!=\"duplicate\""
+      filter = "${local.runs} AND jsonPayload.status!=\"succeeded\" AND jsonPayload.status!=\"duplicate\" AND jsonPayload.status!=\"refused\""
       labels = {
         run_id = "EXTRACT(jsonPayload.run_id)"
         status = "EXTRACT(jsonPayload.status)"
         error  = "EXTRACT(jsonPayload.error)"
       }
-      text = "Run $${log.extracted_label.run_id} ended as $${log.extracted_label.status}: $${log.extracted_label.error} Nothing was published; the next run makes it good. See docs/operations.md, \"A failed run\"."
+      text = "Run $${log.extracted_label.run_id} ended as $${log.extracted_label.status}: $${log.extracted_label.error} See docs/operations.md, \"A failed run\"."
     }
     stale = {
       name   = "posthog-etl: the sources are stale"
