@@ -20,7 +20,7 @@ from runs.errors import (
     SourceMissingError,
 )
 from sessions.persons import IDENTITIES, persons_schema
-from sessions.plan import NULL_PARTITION, State, day_counts_sql, ranges_sql
+from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
 from sessions.tables import STATE, quarantined_schema, sessions_schema
 
@@ -79,11 +79,20 @@ def _type_of(column: bigquery.SchemaField) -> str:
     return column.field_type
 
 
-def read_day_counts(warehouse: Warehouse, events: Source) -> tuple[dict[str, int], datetime]:
-    """Rows of the events by partition, `__NULL__` for those without a time.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DayCounts:
+    """Rows and stamps of the events by partition, `__NULL__` for those without a time.
 
-    And BigQuery's own time when it had counted them: as of then everything is to be read.
+    `counted_at`: BigQuery's own time when it had counted them: as of then everything is to be read.
     """
+
+    counts: dict[str, int]
+    stamps: dict[str, int]
+    counted_at: datetime
+
+
+def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
+    """Count the events by day, from metadata where there are some."""
     with classified("day_counts", SourceError):
         job = run_statement(warehouse, "day_counts", day_counts_sql(events))
         rows = rows_of(warehouse, job)
@@ -92,8 +101,15 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> tuple[dict[str, int
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
         counts[NULL_PARTITION] = unlisted
-    # A job's end is cut to milliseconds: what it counted must not lie behind it.
-    return counts, cast("datetime", job.ended) + timedelta(milliseconds=1)
+    is_read = {key for key in counts if key not in {NULL_PARTITION, STREAMING_BUFFER}}
+    return DayCounts(
+        counts=counts,
+        stamps={
+            row["partition_id"]: row["stamp"] for row in rows if row["partition_id"] in is_read
+        },
+        # A job's end is cut to milliseconds: what it counted must not lie behind it.
+        counted_at=cast("datetime", job.ended) + timedelta(milliseconds=1),
+    )
 
 
 def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
@@ -119,6 +135,9 @@ def read_state(warehouse: Warehouse) -> State | None:
     row = rows[0]
     return State(
         days={day["partition_id"]: day["row_count"] for day in row["days"]},
+        stamps={
+            day["partition_id"]: day["stamp"] for day in row["days"] if day.get("stamp") is not None
+        },
         users=row.get("users"),
         documents=row.get("documents"),
         **{name: row[name] for name in ("run_id", "metrics_version", "sessions_created_at")},

@@ -29,7 +29,7 @@ def array(name: str, type_: str, values: Iterable[object]) -> Parameter:
 
 
 def records(
-    name: str, columns: Mapping[str, str], rows: Iterable[Sequence[str | int]]
+    name: str, columns: Mapping[str, str], rows: Iterable[Sequence[str | int | None]]
 ) -> Parameter:
     """A parameter that is an array of records; `columns`: their types by name."""
     from google.cloud import bigquery

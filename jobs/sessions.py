@@ -189,7 +189,9 @@ def _publish(work: SessionsWork) -> None:
         scalar("users", "INT64", work.firebase["users"]),
         scalar("documents", "INT64", work.firebase["documents"]),
         records(
-            "days", {"partition_id": "STRING", "row_count": "INT64"}, sorted(plan.counts.items())
+            "days",
+            {"partition_id": "STRING", "row_count": "INT64", "stamp": "INT64"},
+            [(key, plan.counts[key], plan.stamps.get(key)) for key in sorted(plan.counts)],
         ),
     ]
     run.publish("publish", sql, parameters)

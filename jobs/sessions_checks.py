@@ -52,7 +52,7 @@ def _check_source(warehouse: Warehouse, sessions: TableId, now: datetime) -> lis
     """The newest event, and the source's days against those of the sessions."""
     events = warehouse.source(warehouse.settings.posthog_dataset_id, "events")
     source = sources.resolve(etl.read_shape(warehouse, events), sources.EVENTS)
-    counts, _ = etl.read_day_counts(warehouse, source)
+    counts = etl.read_day_counts(warehouse, source).counts
     known = Plan(kind="incremental", reason=None, days=(), counts=counts)
     newest_at = etl.read_newest_event_at(warehouse, source, known, now)
     sql = checks.loaded_days_sql(sessions.sql)

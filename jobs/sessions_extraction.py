@@ -57,7 +57,8 @@ def find_changes(work: SessionsWork) -> None:
     """Compare the source's day counts with the state's, and decide what to read."""
     run = work.run
     tables = work.sources = _resolve_sources(run)
-    counts, work.snapshot_at = etl.read_day_counts(run.warehouse, tables.events)
+    found = etl.read_day_counts(run.warehouse, tables.events)
+    work.snapshot_at = found.counted_at
     is_partial = run.request.limit is not None or run.request.start_date is not None
     state = etl.read_state(run.warehouse)
     destination = planning.Destination(
@@ -68,12 +69,17 @@ def find_changes(work: SessionsWork) -> None:
     )
     plan = work.plan = planning.make_plan(
         run.request,
-        counts,
+        found.counts,
         destination,
+        stamps=found.stamps,
         metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
-    work.has_changes = plan.kind != "incremental" or state is None or counts != state.days
+    work.has_changes = (
+        plan.kind != "incremental"
+        or state is None
+        or ((found.counts, found.stamps) != (state.days, state.stamps))
+    )
 
 
 def _look_for_newest_event(work: SessionsWork) -> None:

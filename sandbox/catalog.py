@@ -6,7 +6,9 @@ what DuckDB refuses here falls back to the emulator's own way.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
 
 import duckdb
@@ -16,7 +18,7 @@ from local_bigquery.sql.rules import information_schema
 from local_bigquery.sql.translate import STATEMENT_RULES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from local_bigquery.models import Table
 
@@ -26,6 +28,8 @@ type _Rows = list[tuple[object, ...]]
 # The emulator's own results are in a database of that name; projects are DuckLakes.
 _RESULTS_DATABASE = "emulator"
 _DAY = 86_400_000_000  # µs
+_FIRST_TIME = datetime(2000, 1, 1, tzinfo=UTC)
+_TIMES = 2**49  # µs, about 18 years
 _answers: ContextVar[dict[object, object] | None] = ContextVar("answers", default=None)
 
 
@@ -34,7 +38,7 @@ def make_lookups_quick() -> None:
     database.fetch = _answered_once(_of_one_table(database.fetch))
     tables.columns = _answered_once(tables.columns)
     STATEMENT_RULES[:] = [_remembering(rule) for rule in STATEMENT_RULES]
-    information_schema._partitions = _by_day(information_schema._partitions)  # noqa: SLF001
+    information_schema.VIEWS["PARTITIONS"] = _partitions
 
 
 def look_up_in_lakes() -> None:
@@ -70,27 +74,52 @@ def _answered_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
     return answered
 
 
-def _by_day(slow: Callable[[Table], _Rows]) -> Callable[[Table], _Rows]:
-    """Rows by day, which BigQuery knows without a look at them, counted without formatting each."""
+def _partitions(project_id: str, dataset_id: str | None) -> tuple[list[str], list[list[object]]]:
+    """The view PARTITIONS, with the time of the last modification, which the emulator has not.
 
-    def partitions(table: Table) -> _Rows:
-        partitioning = table.timePartitioning
-        if not partitioning or partitioning.type != "DAY" or table.type != "TABLE":
-            return slow(table)
-        at = database.quote(str(partitioning.field))
-        reference = table.tableReference
-        name = tables.name(reference.projectId, reference.datasetId, reference.tableId)
+    A time that is made from the partition's rows: it differs where they do, and says nothing else.
+    """
+    columns = [
+        *information_schema.IDENTITY,
+        "partition_id",
+        "total_rows INT64",
+        "last_modified_time TIMESTAMP",
+        "storage_tier",
+    ]
+    rows = [
+        [*_identity(table), partition_id, total_rows, _time(digest), "ACTIVE"]
+        for table in information_schema._tables(project_id, dataset_id)  # noqa: SLF001
+        for partition_id, total_rows, digest in _by_day(table)
+    ]
+    return columns, rows
+
+
+def _time(digest: int | None) -> object:
+    moment = None if digest is None else (_FIRST_TIME + timedelta(microseconds=digest)).isoformat()
+    return information_schema._timestamp(moment)  # noqa: SLF001
+
+
+def _identity(table: Table) -> list[str]:
+    reference = table.tableReference
+    return [reference.projectId, reference.datasetId, reference.tableId]
+
+
+def _by_day(table: Table) -> Sequence[tuple[str | None, int, int | None]]:
+    """Rows and digest by day, which BigQuery knows without a look at the rows."""
+    partitioning = table.timePartitioning
+    if partitioning and partitioning.type == "DAY" and partitioning.field:
+        at = database.quote(partitioning.field)
         day = f"epoch_us({at}) // {_DAY} - (epoch_us({at}) % {_DAY} < 0)::INT"
-        try:
-            found: _Rows = database.fetch(
-                f"""SELECT coalesce(strftime(min({at}), '%Y%m%d'), '__NULL__'), count(*)
-                FROM {name} GROUP BY {day} ORDER BY 1"""
+        with suppress(duckdb.Error):
+            found: list[tuple[str, int, int]] = database.fetch(
+                f"""SELECT
+                  coalesce(strftime(min({at}), '%Y%m%d'), '__NULL__'), count(*),
+                  (sum(hash(t)::HUGEINT) % {_TIMES})::BIGINT
+                FROM {tables.name(*_identity(table))} AS t GROUP BY {day} ORDER BY 1"""
             )
-        except duckdb.Error:
-            return slow(table)
-        return found
-
-    return partitions
+            return found
+    slow = information_schema._partitions(table)  # noqa: SLF001
+    return [(partition_id, count, None) for partition_id, count in slow]
 
 
 def _of_one_table(fetch: Callable[..., _Rows]) -> Callable[..., _Rows]:

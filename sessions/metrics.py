@@ -376,7 +376,11 @@ COLUMNS: tuple[Column, ...] = (
     Bookkeeping(
         name="_days",
         type="RECORD",
-        record=(("day", "DATE", "day"), ("row_count", "INT64", "row_count")),
+        record=(
+            ("day", "DATE", "day"),
+            ("row_count", "INT64", "row_count"),
+            ("digest", "INT64", "digest"),
+        ),
         description="The valid source rows it was built from by UTC day, repeats included.",
     ),
 )

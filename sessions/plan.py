@@ -1,7 +1,7 @@
 """Which days and sessions a run is about: the rules, and the SQL text that finds them. Pure.
 
-No clock and no ingestion time decides anything: days are changed when their row counts are, and
-sessions are touched when their numbers of valid rows on those days are.
+No clock and no ingestion time decides anything: days are changed when their row counts or their
+stamps are, and sessions are touched when the digests of their valid rows on those days are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from runs.errors import RequestError
 from runs.request import FIRST_DAY
+from sessions.digests import row_digest_sql, sum_sql
 from sessions.layout import wrapped
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ STREAMING_BUFFER = "__UNPARTITIONED__"  # its rows are read with the days that t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What the last successful run saw. `days`: rows of the events table by partition id."""
+    """What the last successful run saw. `days`: rows of the events table by partition id.
+
+    `stamps`: a number for each that differs once rows of it were rewritten; compared for equality.
+    """
 
     run_id: str
     metrics_version: str
     sessions_created_at: dt.datetime
     days: Mapping[str, int]
+    stamps: Mapping[str, int] = field(default_factory=dict)
     users: int | None = None  # null where an older release wrote it
     documents: int | None = None
 
@@ -61,6 +66,7 @@ class Plan:
     reason: str | None
     days: tuple[dt.date, ...]
     counts: Mapping[str, int] = field(repr=False)
+    stamps: Mapping[str, int] = field(default_factory=dict, repr=False)
     unread_rows: int = 0
     limit: int | None = None
     last_state: State | None = None
@@ -90,6 +96,7 @@ def make_plan(
     counts: Mapping[str, int],
     destination: Destination,
     *,
+    stamps: Mapping[str, int],
     metrics_version: str,
     today: dt.date,
 ) -> Plan:
@@ -98,8 +105,13 @@ def make_plan(
     Raises RequestError for dates or a limit on a destination of another metrics version.
     """
     forced = _why_full_load(request, destination, metrics_version)
-    seen = {} if forced or destination.state is None else destination.state.days
-    changed = [key for key in counts.keys() | seen.keys() if counts.get(key) != seen.get(key)]
+    state = None if forced else destination.state
+    seen, seen_stamps = (state.days, state.stamps) if state else ({}, {})
+    changed = [
+        key
+        for key in counts.keys() | seen.keys()
+        if (counts.get(key), stamps.get(key)) != (seen.get(key), seen_stamps.get(key))
+    ]
     days = sorted(_days_of(changed))
     unread = sum(
         counts.get(key, 0) for key in changed if _day_of(key) is None and key != STREAMING_BUFFER
@@ -122,6 +134,7 @@ def make_plan(
         reason=forced,
         days=tuple(days),
         counts=counts,
+        stamps=stamps,
         unread_rows=unread,
         limit=request.limit,
         last_state=destination.state,
@@ -229,24 +242,39 @@ def dates_sql(column: str, days: Iterable[dt.date]) -> str:
 
 
 def day_counts_sql(source: Source) -> str:
-    """A SELECT of (`partition_id`, `total_rows`) of the events.
+    """A SELECT of (`partition_id`, `total_rows`, `stamp`) of the events.
 
-    From metadata where the table is partitioned by the day of its events; else one counting query
-    over the time column.
+    From metadata where the table is partitioned by the day of its events: the stamp is the time of
+    the partition's last modification, in µs. Else one query counts the rows, and the stamp is a
+    digest of their ids, names and times: it reads no properties, and so sees no change of them.
     """
     shape = source.shape
     if shape.day_partitioned_by == source.physical["event_at"]:
         dataset = f"`{shape.table.project}`.`{shape.table.dataset}`"
-        return f"""SELECT partition_id, total_rows
+        return f"""SELECT
+  partition_id,
+  SUM(total_rows) AS total_rows,
+  MAX(UNIX_MICROS(last_modified_time)) AS stamp
 FROM {dataset}.INFORMATION_SCHEMA.PARTITIONS
-WHERE table_name = '{shape.table.name}'"""
+WHERE table_name = '{shape.table.name}'
+GROUP BY partition_id"""
     day = f"FORMAT_TIMESTAMP('%Y%m%d', {source.column('event_at')})"
     return f"""SELECT
   IFNULL({day}, '{NULL_PARTITION}') AS partition_id,
-  COUNT(*) AS total_rows
+  COUNT(*) AS total_rows,
+  {sum_sql(row_digest_sql(_narrow_texts(source), indent=2))} AS stamp
 FROM {shape.table.sql}
 WHERE {_any_time_sql(source)}
 GROUP BY partition_id"""
+
+
+def _narrow_texts(source: Source) -> list[str]:
+    """What is cheap to read of a row, as texts."""
+    times = (source.column("event_at"), source.time_column("ingested_at"))
+    return [
+        *(source.column(name) for name in ("uuid", "event", "distinct_id")),
+        *(f"CAST(UNIX_MICROS({time}) AS STRING)" for time in times),
+    ]
 
 
 def _any_time_sql(source: Source) -> str:
@@ -265,25 +293,29 @@ def touched_sql(
 ) -> str:
     """A SELECT of the ids of the sessions to build again, those left without rows included.
 
-    Those whose number of valid rows on a changed day differs from what they were built from;
-    in a full load, and in one that names days, every session with rows there.
+    Those whose valid rows on a changed day are not those that they were built from, by their number
+    and digest; in a full load, and in one that names days, every session with rows there.
     """
     known = f"session_id IN (SELECT session_id FROM {quarantined})"
     found = f"""found AS (
-  SELECT session_id, DATE(event_at) AS day, COUNT(*) AS row_count
+  SELECT
+    session_id, DATE(event_at) AS day, COUNT(*) AS row_count,
+    {sum_sql("digest")} AS digest
   FROM {projected}
   WHERE reason IS NULL{"" if plan.is_full_load else f" AND NOT {known}"}
   GROUP BY session_id, day
 )"""
     if plan.kind in {"full_load", "limit"}:
         return f"WITH {found}\nSELECT DISTINCT session_id FROM found"
-    differs = "f.row_count IS DISTINCT FROM s.row_count" if plan.kind == "incremental" else "TRUE"
+    differs = "TRUE"
+    if plan.kind == "incremental":
+        differs = "f.row_count IS DISTINCT FROM s.row_count OR f.digest IS DISTINCT FROM s.digest"
     near = {*plan.days}
     for offset in range(1, metric_table.quarantine_days + 1):
         near |= {day - dt.timedelta(days=offset) for day in plan.days}
     return f"""WITH {found},
 stored AS (
-  SELECT s.session_id, d.day, d.row_count
+  SELECT s.session_id, d.day, d.row_count, d.digest
   FROM {sessions} AS s, UNNEST(s._days) AS d
   WHERE {dates_sql("s.session_date", near)}
     AND {dates_sql("d.day", plan.days)}
@@ -361,7 +393,8 @@ def planned_sql(metric_table: MetricTable, *, projected: str, touched: str, batc
     return f"""WITH session_days AS (
   SELECT
     session_id, DATE(event_at) AS day,
-    MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count
+    MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count,
+    {sum_sql("digest")} AS digest
   FROM {projected}
   WHERE reason IS NULL AND session_id IN (SELECT session_id FROM {touched})
   GROUP BY session_id, day
@@ -369,7 +402,9 @@ def planned_sql(metric_table: MetricTable, *, projected: str, touched: str, batc
 spans AS (
   SELECT
     session_id, MIN(first_at) AS first_at, MAX(last_at) AS last_at, SUM(row_count) AS row_count,
-    ARRAY_AGG(STRUCT(day AS day, row_count AS row_count) ORDER BY day) AS _days
+    ARRAY_AGG(
+      STRUCT(day AS day, row_count AS row_count, digest AS digest) ORDER BY day
+    ) AS _days
   FROM session_days
   GROUP BY session_id
 ),

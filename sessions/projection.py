@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runs.request import FIRST_DAY
+from sessions.digests import joined_sql, row_digest_sql, row_hash_sql
 from sessions.ids import session_id_sql, trimmed_sql
 from sessions.layout import called, wrapped
 from sessions.metric_table import UNCHANGED_BY_REPEATS
@@ -28,6 +29,10 @@ _SURROGATES = (
     r"|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
 
+# What a row says, as texts: `texts` are the values of its declared properties.
+_HASHED = (
+    "session_id", "event", "distinct_id", "CAST(UNIX_MICROS(event_at) AS STRING)", "texts",
+)  # fmt: skip
 _ALWAYS = ("session_no", "event_no", "event_at", "event")
 
 _BIGQUERY_TYPES = {"text": "STRING", "id": "STRING", "number": "FLOAT64", "fraction": "FLOAT64"}
@@ -43,6 +48,7 @@ def projected_columns(metric_table: MetricTable) -> dict[str, str]:
         "event_at": "TIMESTAMP",
         "ingested_at": "TIMESTAMP",
         "row_hash": "STRING",
+        "digest": "INT64",
         "reason": "STRING",
         **{item.name: _BIGQUERY_TYPES[item.kind] for item in metric_table.properties},
     }
@@ -81,27 +87,31 @@ def project_sql(
         _first_scalar_sql(names, name, is_id=names in ids) for names, name in texts.items()
     )
     carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
-    others = ("raw_properties", "is_malformed", "is_emulator", "browser_type")
+    identity = ("row_hash", "uuid", "CAST(UNIX_MICROS(ingested_at) AS STRING)")
+    others = ("is_malformed", "is_emulator", "browser_type")
     as_text = [name for name in texts.values() if name not in numbers]
     as_numbers = ",\n    ".join(_number_sql(name) for name in numbers)
     is_json = source.shape.columns[source.physical["properties"]] == "JSON"
-    raw = source.column("properties")
+    raw, uuid = source.column("properties"), f"NULLIF({source.column('uuid')}, '')"
+    # PostHog's exporter writes a null where a JSON column can't take the text.
+    is_expected = "TRUE" if is_json else f"{trimmed_sql(raw)} IS NOT NULL"
     return f"""WITH source_rows AS (
   SELECT
-    NULLIF({source.column("uuid")}, '') AS uuid,
+    {uuid} AS uuid,
     IFNULL({source.column("event")}, '') AS event,
     {trimmed_sql(source.column("distinct_id"))} AS distinct_id,
     {source.column("event_at")} AS event_at,
     {source.time_column("ingested_at")} AS ingested_at,
-    {f"TO_JSON_STRING({raw})" if is_json else raw} AS raw_properties,
+    {is_expected} AS has_properties,
+    IF({uuid} IS NULL, {f"TO_JSON_STRING({raw})" if is_json else raw}, NULL) AS raw_text,
     {raw if is_json else _parsed_sql(raw)} AS properties
   FROM {source.shape.table.sql}{as_of}
   WHERE {rows}
 ),
 text_values AS (
   SELECT
-    uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    properties IS NULL AND {trimmed_sql("raw_properties")} IS NOT NULL AS is_malformed,
+    uuid, event, distinct_id, event_at, ingested_at, raw_text,
+    properties IS NULL AND has_properties AS is_malformed,
     {_first_scalar_sql(metric_table.session_id_names, "session_id", is_id=True)},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
@@ -112,16 +122,14 @@ number_values AS (
   SELECT
     {session_id} AS session_id,
     {wrapped([*carried[1:], *others, *as_text], indent=4)},
+    {joined_sql(["raw_text", *texts.values()], indent=4)} AS texts,
     {as_numbers}
   FROM text_values{wanted}
 ),
 typed_values AS (
   SELECT
     {wrapped(carried, indent=4)},
-    TO_HEX(MD5(CONCAT(
-      IFNULL(session_id, ''), '|', event, '|', IFNULL(distinct_id, ''), '|',
-      IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
-    ))) AS row_hash,
+    {row_hash_sql(_HASHED)} AS row_hash,
     CASE
       WHEN event_at IS NULL OR event_at < TIMESTAMP '{FIRST_DAY} 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {tolerance}
@@ -135,6 +143,7 @@ typed_values AS (
 )
 SELECT
   session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  {row_digest_sql(identity)} AS digest,
   {wrapped(["reason", *_names(properties)], indent=2)}
 FROM typed_values"""
 

@@ -15,6 +15,7 @@ _COUNTED = {
     "": "How many events of the session have it.",
     "day": "UTC day of the rows.",
     "row_count": "Valid source rows of that day, repeats included.",
+    "digest": "A number that differs once those rows do.",
 }
 
 
@@ -108,6 +109,11 @@ STATE = TableSchema(
                     description="UTC day as YYYYMMDD; __NULL__ for rows without a time.",
                 ),
                 Field(name="row_count", type="INT64", description="Rows of that partition."),
+                Field(
+                    name="stamp",
+                    type="INT64",
+                    description="A number that differs once rows of it were rewritten.",
+                ),
             ),
             description="Rows of the events table by partition, as that run saw them.",
         ),

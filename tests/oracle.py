@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
+from sessions.metrics import PROPERTIES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, MutableMapping
 
@@ -57,6 +59,11 @@ TOUCH_Y = ("$touch_y", "touch_y")
 HEIGHT = ("$screen_height", "$viewport_height")
 SCROLL_DEPTH = ("$prev_pageview_max_scroll_percentage",)
 CONTENT_DEPTH = ("$prev_pageview_max_content_percentage",)
+
+DECLARED = tuple(
+    dict.fromkeys(names for item in PROPERTIES for names in (item.names, item.per) if names)
+)
+SEPARATOR, NULL = "\x1f", "\x1e"
 
 VIEWS = {"$pageview", "$screen"}
 INVITATIONS = {"invite_friends", "send_invite_to_event", "invite_friends_for_report"}
@@ -212,7 +219,9 @@ def _read(row: Row, exclusions: Exclusions) -> Event | str:
     if _is_excluded(distinct_id, properties, exclusions):
         return "excluded"
     name = row.get("event") or ""
-    line = "|".join((session_id, name, distinct_id or "", str(at), text))
+    raw = NULL if row.get("uuid") or row.get("properties") is None else text
+    texts = SEPARATOR.join(_first_scalar(properties, names) or NULL for names in DECLARED)
+    line = SEPARATOR.join((session_id, name, distinct_id or NULL, str(at), raw, texts))
     text_hash = hashlib.md5(line.encode(), usedforsecurity=False).hexdigest()
     return Event(
         session_id=session_id,

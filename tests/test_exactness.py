@@ -98,6 +98,10 @@ def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - draw
             scenario.arrive("firebase_events", some_documents)
             scenario.arrive("posthog_sessions", some_channels)
             check(scenario, scenario.run(engine=engine))
+        scenario.rewrite(events[0]["uuid"], "view_event")
+        if exchanged := events[-1]["uuid"]:
+            scenario.exchange(exchanged, "$screen")
+        check(scenario, scenario.run(engine=engine))
         if chance.random() < 0.5 and users:  # and a user vanishes
             scenario.vanish("firebase_users", "user_id", users[0]["user_id"])
             scenario.vanish("firebase_events", "document_id", "d1")

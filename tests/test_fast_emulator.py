@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
 _RUN_ID = re.compile(r"\d{8}T\d{6}_[0-9a-f]{8}")
 _ABOUT_NOW = timedelta(hours=1)
-_OF_ITS_OWN = {"report", "sessions_created_at"}  # seconds, bytes, and when a table was made
+# Seconds and bytes, when a table was made, and what its storage knows of changes.
+_OF_ITS_OWN = {"report", "sessions_created_at", "stamp"}
 
 
 @contextmanager

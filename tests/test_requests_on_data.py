@@ -129,7 +129,7 @@ def days_projected(scenario: Scenario, run_id: str) -> list[date]:
     days: list[date] = []
     for job in scenario.clients.bigquery.list_jobs(max_results=100):
         sql = getattr(job, "query", "")
-        if run_id in job.job_id and "raw_properties" in sql:
+        if run_id in job.job_id and "has_properties" in sql:
             for first, end in re.findall(r">= TIMESTAMP '(\S+) .*? < TIMESTAMP '(\S+) ", sql):
                 day = date.fromisoformat(first)
                 while day < date.fromisoformat(end):
@@ -312,8 +312,8 @@ def test_quarantine_keeps_a_session_out_for_good(loaded: Scenario) -> None:
     assert rows == [{"session_id": "hard-coded", "row_count": 4, "reason": "span"}]
 
 
-def test_dates_mend_rows_rewritten_in_place(loaded: Scenario) -> None:
-    """A rewritten row that no count betrays is seen by a run that names its day."""
+def test_rows_rewritten_in_place_are_seen(loaded: Scenario) -> None:
+    """The day's stamp betrays them though no count does, and digests whose session they are of."""
     events = f"{loaded.datasets.posthog}.events"
     loaded.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
     rewritten = [
@@ -321,10 +321,20 @@ def test_dates_mend_rows_rewritten_in_place(loaded: Scenario) -> None:
         for row in loaded.arrived["posthog_events"]
     ]
     loaded.arrived["posthog_events"] = rewritten
-    assert loaded.run().kind == "nothing_new"
-    report = loaded.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date())
+    report = loaded.run()
     check_read_once(loaded, report)
+    assert (report.kind, report.changed_days, report.sessions["touched"]) == ("incremental", 1, 1)
     assert loaded.sessions()["d0-1"]["events_viewed"] == 2
+
+
+def test_a_stamp_that_moved_without_reason_touches_nobody(loaded: Scenario) -> None:
+    """Its day is read once more, and the state remembers the stamp."""
+    events = f"{loaded.datasets.posthog}.events"
+    blank = "properties = CONCAT(properties, ' ')"  # which says what it said
+    loaded.query(f"UPDATE {events} SET {blank} WHERE distinct_id LIKE '%d0-1'")
+    report = loaded.run()
+    assert (report.kind, report.changed_days, report.sessions["staged"]) == ("nothing_new", 1, 0)
+    assert loaded.run().changed_days == 0
 
 
 def test_a_changed_exclusion_is_another_metrics_version(loaded: Scenario) -> None:

@@ -1,7 +1,8 @@
 WITH session_days AS (
   SELECT
     session_id, DATE(event_at) AS day,
-    MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count
+    MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count,
+    CAST(((SUM(digest >> 30) & 1073741823) << 30) | (SUM(digest & 1073741823) & 1073741823) AS INT64) AS digest
   FROM staging_projected
   WHERE reason IS NULL AND session_id IN (SELECT session_id FROM staging_touched)
   GROUP BY session_id, day
@@ -9,7 +10,9 @@ WITH session_days AS (
 spans AS (
   SELECT
     session_id, MIN(first_at) AS first_at, MAX(last_at) AS last_at, SUM(row_count) AS row_count,
-    ARRAY_AGG(STRUCT(day AS day, row_count AS row_count) ORDER BY day) AS _days
+    ARRAY_AGG(
+      STRUCT(day AS day, row_count AS row_count, digest AS digest) ORDER BY day
+    ) AS _days
   FROM session_days
   GROUP BY session_id
 ),

@@ -5,7 +5,8 @@ WITH source_rows AS (
     NULLIF(REGEXP_REPLACE(`distinct_id`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS distinct_id,
     `timestamp` AS event_at,
     `bq_ingested_timestamp` AS ingested_at,
-    TO_JSON_STRING(`properties`) AS raw_properties,
+    TRUE AS has_properties,
+    IF(NULLIF(`uuid`, '') IS NULL, TO_JSON_STRING(`properties`), NULL) AS raw_text,
     `properties` AS properties
   FROM `my-project`.`posthog_etl`.`events`
     FOR SYSTEM_TIME AS OF @snapshot_at
@@ -14,8 +15,8 @@ WITH source_rows AS (
 ),
 text_values AS (
   SELECT
-    uuid, event, distinct_id, event_at, ingested_at, raw_properties,
-    properties IS NULL AND NULLIF(REGEXP_REPLACE(raw_properties, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') IS NOT NULL AS is_malformed,
+    uuid, event, distinct_id, event_at, ingested_at, raw_text,
+    properties IS NULL AND has_properties AS is_malformed,
     NULLIF(REGEXP_REPLACE(COALESCE(
       NULLIF(JSON_VALUE(properties, '$."$session_id"'), ''),
       NULLIF(JSON_VALUE(properties, '$."session_id"'), ''),
@@ -75,9 +76,16 @@ number_values AS (
         session_id
       )
     ) AS session_id,
-    uuid, event, distinct_id, event_at, ingested_at, raw_properties, is_malformed, is_emulator,
-    browser_type, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
-    utm_campaign, lib, os, device_type, app_version, country, city, event_type, anonymous_id,
+    uuid, event, distinct_id, event_at, ingested_at, is_malformed, is_emulator, browser_type,
+    screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
+    os, device_type, app_version, country, city, event_type, anonymous_id,
+    ARRAY_TO_STRING(
+      [raw_text, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
+       utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
+       content_depth, touch_y, touch_reach_per, anonymous_id],
+      '\x1f',
+      '\x1e'
+    ) AS texts,
     IF(
       REGEXP_CONTAINS(scroll_depth, r'^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$')
       AND NOT IS_INF(SAFE_CAST(scroll_depth AS FLOAT64)),
@@ -121,9 +129,10 @@ number_values AS (
 typed_values AS (
   SELECT
     session_id, uuid, event, distinct_id, event_at, ingested_at,
-    TO_HEX(MD5(CONCAT(
-      IFNULL(session_id, ''), '|', event, '|', IFNULL(distinct_id, ''), '|',
-      IFNULL(CAST(UNIX_MICROS(event_at) AS STRING), ''), '|', IFNULL(raw_properties, '')
+    TO_HEX(MD5(ARRAY_TO_STRING(
+      [session_id, event, distinct_id, CAST(UNIX_MICROS(event_at) AS STRING), texts],
+      '\x1f',
+      '\x1e'
     ))) AS row_hash,
     CASE
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
@@ -149,6 +158,7 @@ typed_values AS (
 )
 SELECT
   session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(ARRAY_TO_STRING([row_hash, uuid, CAST(UNIX_MICROS(ingested_at) AS STRING)], '\x1f', '\x1e'))), 1, 15)) AS INT64) AS digest,
   reason, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
   utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
   content_depth, touch_y, touch_reach, anonymous_id
