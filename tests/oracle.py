@@ -31,8 +31,8 @@ SECOND = 1_000_000  # all times are integer microseconds since EPOCH
 DAY = 86_400 * SECOND
 FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 INGESTION_TOLERANCE = DAY
-QUARANTINE_SPAN = 3 * DAY
-QUARANTINE_ROWS = 100_000
+LONGEST_SESSION = 3 * DAY
+MOST_ROWS = 100_000
 GAP_CAP = 30 * SECOND
 ENGAGED = 10 * SECOND
 ENGAGED_VIEWS = 2
@@ -116,6 +116,15 @@ class Sorting:
     reasons: Counter[str] = field(default_factory=Counter)
     sessions: dict[str, list[Event]] = field(default_factory=dict)
     quarantined: dict[str, list[Event]] = field(default_factory=dict)
+    split: dict[str, list[Event]] = field(default_factory=dict)
+    pieces: set[str] = field(default_factory=set)
+
+    def add(self, session_id: str, rows: list[Event]) -> None:
+        """Add a session, and count its rows."""
+        self.sessions[session_id] = rows
+        kept = len(_deduplicated(rows))
+        self.reasons["aggregated"] += kept
+        self.reasons["duplicate"] += len(rows) - kept
 
 
 def expected_sessions(
@@ -139,9 +148,11 @@ def expected_sessions(
         bad["users"] = people.bad
         bad["documents"] = created.bad
     rows: dict[str, Row] = {}
-    for session_id, valid in _sort_out(events, exclusions).sessions.items():
+    sorting = _sort_out(events, exclusions)
+    for session_id, valid in sorting.sessions.items():
         ordered = _in_order(_deduplicated(valid))
         row: Row = {"session_id": session_id} | _event_columns(ordered) | {"_days": _days(valid)}
+        row["is_split"] = session_id in sorting.pieces
         row |= people.columns(row["distinct_ids"], ordered[0].at)
         row |= created.columns(row["user_id"], ordered[0].at, ordered[-1].at)
         row["channel_type"] = channels.get(session_id)
@@ -149,17 +160,19 @@ def expected_sessions(
     return rows
 
 
-def quarantined(
-    events: Iterable[Row], *, exclusions: Exclusions | None = None
-) -> dict[str, tuple[datetime, datetime, int, str]]:
-    """Return first and last time, number of valid rows and reason of each quarantined session."""
-    result = {}
-    for session_id, valid in _sort_out(events, exclusions).quarantined.items():
-        times = [event.at for event in valid]
-        reason = _quarantine_reason(valid)
-        assert reason is not None
-        result[session_id] = (_time(min(times)), _time(max(times)), len(valid), reason)
-    return result
+def split_ids(events: Iterable[Row]) -> dict[str, tuple[datetime, datetime, int]]:
+    """Return first and last time and number of valid rows of each id that is no session's."""
+    return _extents(_sort_out(events, None).split)
+
+
+def quarantined(events: Iterable[Row]) -> dict[str, tuple[datetime, datetime, int]]:
+    """Return the same of each piece that is kept out."""
+    return _extents(_sort_out(events, None).quarantined)
+
+
+def _extents(found: Mapping[str, list[Event]]) -> dict[str, tuple[datetime, datetime, int]]:
+    times = {key: [event.at for event in rows] for key, rows in found.items()}
+    return {key: (_time(min(each)), _time(max(each)), len(each)) for key, each in times.items()}
 
 
 def reasons(events: Iterable[Row], *, exclusions: Exclusions | None = None) -> dict[str, int]:
@@ -189,15 +202,33 @@ def _sort_out(events: Iterable[Row], exclusions: Exclusions | None) -> Sorting:
         else:
             valid.setdefault(outcome.session_id, []).append(outcome)
     for session_id, rows in valid.items():
-        if _quarantine_reason(rows):
-            sorting.quarantined[session_id] = rows
-            sorting.reasons["quarantined"] += len(rows)
-        else:
-            sorting.sessions[session_id] = rows
-            kept = len(_deduplicated(rows))
-            sorting.reasons["aggregated"] += kept
-            sorting.reasons["duplicate"] += len(rows) - kept
+        if not _is_too_long(rows):
+            sorting.add(session_id, rows)
+            continue
+        sorting.split[session_id] = rows
+        for piece, its_rows in _pieces(rows).items():
+            if len(its_rows) > MOST_ROWS:
+                sorting.quarantined[piece] = its_rows
+                sorting.reasons["quarantined"] += len(its_rows)
+            else:
+                sorting.pieces.add(piece)
+                sorting.add(piece, its_rows)
     return sorting
+
+
+def _is_too_long(rows: list[Event]) -> bool:
+    """Return whether an id lives too long, or has too many rows, to be one session's."""
+    times = [row.at for row in rows]
+    return max(times) - min(times) > LONGEST_SESSION or len(rows) > MOST_ROWS
+
+
+def _pieces(rows: list[Event]) -> dict[str, list[Event]]:
+    """Return what each distinct id did on each UTC day, under the id of the piece."""
+    pieces: dict[str, list[Event]] = {}
+    for row in rows:
+        piece = f"{row.session_id}/{_time(row.at).date()}/{row.distinct_id or ''}"
+        pieces.setdefault(piece, []).append(row)
+    return pieces
 
 
 def _read(row: Row, exclusions: Exclusions) -> Event | str:
@@ -285,15 +316,6 @@ def _refuse(constant: str) -> str:
 
 def _first_scalar(properties: Mapping[str, str], names: Iterable[str]) -> str | None:
     return next((properties[name] for name in names if name in properties), None)
-
-
-def _quarantine_reason(rows: list[Event]) -> str | None:
-    times = [row.at for row in rows]
-    if max(times) - min(times) > QUARANTINE_SPAN:
-        return "span"
-    if len(rows) > QUARANTINE_ROWS:
-        return "rows"
-    return None
 
 
 def _deduplicated(rows: list[Event]) -> list[Event]:
