@@ -211,6 +211,15 @@ def run_in_every_way(scenario: Scenario) -> None:
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
         scenario_settings = scenario.make_settings()
         main.main(RunRequest(job="greeting"), scenario_settings, scenario.clients)
+    run_with_split_ids(scenario)
+
+
+def run_with_split_ids(scenario: Scenario) -> None:
+    """An id is too long: a run with a limit leaves it to an ordinary one."""
+    times = (MIDNIGHT, MIDNIGHT + timedelta(days=2), MIDNIGHT + timedelta(days=4))
+    scenario.arrive("posthog_events", [event("too long", at) for at in times])
+    assert scenario.run(limit=2).sessions["split"] == 0
+    assert scenario.run().sessions["split"] == 1
 
 
 def query_without_a_run(scenario: Scenario, run_id: str) -> None:

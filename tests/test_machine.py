@@ -192,10 +192,8 @@ class Histories(RuleBasedStateMachine):
         kept = {key: row for key, row in now.items() if key not in too_long | pieces}
         whole = {key for key in named if not expected[key]["is_split"]}
         assert differences(kept, {**others, **{key: expected[key] for key in whole}}) == []
-        assert (
-            differences({key: now[key] for key in pieces}, {key: expected[key] for key in pieces})
-            == []
-        )
+        made = {key: now[key] for key in pieces}
+        assert differences(made, {key: expected[key] for key in pieces}) == []
         self.expect(now, is_ordinary=False)
 
     @rule(limit=st.integers(1, 8))
