@@ -21,7 +21,7 @@ from runs.errors import (
 )
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
-from sessions.sources import FIRESTORE_TIME, TableShape
+from sessions.sources import FIRESTORE_TIME, TableShape, absent, resolve
 from sessions.tables import STATE, quarantined_schema, sessions_schema
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
     from sessions.plan import Plan
-    from sessions.sources import Source
+    from sessions.sources import Source, SourceTable
 
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
@@ -60,13 +60,32 @@ def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
     """The table's real schema. Raises SourceMissingError where there is none to read."""
     with classified(f"the metadata of table {table}", SourceMissingError):
         found = call(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
+    return _shape_of(table, found)
+
+
+def find_source(warehouse: Warehouse, wanted: SourceTable) -> Source:
+    """How to read the table; as one without rows where it may be missing, and is."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        shape = read_shape(warehouse, wanted.table)
+    except SourceMissingError as error:
+        if wanted.is_required or not isinstance(error.__cause__, NotFound):
+            raise
+        return absent(wanted.table, wanted.logical)
+    return resolve(shape, wanted.logical)
+
+
+def _shape_of(table: TableId, found: bigquery.Table) -> TableShape:
     partitioning = found.time_partitioning
-    is_daily = partitioning is not None and partitioning.type_ == "DAY"
+    type_, column = (partitioning.type_, partitioning.field) if partitioning else (None, None)
     return TableShape(
         table=table,
         columns={column.name: _type_of(column) for column in found.schema},
         is_table=found.table_type == "TABLE",
-        day_partitioned_by=partitioning.field if is_daily else None,
+        day_partitioned_by=column if type_ == "DAY" else None,
+        pruned_by=column if type_ in {"DAY", "HOUR"} else None,
+        tagged_columns=tuple(each.name for each in found.schema if each.policy_tags),
         row_count=found.num_rows or 0,
     )
 

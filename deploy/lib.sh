@@ -80,7 +80,8 @@ check_config() {
   check BIGQUERY_SECRET_NAME '[A-Za-z0-9_-]*' "the short name of a secret, or empty"
   check CPU '[1-8]' "a number of vCPUs"
   check MEMORY '[0-9]+(Mi|Gi)' "a size, like 2Gi"
-  for variable in CONCURRENCY JOB_TIMEOUT_SECONDS JOB_LEASE_WAIT_SECONDS; do
+  check CONCURRENCY '[1-8]' "1 to 8: the service has eight threads"
+  for variable in JOB_TIMEOUT_SECONDS JOB_LEASE_WAIT_SECONDS; do
     check $variable "$number" "a whole number"
   done
   check SETTINGS '([A-Z_]+=[^ |]+ ?)*' "NAME=VALUE pairs, separated by single spaces"

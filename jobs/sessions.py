@@ -10,7 +10,6 @@ import etl_functions as etl
 from bigquery.destination import ensure_view
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
-from bigquery.staging import create_staging_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_work import SessionsWork, begin
@@ -65,9 +64,7 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
     properties = projection.downloaded_properties(metric_table)
     empty = {name: type_ for name, type_ in properties.items() if not work.non_null[name]}
     columns = [name for name in projection.downloaded_columns(metric_table) if name not in empty]
-    aggregated = run.staged["aggregated"] = create_staging_table(
-        run.warehouse, "aggregated", schema
-    )
+    aggregated = run.stage_empty("aggregated", schema)
 
     def download(batch: int) -> Callable[[], etl.Download]:
         return etl.start_download(run.warehouse, table, batch=batch, columns=columns, empty=empty)

@@ -127,6 +127,11 @@ _PROJECT: Final = _text(
 _DATASET: Final = _text(
     "a BigQuery dataset name of letters, digits and underscores", r"[A-Za-z0-9_]{1,1024}"
 )
+_TABLE: Final = _text(
+    "a table as [PROJECT.][DATASET.]TABLE",
+    r"(?:(?:(?:[a-z0-9][a-z0-9.-]{0,62}:)?[a-z][a-z0-9-]{1,61}[a-z0-9]\.)?[A-Za-z0-9_]{1,1024}\.)?"
+    r"[A-Za-z0-9_-]{1,1024}",
+)
 _LOCATION: Final = _text(
     "a BigQuery location, like US or europe-west1", r"[A-Za-z][A-Za-z0-9-]{1,62}"
 )
@@ -187,6 +192,42 @@ class Settings:
             "FIREBASE_DATASET_ID", _DATASET, "Dataset of the app's users and of what they created"
         ),
     )
+    events_table: str = field(
+        default="events",
+        metadata=_env(
+            "EVENTS_TABLE",
+            _TABLE,
+            "Table of PostHog's events; its dataset is POSTHOG_DATASET_ID unless it names one",
+            is_private=True,  # it may name a project
+        ),
+    )
+    posthog_sessions_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "POSTHOG_SESSIONS_TABLE",
+            _or_none(_TABLE),
+            "Table of PostHog's sessions; unset: sessions in POSTHOG_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
+    users_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "USERS_TABLE",
+            _or_none(_TABLE),
+            "Table of the app's users; unset: users in FIREBASE_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
+    documents_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "DOCUMENTS_TABLE",
+            _or_none(_TABLE),
+            "Table of what users created; unset: events in FIREBASE_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
     aggregated_dataset_id: str = field(
         default="posthog_aggregated",
         metadata=_env(
@@ -213,9 +254,13 @@ class Settings:
             is_private=True,  # somebody may have put the key itself there
         ),
     )
-    location: str = field(
-        default="US",
-        metadata=_env("BIGQUERY_LOCATION", _LOCATION, "Location of all three datasets"),
+    location: str | None = field(
+        default=None,
+        metadata=_env(
+            "BIGQUERY_LOCATION",
+            _or_none(_LOCATION),
+            "Location of all datasets; unset: that of the sources",
+        ),
     )
     engine: Engine = field(
         default="pandas",
@@ -244,6 +289,14 @@ class Settings:
             # BigQuery bills 10 MiB a query at least: below that every query would fail.
             _or_none(_whole_number(10 * 1024 * 1024, 2**63 - 1)),
             "Bytes that no single query may bill; unset: no limit",
+        ),
+    )
+    max_unasked_bytes: int = field(
+        default=200_000_000_000,
+        metadata=_env(
+            "MAX_UNASKED_BYTES",
+            _whole_number(0, 2**63 - 1),
+            "Bytes of events that a run may read unless a full load or days were asked for",
         ),
     )
     usd_per_tib: float = field(
@@ -402,6 +455,13 @@ SETTINGS: Final[tuple[Setting, ...]] = tuple(
 # The value of a text that can't be parsed, until all problems are known.
 _REFUSED: Final = object()
 
+
+def _are_elsewhere(dataset: str, project: str, *tables: str | None) -> bool:
+    """Whether none of these tables is in the destination dataset, which a run rewrites."""
+    own = {dataset, f"{project}.{dataset}"}
+    return not any(table and table.rpartition(".")[0] in own for table in tables)
+
+
 # Each rule: the fields it is about, whether their values agree, and the sentence if not.
 _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = (
     (
@@ -409,6 +469,18 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         lambda *datasets: len(set(datasets)) == len(datasets),
         # Two of them have a table `events`, two a table `sessions`.
         "POSTHOG_DATASET_ID, FIREBASE_DATASET_ID, POSTHOG_AGGREGATED_DATASET_ID must all differ",
+    ),
+    (
+        (
+            "aggregated_dataset_id",
+            "project_id",
+            "events_table",
+            "posthog_sessions_table",
+            "users_table",
+            "documents_table",
+        ),
+        _are_elsewhere,
+        "no source table may be in POSTHOG_AGGREGATED_DATASET_ID, which is written",
     ),
     (
         ("auth", "oidc_audience", "oidc_allowed"),
