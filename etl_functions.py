@@ -131,10 +131,12 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     )
 
 
-def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
+def ensure_destination(
+    warehouse: Warehouse, metric_table: MetricTable
+) -> tuple[bool, bigquery.Table]:
     """Create the tables that are missing, and add columns that are new.
 
-    Returns whether `sessions` was missing until now, and when it was created: which table it is.
+    Returns whether `sessions` was missing until now, and the table.
     Raises DestinationError where a column exists under another type.
     """
     with classified("the destination tables", DestinationError):
@@ -142,8 +144,7 @@ def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple
             name: ensure_table(warehouse, warehouse.table(name), schema)
             for name, schema in destination_tables(metric_table).items()
         }
-    is_new, sessions = found["sessions"]
-    return is_new, cast("datetime", sessions.created)
+    return found["sessions"]
 
 
 def read_state(warehouse: Warehouse) -> State | None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bigquery.destination import find_table
-from bigquery.jobs import run_query
-from bigquery.refusals import StatementError
-from bigquery.retries import start, wait_for
+from bigquery.refusals import StatementError, classified
+from bigquery.retries import call, start, wait_for
 from runs.errors import DestinationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import date
 
     from google.cloud import bigquery
 
@@ -31,9 +32,10 @@ def keep_tables(warehouse: Warehouse, tables: Iterable[TableId]) -> list[str]:
 
 def _keep(warehouse: Warehouse, table: TableId, found: bigquery.Table) -> str:
     told = f"Table {table} was to be deleted on {found.expires:%Y-%m-%d}, by its dataset's default"
+    found.expires = None
     try:
-        sql = f"ALTER TABLE {table.sql} SET OPTIONS (expiration_timestamp = NULL)"
-        run_query(warehouse, "expiry", sql, refused_as=DestinationError)
+        with classified(f"the expiry of table {table}", DestinationError):
+            call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["expires"]))
     except (DestinationError, StatementError):  # without billing nothing may live longer
         return f"{told}, and still is: this account may not change that."
     return f"{told}: it is kept now."
@@ -44,6 +46,17 @@ def kept_days(found: bigquery.Table) -> int | None:
     partitioning = found.time_partitioning
     expiration = partitioning.expiration_ms if partitioning else None
     return int(expiration) // _MS_A_DAY if expiration else None
+
+
+def vanishing_warning(table: TableId, days: int | None, *, oldest: date, today: date) -> str | None:
+    """What to say where rows of the oldest day are deleted as soon as they are written."""
+    if days is None or today - oldest <= timedelta(days=days):
+        return None
+    return (
+        f"Table {table} keeps its partitions for {days} days, so sessions before"
+        f" {today - timedelta(days=days)} are deleted as soon as they are published: if that is"
+        f" wrong, ALTER TABLE {table.sql} SET OPTIONS (partition_expiration_days = NULL)."
+    )
 
 
 def dataset_warnings(dataset: bigquery.Dataset) -> list[str]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
+from bigquery.expiry import vanishing_warning
 from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, array, scalar
 from bigquery.refusals import classified
@@ -35,9 +36,10 @@ def _resolve_sources(run: Run) -> sources.SourceTables:
             key: pool.submit(copy_context().run, etl.find_source, run.warehouse, table)
             for key, table in wanted.items()
         }
-        tables = sources.SourceTables(**{key: future.result() for key, future in found.items()})
-    run.warnings += sources.shape_warnings(tables)
-    return tables
+        tables = {key: future.result() for key, future in found.items()}
+    for key, source in tables.items():
+        run.warnings += sources.source_warnings(key, source)
+    return sources.SourceTables(**tables)
 
 
 def find_changes(work: SessionsWork) -> None:
@@ -62,6 +64,12 @@ def find_changes(work: SessionsWork) -> None:
         metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
+    if plan.is_full_load and plan.days:
+        told = vanishing_warning(
+            run.warehouse.table("sessions"), work.kept_days,
+            oldest=plan.days[0], today=run.started_at.date(),
+        )  # fmt: skip
+        run.warnings += [told] if told else []
     work.has_changes = (
         plan.kind != "incremental"
         or state is None

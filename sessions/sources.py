@@ -7,7 +7,7 @@ column, whatever the column is called and however its values are stored. No stat
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from bigquery.tables import TableId
 from runs.errors import SourceShapeError
@@ -345,20 +345,27 @@ class SourceTables:
     posthog_sessions: Source
 
 
-def shape_warnings(tables: SourceTables) -> list[str]:
-    """What to say of source tables, columns and values that are missing or may be masked."""
+_WITHOUT: Final = {
+    "posthog_sessions": "no session gets a channel",
+    "users": "no session gets a user",
+    "documents": "no session gets what its user created",
+}
+
+
+def source_warnings(name: str, source: Source) -> list[str]:
+    """What to say of a source that is missing, lacks columns, or has values that may be masked.
+
+    `name`: as in `source_tables`.
+    """
+    table = source.shape.table
     told = []
-    for source, effect in (
-        (tables.posthog_sessions, "no session gets a channel"),
-        (tables.users, "no session gets a user"),
-        (tables.documents, "no session gets what its user created"),
-    ):
-        if source.shape.is_missing:
-            told.append(f"Table {source.shape.table} does not exist: {effect}.")
-    told += [
-        f"Table {tables.users.shape.table} has no column for {column}."
-        for column in ("phone", "email", "created_at")
-        if column not in tables.users.sql
-    ]
-    every = (tables.events, tables.posthog_sessions, tables.users, tables.documents)
-    return told + [warning for each in every if (warning := masked_warning(each))]
+    if source.shape.is_missing:
+        told.append(f"Table {table} does not exist: {_WITHOUT[name]}.")
+    if name == "users":
+        told += [
+            f"Table {table} has no column for {column}."
+            for column in ("phone", "email", "created_at")
+            if column not in source.sql
+        ]
+    masked = masked_warning(source)
+    return [*told, masked] if masked else told

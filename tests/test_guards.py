@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bigquery.clients import local_clients
-from runs.errors import BudgetError
+from bigquery.warehouse import Warehouse
+from runs.errors import BudgetError, SettingsError, SourceMissingError
+from service.readiness import probe_all
 from tests.fault_proxy import Edit, HttpProxy
 from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 TERABYTE = 10**12
 JOBS = r"/jobs(\?|$)"
+JOB = '"configuration": {"query"'
 DRY = '"dryRun": true'
 WHOLE = "CREATE TABLE {n} AS SELECT * FROM {t}"  # without partitions
 
@@ -131,3 +134,136 @@ def test_a_limit_sends_no_select_of_no_day(cloud: Cloud) -> None:
         sent = cloud.statements("raw_properties")
     assert sent
     assert not [each for each in sent if "2018-01-01 00:00:00+00' AND" in each]
+
+
+def test_tables_that_would_expire_are_kept(endpoints: Endpoints) -> None:
+    """A dataset's default would delete what was published, the lease and the ledger with it."""
+    with in_dataset(endpoints, "default_table_expiration_days = 30") as scenario:
+        told = [each for each in scenario.run().warnings if "to be deleted" in each]
+        assert len(told) >= 6  # the ledger's may not be there yet
+        assert all(each.endswith("by its dataset's default: it is kept now.") for each in told)
+        told = [each for each in scenario.run().warnings if "to be deleted" in each]
+        assert len(told) <= 1
+        client = scenario.clients.bigquery
+        tables = [client.get_table(each) for each in client.list_tables(scenario.destination)]
+        assert {each.expires for each in tables if each.table_type == "TABLE"} == {None}
+
+
+@contextmanager
+def in_dataset(endpoints: Endpoints, options: str) -> Iterator[Scenario]:
+    """A scenario whose destination has options of its own."""
+    clients = local_clients(endpoints)
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        scenario.query(f"CREATE SCHEMA {scenario.destination} OPTIONS ({options})")
+        yield scenario
+    clients.close()
+
+
+def test_partitions_that_expire_at_once_are_told(cloud: Cloud) -> None:
+    """A full load that reports success may lose its oldest days within minutes."""
+    name = rf"/datasets/{cloud.scenario.destination}/tables/sessions(\?|$)"
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        answer["timePartitioning"]["expirationMs"] = str(30 * 24 * 3600 * 1000)
+        return answer
+
+    with cloud.answering(Edit(method="GET", path=name, change=change)):
+        told = cloud.scenario.run(full_load=True).warnings
+        assert not [each for each in cloud.scenario.run().warnings if "partitions" in each]
+    (warning,) = [each for each in told if "keeps its partitions for 30 days" in each]
+    assert warning.endswith("SET OPTIONS (partition_expiration_days = NULL).")
+
+
+def located(location: str, path: str) -> Edit:
+    """A table or dataset that is somewhere else."""
+    return Edit(method="GET", path=path, change=lambda answer: {**answer, "location": location})
+
+
+def test_sources_elsewhere_are_told_before_anything_is_made(endpoints: Endpoints) -> None:
+    """A dataset of the wrong place can't be moved: none is made."""
+    with HttpProxy(endpoints.rest) as proxy:
+        clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
+        scenario = Scenario(clients=clients)
+        scenario.settings = {"location": "US"}
+        proxy.edits = [located("EU", rf"/datasets/{scenario.datasets.posthog}/tables/")]
+        with pytest.raises(SettingsError, match=r"these differ: .*events EU.*BIGQUERY_LOCATION US"):
+            scenario.run()
+        proxy.edits = []
+        found = {each.dataset_id for each in clients.bigquery.list_datasets()}
+        assert scenario.destination not in found
+        clients.close()
+
+
+def test_the_destination_is_made_where_the_sources_are(endpoints: Endpoints) -> None:
+    """Without BIGQUERY_LOCATION, the dataset and every job are in the sources' location."""
+    with HttpProxy(endpoints.rest) as proxy:
+        clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
+        with Scenario(clients=clients) as scenario:
+            proxy.edits = [located("europe-west4", r"/datasets/\w+/tables/(events|users|sessions)")]
+            scenario.run()
+            made = [
+                each for each in proxy.heard if each.startswith("POST") and '"datasetRef' in each
+            ]
+            assert [each for each in made if '"location": "europe-west4"' in each]
+            jobs = [each for each in proxy.heard if each.startswith("POST") and JOB in each]
+            assert len(jobs) > 10
+            assert [each for each in jobs if "europe-west4" not in each] == []
+        clients.close()
+
+
+def test_without_any_source_nothing_is_made(endpoints: Endpoints) -> None:
+    """A misspelt dataset must not leave a destination in the wrong place."""
+    clients = local_clients(endpoints)
+    with Scenario(clients=clients) as scenario:
+        for dataset in (scenario.datasets.posthog, scenario.datasets.firebase):
+            clients.bigquery.delete_dataset(dataset, delete_contents=True)
+        with pytest.raises(SourceMissingError, match="nothing says where the destination belongs"):
+            scenario.run()
+        found = {each.dataset_id for each in clients.bigquery.list_datasets()}
+        assert scenario.destination not in found
+    clients.close()
+
+
+def denied(reason: str) -> Edit:
+    """What BigQuery says of the past of a table with a row access policy, and of that alone."""
+    error = {"code": 403, "message": reason, "errors": [{"reason": "accessDenied"}]}
+    return Edit(
+        method="POST", path=JOBS, body="FOR SYSTEM_TIME", status=403,
+        change=lambda _: {"error": error},
+    )  # fmt: skip
+
+
+def test_a_row_access_policy_is_named_and_the_table_read_as_it_is(cloud: Cloud) -> None:
+    """Only administrators may read the past of such a table, and anybody its present."""
+    scenario = cloud.scenario
+    with cloud.answering(denied("Time travel on table events is forbidden as it has policies.")):
+        report = scenario.run(full_load=True)
+    told = [each for each in report.warnings if "row access policy" in each]
+    assert len(told) == 4  # one for each table
+    assert "rows may be hidden from this account" in told[0]
+    assert differences(scenario.sessions(), scenario.expected()) == []
+    warehouse = Warehouse(
+        clients=scenario.clients, settings=scenario.make_settings(), run_id="no_run"
+    )
+    with cloud.answering(denied("Time travel on table events is forbidden as it has policies.")):
+        probes = probe_all(warehouse.settings, lambda: nullcontext(warehouse))
+    assert [each.problem for each in probes if each.problem] == []
+    assert len([each for each in probes if "row access policy" in " ".join(each.warnings)]) == 4
+
+
+def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
+    """Masked phones match nobody, with success: the report and /ready name them."""
+    scenario = cloud.scenario
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        for column in answer["schema"]["fields"]:
+            if column["name"] in {"phoneNumber", "username"}:  # the second one is not read
+                column["policyTags"] = {"names": ["projects/p/locations/us/taxonomies/1"]}
+        return answer
+
+    edit = Edit(method="GET", path=rf"{scenario.datasets.firebase}/tables/users", change=change)
+    with cloud.answering(edit):
+        report = scenario.run()
+    (told,) = [each for each in report.warnings if "policy tag" in each]
+    assert "has a policy tag on phoneNumber: values may be masked" in told
