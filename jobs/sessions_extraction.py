@@ -322,6 +322,8 @@ def plan_sessions(work: SessionsWork) -> None:
         if work.batches > 1:
             touched = work.run.counts.get("touched", 0)
             work.batches = planning.batch_count(touched, max_batch_events=limit)
+            if warning := planning.large_batch_warning(touched, max_batch_events=limit):
+                work.run.warnings.append(warning)
             _stage_batches(work)
         for each in later:
             each.result()

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
+import re
+from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +17,16 @@ from bigquery.clients import local_clients
 from bigquery.warehouse import Warehouse
 from runs.errors import BudgetError, SettingsError, SourceMissingError
 from service.readiness import probe_all
+from sessions import plan as planning
+from sessions import publication
+from sessions.plan import batch_count, large_batch_warning
+from sessions.publication import date_pieces
 from tests.fault_proxy import Edit, HttpProxy
 from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sandbox.emulator import Endpoints
 
@@ -267,3 +275,58 @@ def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
         report = scenario.run()
     (told,) = [each for each in report.warnings if "policy tag" in each]
     assert "has a policy tag on phoneNumber: values may be masked" in told
+
+
+@pytest.mark.parametrize("count", [0, 1, 3000, 3001, 9001])
+def test_no_statement_changes_too_many_partitions(count: int) -> None:
+    """Each day is in exactly one piece, and no piece has more than 3,000 of them."""
+    days = [date(2018, 1, 1) + timedelta(days=number) for number in range(count)]
+    pieces = [as_python(each) for each in date_pieces(days)] or [lambda _: True]
+    found = [[piece(day) for piece in pieces].index(True) for day in days]
+    assert all([piece(day) for piece in pieces].count(True) == 1 for day in days)
+    assert max(Counter(found).values(), default=0) <= 3000
+
+
+def as_python(condition: str) -> Callable[[date], bool]:
+    """A condition on session_date, as a function."""
+    bounds = re.findall(r"session_date (<|>=) DATE '(.{10})'", condition)
+    compare = {"<": operator.lt, ">=": operator.ge}
+    return lambda day: all(compare[sign](day, date.fromisoformat(at)) for sign, at in bounds)
+
+
+def test_a_publication_in_pieces_is_one_publication(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full load over more days than a statement may change publishes the same rows."""
+    monkeypatch.setattr(publication, "_MOST_PARTITIONS", 1)
+    scenario = cloud.scenario
+    scenario.arrive("posthog_events", [*day_of_sessions(3, 2), *day_of_sessions(900, 2)])
+    scenario.run(full_load=True)
+    assert differences(scenario.sessions(), scenario.expected()) == []
+
+
+def test_batches_stay_below_the_quota_of_load_jobs() -> None:
+    """At most 1,000, however many events and however small MAX_BATCH_EVENTS; then with a warning."""
+    assert batch_count(1_500_000_000, max_batch_events=1_000_000) == 1000
+    assert batch_count(1_000_000, max_batch_events=1) == 1000
+    assert batch_count(999_000_001, max_batch_events=1_000_000) == 1000
+    assert batch_count(0, max_batch_events=1) == 1
+    assert large_batch_warning(1_000_000_000, max_batch_events=1_000_000) is None
+    told = large_batch_warning(1_500_000_000, max_batch_events=1_000_000)
+    assert told is not None
+    assert "1,000 batches of about 1,500,000, more than MAX_BATCH_EVENTS (1,000,000)" in told
+
+
+def test_a_run_in_batches_that_are_too_large_says_so(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, since it may well have the memory; who watches it knows why it had not."""
+    monkeypatch.setattr(planning, "MOST_BATCHES", 2)
+    scenario = cloud.scenario
+    scenario.settings = {"max_batch_events": 2}
+    try:
+        report = scenario.run(full_load=True)
+    finally:
+        scenario.settings = {}
+    assert len([each for each in report.warnings if "were cut into 2 batches" in each]) == 1
+    assert differences(scenario.sessions(), scenario.expected()) == []
