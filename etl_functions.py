@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
-from bigquery.destination import ensure_table, list_rows, schema_field
+from bigquery.destination import ensure_table, find_table, list_rows, schema_field
 from bigquery.jobs import fetch, rows_of, run_job, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
@@ -18,6 +18,7 @@ from runs.errors import (
     DestinationError,
     SourceError,
     SourceMissingError,
+    UnavailableError,
 )
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
@@ -74,6 +75,17 @@ def find_source(warehouse: Warehouse, wanted: SourceTable) -> Source:
             raise
         return absent(wanted.table, wanted.logical)
     return resolve(shape, wanted.logical)
+
+
+def check_not_replaced(warehouse: Warehouse, table: TableId, snapshot_at: datetime) -> None:
+    """Raise UnavailableError if the table is younger than the moment that the run reads it at."""
+    found = find_table(warehouse, table)
+    if found is not None and found.created > snapshot_at:
+        message = (
+            f"Table {table} was made anew at {found.created:%H:%M:%S} UTC, after the run began to"
+            " read: run again once its load is over."
+        )
+        raise UnavailableError(message)
 
 
 def _shape_of(table: TableId, found: bigquery.Table) -> TableShape:

@@ -12,7 +12,7 @@ import etl_functions as etl
 from bigquery.expiry import vanishing_warning
 from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, array, scalar
-from bigquery.refusals import classified
+from bigquery.refusals import StatementError, classified
 from runs.errors import SourceError
 from runs.report import FRESH
 from sessions import enrichment, projection, sources
@@ -96,7 +96,7 @@ def extract(work: SessionsWork) -> None:
 
     Where no day has changed, the small tables tell whether any session has to.
     """
-    run, tables = work.run, work.found_sources
+    tables = work.found_sources
     snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
     metric_table = work.metric_table
     small: dict[str, tuple[sources.Source, Callable[[sources.Source], str]]] = {
@@ -106,7 +106,7 @@ def extract(work: SessionsWork) -> None:
     }
     with ThreadPoolExecutor(len(small) + 1) as pool:
         jobs = [
-            pool.submit(copy_context().run, _stage_small, run, name, source, select, snapshot)
+            pool.submit(copy_context().run, _stage_small, work, name, source, select, snapshot)
             for name, (source, select) in small.items()
         ]
         newest = pool.submit(copy_context().run, _look_for_newest_event, work)
@@ -120,7 +120,7 @@ def extract(work: SessionsWork) -> None:
 
 
 def _stage_small(
-    run: Run,
+    work: SessionsWork,
     name: str,
     source: sources.Source,
     select: Callable[[sources.Source], str],
@@ -129,23 +129,31 @@ def _stage_small(
     """Stage what is read of a small table, as of the run's moment where that is allowed."""
 
     def stage(source: sources.Source) -> None:
-        run.stage(name, select(source), [snapshot], refused_as=SourceError)
+        work.run.stage(name, select(source), [snapshot], refused_as=SourceError)
 
-    _read_past(run, source, stage)
+    _read_past(work, source, stage)
 
 
 def _read_past[T](
-    run: Run, source: sources.Source, read: Callable[[sources.Source], T]
+    work: SessionsWork, source: sources.Source, read: Callable[[sources.Source], T]
 ) -> tuple[sources.Source, T]:
-    """What is read of a source, and how: without its past where BigQuery refuses only that."""
+    """What is read of a source, and how: without its past where BigQuery refuses only that.
+
+    Raises UnavailableError where the table has no such past, because it was made anew meanwhile.
+    """
+    run, table = work.run, source.shape.table
     try:
         return source, read(source)
     except SourceError:
         if not source.shape.as_of:
             raise
+    except StatementError:
+        if source.shape.as_of and work.snapshot_at:
+            etl.check_not_replaced(run.warehouse, table, work.snapshot_at)
+        raise
     present = sources.without_past(source)
     found = read(present)
-    run.warnings.append(sources.past_warning(source.shape.table))
+    run.warnings.append(sources.past_warning(table))
     return present, found
 
 
@@ -245,7 +253,7 @@ class _Projector:
             with classified("projected", SourceError):
                 return dry_run(run.warehouse, self._sql(source, days, sessions), self._parameters)
 
-        self.source, size = _read_past(run, self.source, estimate)
+        self.source, size = _read_past(self.work, self.source, estimate)
         self.size += size
         self.budget.check(self.source.shape.table, query=size, total=self.size)
 

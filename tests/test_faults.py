@@ -339,6 +339,11 @@ def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
         ("stopped", UnavailableError),
         ("accessDenied", DestinationError),
         ("bytesBilledLimitExceeded", SourceError),
+        ("resourcesExceeded", SourceError),
+        ("billingTierLimitExceeded", SourceError),
+        ("responseTooLarge", SourceError),
+        ("billingNotEnabled", DestinationError),
+        ("tableUnavailable", UnavailableError),
         ("invalidQuery", StatementError),
     ],
 )

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bigquery.clients import local_clients
+from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
-from runs.errors import BudgetError, SettingsError, SourceMissingError
+from runs.errors import BudgetError, SettingsError, SourceMissingError, UnavailableError
 from service.readiness import probe_all
 from sessions import plan as planning
 from sessions import publication
 from sessions.plan import batch_count, large_batch_warning
 from sessions.publication import date_pieces
-from tests.fault_proxy import Edit, HttpProxy
+from tests.fault_proxy import Edit, Fault, HttpProxy
 from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
@@ -306,7 +307,7 @@ def test_a_publication_in_pieces_is_one_publication(
 
 
 def test_batches_stay_below_the_quota_of_load_jobs() -> None:
-    """At most 1,000, however many events and however small MAX_BATCH_EVENTS; then with a warning."""
+    """At most 1,000, however many events and however small MAX_BATCH_EVENTS, with a warning."""
     assert batch_count(1_500_000_000, max_batch_events=1_000_000) == 1000
     assert batch_count(1_000_000, max_batch_events=1) == 1000
     assert batch_count(999_000_001, max_batch_events=1_000_000) == 1000
@@ -330,3 +331,22 @@ def test_a_run_in_batches_that_are_too_large_says_so(
         scenario.settings = {}
     assert len([each for each in report.warnings if "were cut into 2 batches" in each]) == 1
     assert differences(scenario.sessions(), scenario.expected()) == []
+
+
+@pytest.mark.parametrize("is_younger", [True, False])
+def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_younger: bool) -> None:
+    """It has no past at the run's moment: BigQuery rejects the statement, and later it will not."""
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        return {**answer, "creationTime": "4102444800000"} if is_younger else answer  # 2100
+
+    users = Edit(
+        method="GET", path=rf"{cloud.scenario.datasets.firebase}/tables/users", change=change
+    )
+    rejected = Fault(
+        kind="job failed", method="POST", path=JOBS, body="user_keys", reason="invalidQuery"
+    )
+    error = UnavailableError if is_younger else StatementError
+    told = "users was made anew at" if is_younger else "invalidQuery"
+    with cloud.answering(users), cloud.proxy.faulty(rejected), pytest.raises(error, match=told):
+        cloud.scenario.run()
