@@ -19,6 +19,7 @@ ENGINES: Final[tuple[Engine, ...]] = ("pandas", "bigquery")
 AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key")
 LOCAL_PROJECT: Final = "local"
 _LONGEST_NAME: Final = 255  # of a file or folder, in bytes
+_SHORTEST_LEASE_SECONDS: Final = 20  # four renewals, each an UPDATE of one to three seconds
 _LONGEST_REQUEST_SECONDS: Final = 3600  # Cloud Run answers 504 then, and takes the CPU away
 
 
@@ -316,7 +317,9 @@ class Settings:
         ),
     )
     lease_seconds: int = field(
-        default=60,
+        # More than a publication takes, during which nothing renews it, and less than the five
+        # minutes after which Cloud Scheduler tries again.
+        default=240,
         metadata=_env(
             "LEASE_SECONDS",
             _whole_number(1, 3600),
@@ -431,12 +434,9 @@ class Settings:
         if local:
             environ = {**environ, "GOOGLE_CLOUD_PROJECT_ID": LOCAL_PROJECT}
         settings = cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
-        if "K_SERVICE" in environ and settings.timeout_seconds > _LONGEST_REQUEST_SECONDS:
-            message = (
-                f"ETL_TIMEOUT_SECONDS is {settings.timeout_seconds}, and Cloud Run ends a request"
-                f" after {_LONGEST_REQUEST_SECONDS} s at most: set less, or run as a job."
-            )
-            raise SettingsError(message)
+        problems = _misfits(settings, is_service="K_SERVICE" in environ, is_local=local)
+        if problems:
+            raise SettingsError(" ".join(problems))
         return settings
 
 
@@ -504,6 +504,25 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         "ETL_API_KEY needs AUTH=api_key: set it, or unset the key",
     ),
 )
+
+
+def _misfits(settings: Settings, *, is_service: bool, is_local: bool) -> list[str]:
+    """What does not fit where the process runs: sentences with the numbers."""
+    found = []
+    longest = settings.timeout_seconds + settings.lease_wait_seconds
+    if is_service and longest > _LONGEST_REQUEST_SECONDS:
+        found.append(
+            f"ETL_TIMEOUT_SECONDS is {settings.timeout_seconds} and LEASE_WAIT_SECONDS"
+            f" {settings.lease_wait_seconds}, and Cloud Run ends a request after"
+            f" {_LONGEST_REQUEST_SECONDS} s at most: set less, or run as a job."
+        )
+    if not is_local and settings.lease_seconds < _SHORTEST_LEASE_SECONDS:
+        found.append(
+            f"LEASE_SECONDS is {settings.lease_seconds}, so the lease is renewed every"
+            f" {settings.lease_seconds / 4:g} s, and each renewal takes BigQuery up to 3 s: set at"
+            f" least {_SHORTEST_LEASE_SECONDS}."
+        )
+    return found
 
 
 def _read(setting: Setting, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - one type per field

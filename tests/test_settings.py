@@ -41,7 +41,7 @@ def test_defaults() -> None:
         documents_table=None,
         usd_per_tib=6.25,
         timeout_seconds=3300,
-        lease_seconds=60,
+        lease_seconds=240,
         lease_wait_seconds=0,
         auth="platform",
         oidc_audience=None,
@@ -246,13 +246,26 @@ def test_a_record_made_in_code_is_checked_too() -> None:
         ),
         (
             {"K_SERVICE": "etl", "ETL_TIMEOUT_SECONDS": "3601"},
-            "ETL_TIMEOUT_SECONDS is 3601, and Cloud Run ends a request after 3600 s at most:",
+            "ETL_TIMEOUT_SECONDS is 3601 and LEASE_WAIT_SECONDS 0, and Cloud Run ends a request",
+        ),
+        (
+            {"K_SERVICE": "etl", "LEASE_WAIT_SECONDS": "301"},
+            "ETL_TIMEOUT_SECONDS is 3300 and LEASE_WAIT_SECONDS 301, and Cloud Run ends a request",
+        ),
+        (
+            {"LEASE_SECONDS": "19"},
+            "LEASE_SECONDS is 19, so the lease is renewed every 4.75 s, and each renewal takes",
         ),
     ],
 )
 def test_contradictions(environ: dict[str, str], sentence: str) -> None:
     """A source is never the destination, and a check of callers never lacks what it checks by."""
     assert sentence in refused(environ)
+
+
+def test_a_sandbox_may_have_any_lease() -> None:
+    """Its renewals take milliseconds."""
+    assert Settings.from_environment({"LEASE_SECONDS": "1"}, local=True).lease_seconds == 1
 
 
 def test_secrets_are_not_shown() -> None:
