@@ -31,7 +31,7 @@ from runs.context import (
 )
 from runs.errors import AuditError, EtlError, RequestError
 from runs.execution import Execution
-from runs.log import LOG, configure_logging, log_run_not_begun
+from runs.log import LOG, configure_logging, is_reported, log_run_not_begun
 from runs.progress import Progress, TerminalProgress
 from runs.report_text import report_text
 from runs.request import RunRequest
@@ -181,7 +181,8 @@ def command_line(arguments: Sequence[str]) -> int:
             return _check(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
     except EtlError as error:
-        LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
+        if on_terminal or not is_reported(error):
+            LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
         return error.exit_code
     except Exception:  # noqa: BLE001 - nothing is above this entry point
         LOG.exception("Something unforeseen happened: this is a bug.")

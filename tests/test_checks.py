@@ -123,7 +123,8 @@ def test_a_job_fails_with_the_exit_code_of_its_error() -> None:
     lines = [json.loads(text) for text in done.stderr.splitlines()]
     assert {line["execution"] for line in lines} == {"posthog-etl-job-x7kq2"}
     assert [line.get("event") for line in lines].count("run_finished") == 1
-    assert lines[-1]["type"] == "CredentialsError"
+    assert (lines[-1]["event"], lines[-1]["error_type"]) == ("run_finished", "CredentialsError")
+    assert len([line for line in lines if line["severity"] == "ERROR"]) == 1
 
 
 def test_a_trigger_is_the_same_for_every_attempt() -> None:

@@ -427,6 +427,7 @@ def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
         ("SCHEDULE", "daily"),
         ("SCHEDULE_TARGET", "function"),
         ("MEMORY", "2"),
+        ("CONCURRENCY", "9"),
         ("POSTHOG_DATASET_ID", "posthog-etl"),
         ("GITHUB_REPOSITORY", "posthog-etl"),
     ],
