@@ -127,7 +127,10 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     with classified("day_counts", SourceError):
         job = run_statement(warehouse, "day_counts", day_counts_sql(events))
         rows = rows_of(warehouse, job)
-    counts = {row["partition_id"]: row["total_rows"] for row in rows if row["total_rows"]}
+    counts: dict[str, int] = {}
+    for row in rows:  # a partition may be in two rows, one for each tier of storage
+        if row["total_rows"]:
+            counts[row["partition_id"]] = counts.get(row["partition_id"], 0) + row["total_rows"]
     # The emulator lists no partition of null times: they are what the table has besides.
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bigquery.clients import local_clients
+from bigquery.jobs import run_query
 from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
 from runs.errors import BudgetError, SettingsError, SourceMissingError, UnavailableError
@@ -350,3 +351,42 @@ def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_youn
     told = "users was made anew at" if is_younger else "invalidQuery"
     with cloud.answering(users), cloud.proxy.faulty(rejected), pytest.raises(error, match=told):
         cloud.scenario.run()
+
+
+def test_partitions_in_two_rows_are_added(cloud: Cloud) -> None:
+    """Rows of the streaming buffer may be listed once for each tier of storage."""
+    buffer = {"f": [{"v": "__UNPARTITIONED__"}, {"v": "2"}]}
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        if not answer.get("rows"):
+            return answer
+        rows = [*answer["rows"], buffer, buffer]
+        return {**answer, "rows": rows, "totalRows": str(len(rows))}
+
+    with cloud.answering(Edit(method="GET", path="/queries/.*_day_counts_", change=change)):
+        cloud.scenario.run(full_load=True)
+    (row,) = cloud.scenario.query(
+        "SELECT d.row_count FROM {d}.etl_state_sessions, UNNEST(days) AS d"
+        " WHERE d.partition_id = '__UNPARTITIONED__'"
+    )
+    assert row["row_count"] == 4
+
+
+def test_a_statement_that_failed_is_paid_all_the_same(cloud: Cloud) -> None:
+    """BigQuery may bill what fails midway: a failed run shows what it cost."""
+
+    def change(answer: dict[str, Any]) -> dict[str, Any]:
+        answer.setdefault("statistics", {}).setdefault("query", {})["totalBytesBilled"] = "1000"
+        return answer
+
+    settings = cloud.scenario.make_settings()
+    warehouse = Warehouse(clients=cloud.scenario.clients, settings=settings, run_id="failing")
+    with (
+        cloud.answering(
+            Edit(method="GET", path="/jobs/", change=change),
+            Edit(method="POST", path=JOBS, change=change),
+        ),
+        pytest.raises(StatementError),
+    ):
+        run_query(warehouse, "failing", "SELECT ERROR('by order')")
+    assert warehouse.bytes_billed == 1000

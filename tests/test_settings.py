@@ -263,6 +263,13 @@ def test_contradictions(environ: dict[str, str], sentence: str) -> None:
     assert sentence in refused(environ)
 
 
+def test_a_lease_outlasts_a_publication() -> None:
+    """Three minutes are left when one begins; and Scheduler tries again after five."""
+    seconds = Settings(project_id="my-project").lease_seconds
+    assert seconds * 3 / 4 >= 180
+    assert seconds < 300
+
+
 def test_a_sandbox_may_have_any_lease() -> None:
     """Its renewals take milliseconds."""
     assert Settings.from_environment({"LEASE_SECONDS": "1"}, local=True).lease_seconds == 1
