@@ -74,6 +74,8 @@ check_config() {
     check $variable "$account" "an account name of 6 to 30 small letters, digits and hyphens"
   done
   check BIGQUERY_LOCATION '[A-Za-z][A-Za-z0-9-]+' "a BigQuery location, like US"
+  [[ $(continent "$REGION") == $(continent "$BIGQUERY_LOCATION") ]] ||
+    PROBLEMS+=("REGION must be on the continent of BIGQUERY_LOCATION: people's data would leave it.")
   for variable in POSTHOG_DATASET_ID FIREBASE_DATASET_ID POSTHOG_AGGREGATED_DATASET_ID; do
     check $variable '[A-Za-z0-9_]+' "a dataset name of letters, digits and underscores"
   done
@@ -93,6 +95,15 @@ check_config() {
   if [[ ${#PROBLEMS[@]} -gt 0 ]]; then
     fail "$(printf '%s\n' "${PROBLEMS[@]}")"
   fi
+}
+
+# continent LOCATION: the continent of a region, or of one of BigQuery's multi-regions.
+continent() {
+  case ${1,,} in
+    us | us-* | northamerica-*) echo america ;;
+    eu | europe-*) echo europe ;;
+    *) echo "${1%%-*}" ;;
+  esac
 }
 
 check() {
