@@ -13,7 +13,7 @@ from bigquery.expiry import vanishing_warning
 from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, array, scalar
 from bigquery.refusals import StatementError, classified
-from runs.errors import SourceError
+from runs.errors import SourceError, SourceMissingError
 from runs.report import FRESH
 from sessions import enrichment, projection, sources
 from sessions import plan as planning
@@ -50,6 +50,8 @@ def find_changes(work: SessionsWork) -> None:
     work.snapshot_at = found.counted_at
     is_partial = run.request.limit is not None or run.request.start_date is not None
     state = etl.read_state(run.warehouse)
+    if not run.request.force:
+        _check_still_there(tables, state)
     destination = planning.Destination(
         state=state,
         sessions_created_at=None if work.is_new else work.sessions_created_at,
@@ -75,6 +77,20 @@ def find_changes(work: SessionsWork) -> None:
         or state is None
         or ((found.counts, found.stamps) != (state.days, state.stamps))
     )
+
+
+def _check_still_there(tables: sources.SourceTables, state: planning.State | None) -> None:
+    """Raise SourceMissingError for an optional table that is gone, which may be made anew."""
+    for source, before in (
+        (tables.users, state.users if state else None),
+        (tables.documents, state.documents if state else None),
+    ):
+        if source.shape.is_missing and before:
+            message = (
+                f"Table {source.shape.table} is gone, in which the last run found {before} usable"
+                " ids: bring it back, or run with --force if it is meant to be gone."
+            )
+            raise SourceMissingError(message)
 
 
 def _look_for_newest_event(work: SessionsWork) -> None:

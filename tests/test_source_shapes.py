@@ -142,6 +142,20 @@ def test_the_other_tables_are_optional(clients: Clients) -> None:
         assert differences(scenario.sessions(), scenario.expected()) == []
 
 
+def test_a_table_that_is_gone_ends_the_run_unless_forced(clients: Clients) -> None:
+    """Who replaces it by DROP and CREATE must not take the users from all sessions meanwhile."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
+        scenario.run()
+        scenario.query(f"DROP TABLE {scenario.prefix}_firebase.users")
+        with pytest.raises(
+            SourceMissingError, match="users is gone, in which the last run found 1"
+        ):
+            scenario.run()
+        assert scenario.run(force=True).firebase["users"] == 0
+
+
 def test_a_table_that_a_setting_names_must_exist(empty: Scenario) -> None:
     """A misspelt name must not take the users from all sessions."""
     empty.settings = {"users_table": f"{empty.prefix}_firebase.people"}
