@@ -312,10 +312,13 @@ class _Projector:
                 bots=settings.exclude_bots,
             ),
             sessions=sessions,
-            split_ids=None
-            if self.work.made_plan.is_full_load
-            else self.work.run.table("split_ids"),
+            split_ids=self._split_ids,
         )
+
+    @property
+    def _split_ids(self) -> str | None:
+        """The ids that are known to be no session's; a full load looks at each id again."""
+        return None if self.work.made_plan.is_full_load else self.work.run.table("split_ids")
 
     @property
     def _parameters(self) -> list[Parameter]:
