@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
-from bigquery.connection import connect
+from bigquery.connection import connect, local_environment
 from bigquery.destination import ensure_dataset
 from bigquery.warehouse import Warehouse
 from jobs.registry import find_job
@@ -22,6 +22,7 @@ from runs.context import (
     answer_again,
     await_ledger,
     begin,
+    begun_or_logged,
     enter_ledger,
     finish,
     record,
@@ -38,7 +39,7 @@ from runs.settings import ENGINES, Settings
 from runs.supervision import STOP, take_lease
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bigquery.clients import Clients
     from runs.report import RunReport
@@ -60,7 +61,9 @@ def main(
     """
     job = find_job(request.job)
     run = begin(request, settings, clients, trigger=trigger, progress=progress)
-    work = job.begin(run)
+    with begun_or_logged(run, job.report_type.log_names):
+        job.check_request(request, settings)
+        work = job.begin(run)
     with recorded(work):
         with run.step("lease"):
             ensure_dataset(run.warehouse)
@@ -122,11 +125,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _params(text: str) -> Mapping[str, object]:
+    try:
+        return RunRequest.from_json(f'{{"params": {text or "{}"}}}'.encode()).params
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; help and usage errors end the process, the latter with code 2."""
     parser = argparse.ArgumentParser(
         prog="main.py",
-        description="Bring posthog_aggregated up to date: one row per user session.",
+        description="Run a job: by default bring posthog_aggregated up to date.",
         epilog="Without options: whatever changed since the last successful run.",
         allow_abbrev=False,
     )
@@ -144,6 +154,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="run also where the trigger succeeded, or a Firebase table has shrunk",
     )
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")
+    parser.add_argument(
+        "--params", type=_params, default={}, metavar="JSON", help="what only this job understands"
+    )
     parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")
     parser.add_argument("--json", action="store_true", help="the report as JSON, alone on stdout")
@@ -171,7 +184,8 @@ def command_line(arguments: Sequence[str]) -> int:
         return 0
     try:
         request = _request(options)
-        settings = Settings.from_environment(os.environ, local=options.local)
+        environ = local_environment(os.environ) if options.local else os.environ
+        settings = Settings.from_environment(environ, local=options.local)
         if options.check:
             return _check(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
@@ -193,6 +207,7 @@ def _request(options: argparse.Namespace) -> RunRequest:
         dry_run=options.dry_run,
         force=options.force,
         job=options.job,
+        params=options.params,
     )
 
 

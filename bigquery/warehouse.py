@@ -24,9 +24,9 @@ class Warehouse:
     usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
     check: Callable[[], None] = lambda: None  # raises what stops the run
 
-    def table(self, name: str) -> TableId:
-        """A table of the destination dataset."""
-        return _table(self.settings, self.settings.aggregated_dataset_id, name)
+    def table(self, name: str, *, dataset: str | None = None) -> TableId:
+        """A table that runs write: of the destination dataset, unless of a job's own."""
+        return _table(self.settings, dataset or self.settings.aggregated_dataset_id, name)
 
     def source(self, dataset: str, name: str) -> TableId:
         """A table of a source dataset."""

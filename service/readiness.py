@@ -7,11 +7,13 @@ import time
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import etl_functions as etl
 from bigquery.refusals import StatementError, classified
 from bigquery.retries import HTTP_SECONDS, call, retry, start
+from jobs.registry import find_job
+from jobs.schedules import read_schedules
 from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
 from sessions import checks, sources
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
+    from jobs.schedules import Schedule
+    from runs.job import Job
     from runs.settings import Settings
     from sessions.sources import LogicalColumn
 
@@ -111,7 +115,30 @@ def _needs(settings: Settings) -> dict[str, Need]:
         f"{firebase}.events": partial(_check_source, firebase, "events", sources.DOCUMENTS),
         "read_sessions": _check_read_sessions,
         "destination": _check_destination,
+        **jobs_needs(read_schedules()),
     }
+
+
+def jobs_needs(schedules: Mapping[str, Schedule]) -> dict[str, Need]:
+    """What the other jobs need that the service is to run; APIs are asked for nothing.
+
+    A job that runs as a Cloud Run job has an account and settings of its own.
+    """
+    here = [each for each in schedules.values() if each.deployed and each.mode == "service"]
+    return {
+        f"{each.job}.{name}": need
+        for each in here
+        for name, need in _job_needs(find_job(each.job)).items()
+    }
+
+
+def _job_needs(job: Job[Any]) -> dict[str, Need]:
+    found: dict[str, Need] = dict(job.probes)
+    if job.needs:
+        found["settings"] = lambda warehouse: job.check_settings(warehouse.settings)
+    if table_of := job.destination:
+        found["destination"] = lambda warehouse: _check_writable(warehouse, table_of(warehouse))
+    return found
 
 
 def _check_bigquery(warehouse: Warehouse) -> None:
@@ -196,17 +223,21 @@ def _any_table(warehouse: Warehouse) -> TableId | None:
 
 
 def _check_destination(warehouse: Warehouse) -> None:
-    """Tables may be created there, and `sessions` may be changed if it exists."""
+    _check_writable(warehouse, warehouse.table("sessions"))
+
+
+def _check_writable(warehouse: Warehouse, table: TableId) -> None:
+    """Tables may be created in its dataset, and it may be changed if it exists."""
     from google.api_core.exceptions import NotFound
 
-    client = warehouse.clients.bigquery
-    dataset, table = warehouse.settings.aggregated_dataset_id, warehouse.table("sessions")
+    client, dataset = warehouse.clients.bigquery, table.dataset
     with classified(f"the destination dataset {dataset}", DestinationError):
         try:
             call(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
         except NotFound:  # the first run creates it; whether it is allowed to can't be checked
             return
-        _dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
+        readiness = warehouse.table("readiness", dataset=dataset)
+        _dry_run(warehouse, checks.creation_sql(readiness.sql))
         try:
             call(warehouse, partial(client.get_table, str(table)))
         except NotFound:
