@@ -60,7 +60,7 @@ def main(
     where one of that name has succeeded, the report says `duplicate`, with the id of its run.
     """
     job = find_job(request.job)
-    run = begin(request, settings, clients, trigger=trigger, progress=progress)
+    run = begin(request, settings, clients, trigger=trigger, progress=progress, unit=job.unit)
     with begun_or_logged(run, job.report_type.log_names):
         job.check_request(request, settings)
         work = job.begin(run)
@@ -220,9 +220,8 @@ def _run(
     on_terminal: bool,
 ) -> int:
     """A run; its report goes to stdout, but for a Cloud Run job's, whose log has all of it."""
-    progress = (
-        TerminalProgress(steps=len(find_job(request.job).step_names)) if on_terminal else None
-    )
+    job = find_job(request.job)
+    progress = TerminalProgress(len(job.step_names), unit=job.unit) if on_terminal else None
     trigger = execution.trigger if execution else None
     try:
         report = run(request, settings, is_local=options.local, trigger=trigger, progress=progress)

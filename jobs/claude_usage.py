@@ -211,6 +211,7 @@ JOB: Final = Job(
     report_type=ClaudeUsageReport,
     check=check_claude_usage,
     destination=lambda warehouse: usage_table(warehouse, "claude_costs"),
+    unit="rows",
     options=frozenset({"start_date", "end_date"}),
     needs=("ANTHROPIC_ORGANIZATION_ID",),
     local_needs=("ANTHROPIC_BASE_URL", "ANTHROPIC_ADMIN_API_KEY"),

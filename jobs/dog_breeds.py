@@ -151,6 +151,7 @@ JOB: Final = Job(
     report_type=DogBreedsReport,
     check=_check,
     destination=_table,
+    unit="breeds",
     options=frozenset(),
     local_needs=("DOG_API_BASE_URL",),
 )

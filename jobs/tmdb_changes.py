@@ -65,16 +65,8 @@ class TmdbChangesReport(RunReport):
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:
-        """How many ids of each kind ended how."""
-        return {
-            kind: {
-                "upserted": ended["upserted"],
-                "gone": ended["gone"],
-                "filtered": sum(ended["filtered"].values()),
-                "failed": ended["failed"],
-            }
-            for kind, ended in self.kinds.items()
-        }
+        """How many ids of each kind are in Redis now."""
+        return {"upserted": {kind: ended["upserted"] for kind, ended in self.kinds.items()}}
 
     @property
     def summary(self) -> str | None:
@@ -216,7 +208,8 @@ def _update_documents(work: ChangesWork) -> None:
             )
             work.outcomes.setdefault(kind, Outcomes()).add(ended)
             _count(run, ended)
-            run.progress.batch(number, len(batches), sum(run.counts.values()))
+            done = sum(each.total for each in work.outcomes.values())
+            run.progress.batch(number, len(batches), done)
 
 
 def _count(run: Run, ended: Outcomes) -> None:
@@ -264,6 +257,7 @@ JOB: Final = Job(
     ),
     report_type=TmdbChangesReport,
     check=check_tmdb_changes,
+    unit="ids",
     options=frozenset({"start_date", "end_date", "limit", "params"}),
     needs=("TMDB_READ_TOKEN", "REDIS_HOST"),
     local_needs=("TMDB_BASE_URL",),

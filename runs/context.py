@@ -259,11 +259,12 @@ def begin(
     *,
     trigger: str | None,
     progress: Progress | None,
+    unit: str = "events",
 ) -> Run:
     """A run with an id of its own, which has done nothing yet."""
     started_at = datetime.now(UTC)
     run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
-    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at)
+    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at, unit=unit)
     return Run(
         request=request,
         warehouse=Warehouse(clients=clients, settings=settings, run_id=run_id),

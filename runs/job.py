@@ -48,6 +48,8 @@ class Job[Found: Work]:
     report_type: type[RunReport]
     check: Callable[[Warehouse, datetime], Sequence[Check]] | None = None
     """Looks at what is there, for `--check`; None where there is nothing to look at."""
+    unit: str = "events"
+    """What its progress counts."""
     options: frozenset[str] = OPTIONS
     """Which of OPTIONS it takes."""
     needs: tuple[str, ...] = ()
