@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import main
 from app import create_app
+from bigquery.warehouse import Warehouse
 from jobs.registry import JOBS, find_job
+from jobs.schedules import read_schedules
 from runs.errors import AbortedError, CredentialsError, RunTimeoutError, SettingsError
 from runs.progress import IN_PROGRESS
 from runs.supervision import STOP
 from sandbox.apis import anthropic, tmdb
 from sandbox.apis.dogs import breed, sample_breeds
 from sandbox.apis.serving import FakeApi, Fault
+from service.readiness import jobs_needs
 from tests.jobs.place import SECRETS, ago
 
 if TYPE_CHECKING:
@@ -173,6 +177,46 @@ def test_what_is_not_set_is_told_when_the_job_is_asked_for(
     settings = place.settings(**{variable: ""})
     assert find_job(job).missing(settings) == [variable]
     assert find_job("sessions").missing(settings) == []
+
+
+def test_a_weekly_job_is_not_stale_after_a_day(place: Place, environ: dict[str, str]) -> None:
+    """What is usual stands in config/jobs.yaml: eight days for the weekly one, a day for others."""
+    fill(place)
+    for job in ("dog_breeds", "tmdb_changes"):
+        place.run(job)
+    place.query(
+        "UPDATE {a}.etl_runs SET finished_at = TIMESTAMP_SUB(finished_at, INTERVAL 3 DAY)"
+        " WHERE TRUE"
+    )
+    client = create_app(environ, is_local=True).test_client()
+    jobs = {job["job"]: job["is_stale"] for job in client.get("/jobs").get_json()["jobs"]}
+    assert jobs == {
+        "sessions": True, "claude_usage": None, "dog_breeds": False, "tmdb_changes": True,
+    }  # fmt: skip
+
+
+def test_ready_names_what_the_service_is_to_run(place: Place) -> None:
+    """Jobs that are deployed in mode service alone: their settings, their dataset, Redis."""
+    declared = {
+        job: replace(each, deployed=True, mode="service")
+        for job, each in read_schedules().items()
+        if job != "sessions"
+    }
+    needs = jobs_needs(declared)
+    assert set(needs) == {
+        "claude_usage.settings", "claude_usage.destination", "dog_breeds.destination",
+        "tmdb_changes.settings", "tmdb_changes.redis",
+    }  # fmt: skip
+    good = Warehouse(clients=place.clients, settings=place.settings(), run_id="no_run")
+    for need in needs.values():
+        need(good)
+    without = place.settings(ANTHROPIC_ORGANIZATION_ID="", REDIS_PASSWORD="another")  # noqa: S106
+    bad = Warehouse(clients=place.clients, settings=without, run_id="no_run")
+    with pytest.raises(SettingsError, match="ANTHROPIC_ORGANIZATION_ID"):
+        needs["claude_usage.settings"](bad)
+    with pytest.raises(CredentialsError, match="REDIS_PASSWORD"):
+        needs["tmdb_changes.redis"](bad)
+    assert jobs_needs({job: replace(each, mode="job") for job, each in declared.items()}) == {}
 
 
 # Whatever stops it.
