@@ -10,6 +10,7 @@ from apis.tables import CLAUDE_TABLES
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
 from bigquery.parameters import scalar
+from jobs.schedules import usual_age
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
@@ -46,7 +47,9 @@ def check_claude_usage(warehouse: Warehouse, now: datetime) -> list[Check]:
         warehouse, "check_totals", publication.monthly_totals_sql(tables["claude_costs"])
     )
     return [
-        check_last_run(last.get("finished_at"), last.get("run_id"), now, job=NAME),
+        check_last_run(
+            last.get("finished_at"), last.get("run_id"), now, job=NAME, fresh=usual_age(NAME)
+        ),
         *(_check_latest(row, yesterday) for row in latest),
         _check_missing([row["day"] for row in missing]),
         *(_month(row) for row in months[:_MONTHS]),

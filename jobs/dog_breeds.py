@@ -13,6 +13,7 @@ from apis.tables import DOG_BREEDS, DOG_BREEDS_STAGED
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
 from bigquery.secrets import read_secret
+from jobs.schedules import usual_age
 from process_dog_breeds import breed_rows
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
@@ -134,7 +135,9 @@ def _check(warehouse: Warehouse, now: datetime) -> list[Check]:
             outcome="failed" if figures["repeated_keys"] else "ok",
             message=f"{figures['repeated_keys']} rows repeat a breed.",
         ),
-        check_last_run(last.get("finished_at"), last.get("run_id"), now, job=NAME),
+        check_last_run(
+            last.get("finished_at"), last.get("run_id"), now, job=NAME, fresh=usual_age(NAME)
+        ),
     ]
 
 

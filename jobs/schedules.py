@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -67,6 +68,11 @@ def read_schedules(file: Path = FILE) -> dict[str, Schedule]:
         message = f"{file.name} can't be read as YAML: compare it with the one in git."
         raise SettingsError(message)
     return {job: _schedule(job, values) for job, values in found.items()}
+
+
+def usual_age(job: str) -> timedelta:
+    """How old the last success of a job may be before anybody should look."""
+    return timedelta(hours=read_schedules()[job].stale_after_hours)
 
 
 def _schedule(job: str, values: Any) -> Schedule:  # noqa: ANN401 - what YAML holds

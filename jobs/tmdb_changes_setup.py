@@ -10,6 +10,7 @@ from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import BASE_URL, KINDS, tmdb_api
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
+from jobs.schedules import usual_age
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
@@ -67,7 +68,9 @@ def check_tmdb_changes(warehouse: Warehouse, now: datetime) -> list[Check]:
     yesterday = now.date() - timedelta(days=1)
     return [
         Check(name="destination", outcome="ok", message="Redis takes documents."),
-        check_last_run(last.get("finished_at"), last.get("run_id"), now, job=NAME),
+        check_last_run(
+            last.get("finished_at"), last.get("run_id"), now, job=NAME, fresh=usual_age(NAME)
+        ),
         *(_check_watermark(kind, watermarks.get(kind), yesterday) for kind in KINDS),
     ]
 

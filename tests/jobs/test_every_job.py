@@ -180,7 +180,7 @@ def test_what_is_not_set_is_told_when_the_job_is_asked_for(
 
 
 def test_a_weekly_job_is_not_stale_after_a_day(place: Place, environ: dict[str, str]) -> None:
-    """What is usual stands in config/jobs.yaml: eight days for the weekly one, a day for others."""
+    """Neither for GET /jobs nor for --check: what is usual stands in config/jobs.yaml."""
     fill(place)
     for job in ("dog_breeds", "tmdb_changes"):
         place.run(job)
@@ -188,6 +188,8 @@ def test_a_weekly_job_is_not_stale_after_a_day(place: Place, environ: dict[str, 
         "UPDATE {a}.etl_runs SET finished_at = TIMESTAMP_SUB(finished_at, INTERVAL 3 DAY)"
         " WHERE TRUE"
     )
+    for job, outcome in (("dog_breeds", "ok"), ("tmdb_changes", "warning")):
+        assert place.check(job)["last run"].outcome == outcome
     client = create_app(environ, is_local=True).test_client()
     jobs = {job["job"]: job["is_stale"] for job in client.get("/jobs").get_json()["jobs"]}
     assert jobs == {
