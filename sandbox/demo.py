@@ -13,7 +13,7 @@ from sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 JOBS: Final = ("sessions", "claude_usage", "dog_breeds", "tmdb_changes")
@@ -22,35 +22,42 @@ _SAMPLE: Final = (
     ("seed", "--sessions", "2000", "--days", "14", "--seed", "1"),
 )
 _QUERIES: Final = {
-    "Claude's costs by day": """SELECT activity_date, SUM(amount_usd) AS usd, COUNT(*) AS positions
+    "claude_usage": """SELECT activity_date, SUM(amount_usd) AS usd, COUNT(*) AS positions
 FROM ai_usage_analytics.claude_costs
 GROUP BY activity_date
 ORDER BY activity_date DESC
 LIMIT 7""",
-    "Dog breeds": """SELECT id, name, weight_kg_min, weight_kg_max, breed_group
+    "dog_breeds": """SELECT id, name, weight_kg_min, weight_kg_max, breed_group
 FROM dog_breeds_raw.dog_breeds
 ORDER BY id
 LIMIT 5""",
-    "The run ledger": """SELECT job, status, kind, started_at, finished_at
+}
+_LEDGER: Final = """SELECT job, status, kind, started_at, finished_at
 FROM posthog_aggregated.etl_runs
 ORDER BY started_at DESC
-LIMIT 8""",
-}
+LIMIT 8"""
 
 
-def run_demo(directory: Path, last_day: dt.date, *, say: Callable[[str], None]) -> None:
-    """Load the sample data once, run every job against stand-ins, and show what is there then.
+def run_demo(
+    directory: Path,
+    last_day: dt.date,
+    *,
+    say: Callable[[str], None],
+    jobs: Sequence[str] = JOBS,
+) -> None:
+    """Load the sample data once, run the jobs against stand-ins, and show what is there then.
 
     Raises SandboxError where a program fails; it has said why.
     """
     with attach(directory), serve_everything(directory, last_day) as settings:
         _load_sample(directory, say)
-        for job in JOBS:
+        for job in jobs:
             say(f"\n--- main.py --local --job {job}")
             _run("main.py", "--local", "--job", job)
-        for title, sql in _QUERIES.items():
-            say(f"\n--- {title}")
-            _run("-m", "sandbox", "query", sql)
+            if job in _QUERIES:
+                _run("-m", "sandbox", "query", _QUERIES[job])
+        say("\n--- The run ledger")
+        _run("-m", "sandbox", "query", _LEDGER)
         say("\n--- Documents in Redis")
         for line in _documents(settings["REDIS_PORT"]):
             say(line)
