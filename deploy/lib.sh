@@ -40,10 +40,12 @@ refuse_arguments() {
 read_config() {
   local file="${DEPLOY_CONFIG:-$HERE/config.env}"
   [[ -f $file ]] || fail "There is no $file: copy config.example.env to it and fill it in."
+  unset SCHEDULE TIME_ZONE SCHEDULE_TARGET CPU MEMORY JOB_TIMEOUT_SECONDS
   # shellcheck source=deploy/config.example.env
   source "$HERE/config.example.env"
   # shellcheck source=/dev/null
   source "$file"
+  refuse_outdated
   JOBS_FILE="${JOBS_FILE:-$HERE/../config/jobs.yaml}"
   [[ -f $JOBS_FILE ]] || fail "There is no $JOBS_FILE: correct JOBS_FILE."
   OTHER_JOBS="$(find_jobs any)"
@@ -67,6 +69,14 @@ read_config() {
   [[ $IMAGE == */* ]] || IMAGE_PATH="$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/$IMAGE"
   IN_PROJECT="--project=$PROJECT_ID"
   IN_REGION="--region=$REGION"
+}
+
+# Refuse what config.env said before config/jobs.yaml did: nobody would notice that it means nothing.
+refuse_outdated() {
+  local name
+  for name in SCHEDULE TIME_ZONE SCHEDULE_TARGET CPU MEMORY JOB_TIMEOUT_SECONDS; do
+    [[ -z ${!name:-} ]] || fail "$name means nothing any more: remove it, and set it in config/jobs.yaml."
+  done
 }
 
 # job_value JOB KEY: what config/jobs.yaml says, without quotes. Each value stands on its job's lines.

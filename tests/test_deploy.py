@@ -614,6 +614,15 @@ def test_a_wrong_value_of_a_job_is_named(right: str, wrong: str, name: str, tmp_
     assert [line.partition(" must be ")[0] for line in ran.stderr.splitlines()] == [name]
 
 
+def test_a_variable_that_has_moved_is_refused(tmp_path: Path) -> None:
+    """It would mean nothing, and the schedule would be another than its owner believes."""
+    ran = script(["setup-scheduler", "--dry-run"], tmp_path, {**LEAST, "SCHEDULE": "0 5 * * *"})
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("SCHEDULE means nothing any more: remove it")
+    inherited = {"SCHEDULE": "0 5 * * *"}  # of the caller's environment: nothing of ours
+    assert script(["setup-scheduler", "--dry-run"], tmp_path, LEAST, inherited).returncode == 0
+
+
 def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     """One sentence that names the file and the example."""
     missing = {"DEPLOY_CONFIG": str(tmp_path / "missing.env")}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import main
 from runs.errors import (
     CredentialsError,
     DestinationError,
@@ -195,6 +196,18 @@ def test_other_params_are_refused(place: Place, params: dict[str, object]) -> No
     with pytest.raises(RequestError, match="kinds"):
         place.run(JOB, params=params)
     assert place.tmdb.requests == []
+
+
+def test_params_are_given_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """As JSON; what is none ends the process with a sentence and code 2."""
+    options = main.parse_arguments(["--job", JOB, "--params", '{"kinds": ["tv"]}'])
+    assert dict(options.params) == {"kinds": ["tv"]}
+    assert main.parse_arguments([]).params == {}
+    for wrong in ("tv", "[1]", '{"kinds": NaN}', '{"a": 1}, "job": "sessions", "params": {"b": 1}'):
+        with pytest.raises(SystemExit) as ended:
+            main.parse_arguments(["--params", wrong])
+        assert ended.value.code == 2
+        assert "--params" in capsys.readouterr().err
 
 
 def test_a_dry_run_judges_and_writes_nothing(place: Place) -> None:
