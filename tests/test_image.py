@@ -97,7 +97,9 @@ def test_nothing_else_is_in_the_image() -> None:
     assert {Path(name).suffix for name in NAMES if not name.startswith("console/")} <= {
         ".py",
         ".txt",
+        ".yaml",
     }
+    assert "config/jobs.yaml" in NAMES  # which the service reads
 
 
 def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
