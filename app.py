@@ -22,7 +22,7 @@ from uuid import uuid4
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from bigquery.connection import CachedClients
+from bigquery.connection import CachedClients, local_environment
 from runs import VERSION
 from runs.errors import AuthenticationError, EtlError, RequestError, SettingsError
 from runs.ledger_sql import RunsRequest, is_run_id
@@ -204,8 +204,10 @@ class _Site:
             return jsonify(jobs=inspection.read_jobs(warehouse, datetime.now(UTC)))
 
     def config(self) -> ResponseReturnValue:
-        """The settings in effect, without secrets and ids."""
-        return jsonify(settings=self._deployment.settings.to_json(), version=VERSION)
+        """The settings in effect, without secrets and ids, and what each job takes and lacks."""
+        settings = self._deployment.settings
+        jobs = inspection.describe_jobs(settings)
+        return jsonify(settings=settings.to_json(), jobs=jobs, version=VERSION)
 
     def start(self) -> ResponseReturnValue:
         """A run, and its report when it has ended."""
@@ -347,7 +349,7 @@ def _start(*, only_loopback: bool = False) -> Flask:
 def local() -> Flask:
     """The service on the sandbox's emulator: `gunicorn 'app:local()'`, or `app.py --local`."""
     configure_logging(sys.stdout, as_json=True)
-    return create_app(os.environ, is_local=True)
+    return create_app(local_environment(os.environ), is_local=True)
 
 
 def __getattr__(name: str) -> Flask:

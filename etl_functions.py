@@ -9,11 +9,12 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
-from bigquery.destination import ensure_table, find_table, list_rows, schema_field
-from bigquery.jobs import fetch, rows_of, run_job, run_query, run_statement
+from bigquery import loading
+from bigquery.destination import ensure_table, find_table, list_rows
+from bigquery.jobs import fetch, rows_of, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for, with_retries
+from bigquery.retries import HTTP_SECONDS, call, start, wait_for, with_retries
 from runs.errors import (
     DestinationError,
     SourceError,
@@ -290,48 +291,11 @@ def start_load(
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from google.cloud import bigquery
 
-    client = warehouse.clients.bigquery
-    options = bigquery.ParquetOptions()
-    options.enable_list_inference = True
-    config = bigquery.LoadJobConfig(
-        schema=[schema_field(each) for each in schema.fields],
-        source_format="PARQUET",
-        write_disposition="WRITE_APPEND",
-        labels={"app": "posthog-etl", "step": "load"},
-    )
-    config.parquet_options = options
     file = BytesIO()
     sessions = pa.Table.from_pandas(rows, preserve_index=False)
     pq.write_table(sessions, file, compression="zstd")  # chosen in docs/performance.md
-    size = file.tell()
-
-    def submit(job_id: str) -> bigquery.LoadJob:
-        return client.load_table_from_file(
-            file,
-            str(table),
-            rewind=True,
-            size=size,
-            job_id=job_id,
-            location=warehouse.settings.location,
-            job_config=config,
-            timeout=HTTP_SECONDS,
-            num_retries=0,
-        )
-
-    def load() -> float:
-        started = time.monotonic()
-        run_job(warehouse, f"load_{part}", retry()(submit))
-        return time.monotonic() - started
-
-    outcome = start(load)
-
-    def finish() -> float:
-        with classified(f"the load of batch {part}", DestinationError):
-            return wait_for(warehouse, outcome)
-
-    return finish
+    return loading.start_load(warehouse, table, file, part=f"batch_{part}", schema=schema)
 
 
 def has_rows_of_another_version(warehouse: Warehouse, metrics_version: str) -> bool:

@@ -12,7 +12,7 @@ from contextlib import ExitStack, nullcontext
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from bigquery.connection import connect
+from bigquery.connection import connect, local_environment
 from bigquery.destination import ensure_dataset
 from bigquery.locations import settled
 from bigquery.warehouse import Warehouse
@@ -23,6 +23,7 @@ from runs.context import (
     answer_again,
     await_ledger,
     begin,
+    begun_or_logged,
     enter_ledger,
     finish,
     record,
@@ -40,7 +41,7 @@ from runs.supervision import STOP, take_lease
 from service.readiness import probe_all
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from bigquery.clients import Clients
     from runs.checks import Check
@@ -63,8 +64,10 @@ def main(
     where one of that name has succeeded, the report says `duplicate`, with the id of its run.
     """
     job = find_job(request.job)
-    run = begin(request, settings, clients, trigger=trigger, progress=progress)
-    work = job.begin(run)
+    run = begin(request, settings, clients, trigger=trigger, progress=progress, unit=job.unit)
+    with begun_or_logged(run, job.report_type.log_names):
+        job.check_request(request, settings)
+        work = job.begin(run)
     with recorded(work):
         with run.step("lease"):
             run.warehouse = settled(run.warehouse, job.sources(settings))
@@ -127,11 +130,18 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _params(text: str) -> Mapping[str, object]:
+    try:
+        return RunRequest.from_json(f'{{"params": {text or "{}"}}}'.encode()).params
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line; help and usage errors end the process, the latter with code 2."""
     parser = argparse.ArgumentParser(
         prog="main.py",
-        description="Bring posthog_aggregated up to date: one row per user session.",
+        description="Run a job: by default bring posthog_aggregated up to date.",
         epilog="Without options: whatever changed since the last successful run.",
         allow_abbrev=False,
     )
@@ -149,6 +159,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="run also where the trigger succeeded, or a Firebase table has shrunk",
     )
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")
+    parser.add_argument(
+        "--params", type=_params, default={}, metavar="JSON", help="what only this job understands"
+    )
     parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")
     parser.add_argument("--json", action="store_true", help="the report as JSON, alone on stdout")
@@ -176,7 +189,8 @@ def command_line(arguments: Sequence[str]) -> int:
         return 0
     try:
         request = _request(options)
-        settings = Settings.from_environment(os.environ, local=options.local)
+        environ = local_environment(os.environ) if options.local else os.environ
+        settings = Settings.from_environment(environ, local=options.local)
         if options.check:
             return _check(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
@@ -199,6 +213,7 @@ def _request(options: argparse.Namespace) -> RunRequest:
         dry_run=options.dry_run,
         force=options.force,
         job=options.job,
+        params=options.params,
     )
 
 
@@ -211,9 +226,8 @@ def _run(
     on_terminal: bool,
 ) -> int:
     """A run; its report goes to stdout, but for a Cloud Run job's, whose log has all of it."""
-    progress = (
-        TerminalProgress(steps=len(find_job(request.job).step_names)) if on_terminal else None
-    )
+    job = find_job(request.job)
+    progress = TerminalProgress(len(job.step_names), unit=job.unit) if on_terminal else None
     trigger = execution.trigger if execution else None
     try:
         report = run(request, settings, is_local=options.local, trigger=trigger, progress=progress)

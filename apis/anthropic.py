@@ -60,7 +60,7 @@ def anthropic_api(key: str, *, base_url: str = BASE_URL) -> Api:
         key_header="x-api-key",
         key_setting="the secret anthropic-admin-api-key",
         headers={"anthropic-version": _VERSION},
-        rate=Rate(requests=10, seconds=2),
+        rate=Rate(requests=20, seconds=4),
     )
 
 

@@ -201,6 +201,14 @@ def breeds_audit_sql(staged: str, breeds: str) -> str:
 FROM {staged}"""
 
 
+def breeds_check_sql(breeds: str) -> str:
+    """A SELECT of one row: how many breeds there are, and how many rows repeat one."""
+    return f"""SELECT
+  COUNT(*) AS row_count,
+  COUNT(*) - COUNT(DISTINCT id) AS repeated_keys
+FROM {breeds}"""
+
+
 def check_breeds(figures: Mapping[str, int], *, reported: int, is_forced: bool) -> None:
     """Nothing, or an AuditError; an empty or sharply shrunken list passes where it is forced."""
     found, stored = figures["row_count"], figures["stored"]

@@ -162,6 +162,22 @@ class RedisDocuments:
             raise UnavailableError(message) from None
 
 
+class DryDocuments:
+    """What a dry run has instead: it takes every document, and writes none."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """It has nothing to close."""
+
+    def write(
+        self, documents: Mapping[str, Mapping[str, Any]], gone: Iterable[str]
+    ) -> dict[str, str | None]:
+        """Each key, as if Redis had done what was asked."""
+        return dict.fromkeys([*documents, *gone])
+
+
 def _tls(server: RedisServer) -> dict[str, Any]:
     if not server.tls:
         return {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from apis.http import ApiClient
     from apis.records import Details
-    from apis.redis_documents import RedisDocuments
+    from apis.redis_documents import DryDocuments, RedisDocuments
     from apis.tmdb import Changes
 
 type Judge = Callable[[Details], Document | Filtered]
@@ -21,7 +21,7 @@ type Judge = Callable[[Details], Document | Filtered]
 
 def update_documents(
     client: ApiClient,
-    redis: RedisDocuments,
+    redis: RedisDocuments | DryDocuments,
     changes: Changes,
     ids: Sequence[int],
     *,

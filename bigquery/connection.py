@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bigquery.clients import local_clients, make_clients
@@ -12,7 +13,7 @@ from bigquery.warehouse import Warehouse
 from runs.errors import CredentialsError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from bigquery.clients import Clients
     from runs.settings import Settings
@@ -53,6 +54,15 @@ def _local(settings: Settings) -> Iterator[Clients]:
             yield clients
     except SandboxError as error:
         raise UnavailableError(str(error)) from error
+
+
+def local_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, with the settings of stand-ins for APIs that run beside the emulator."""
+    try:
+        from sandbox.apis.everything import running_settings
+    except ModuleNotFoundError:
+        return environ
+    return running_settings(Path(environ.get("SANDBOX_DIR") or ".sandbox")) | dict(environ)
 
 
 class CachedClients:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from runs.errors import CredentialsError, UnavailableError
+from bigquery.secrets import read_version, secret_version
+from runs.errors import CredentialsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from google.auth.credentials import Credentials
@@ -39,15 +38,13 @@ def fetch_credentials(
         return _key_credentials(_KEY_FILE, _read_key_file(settings.credentials_path))
     if settings.secret_name is None:
         return _attached_credentials()
-    version = _secret_version(settings.project_id, settings.secret_name)
-    with _secret_errors(version):
-        if secret_client is not None:
-            key = _read_secret(secret_client, version, patience_seconds)
-        else:
-            from google.cloud.secretmanager import SecretManagerServiceClient
-
-            with SecretManagerServiceClient(transport="rest") as client:
-                key = _read_secret(client, version, patience_seconds)
+    version = secret_version(settings.project_id, settings.secret_name)
+    key = read_version(
+        version,
+        setting="BIGQUERY_SECRET_NAME",
+        secret_client=secret_client,
+        seconds=patience_seconds,
+    )
     return _key_credentials(f"Secret {version}", key)
 
 
@@ -61,61 +58,6 @@ def _read_key_file(path: Path) -> bytes:
         f"{_KEY_FILE} can't be read ({reason}): correct the path, or unset it to use the secret."
     )
     raise CredentialsError(message)
-
-
-def _secret_version(project: str, name: str) -> str:
-    secret = name if name.startswith("projects/") else f"projects/{project}/secrets/{name}"
-    return secret if "/versions/" in secret else f"{secret}/versions/latest"
-
-
-def _read_secret(client: SecretManagerServiceClient, version: str, seconds: float) -> bytes:
-    """The payload of one secret version, checked against its checksum."""
-    import google_crc32c
-    from google.api_core.retry import Retry, if_transient_error
-    from google.protobuf.json_format import ParseError  # type: ignore[import-untyped]
-
-    # At DEBUG the client may log what it receives: here that is the key.
-    logging.getLogger("google.cloud.secretmanager_v1").setLevel(logging.INFO)
-    retry = Retry(predicate=if_transient_error, initial=0.2, maximum=5.0, timeout=seconds)
-    with suppress(ParseError):  # suppressed, not chained: it may quote the key
-        payload = client.access_secret_version(name=version, retry=retry, timeout=seconds).payload
-        if google_crc32c.value(payload.data) == payload.data_crc32c:
-            return payload.data
-    message = f"Secret {version} arrived damaged: run again."
-    raise UnavailableError(message)
-
-
-@contextmanager
-def _secret_errors(version: str) -> Iterator[None]:
-    """Turn what the client of Secret Manager raises into our tree, by type."""
-    from google.api_core import exceptions as api
-    from google.auth import exceptions as auth
-    from requests import RequestException
-
-    unavailable = (api.TooManyRequests, api.ServerError, api.RetryError, RequestException)
-    try:
-        yield
-    except api.NotFound as error:
-        message = f"Secret {version} does not exist: create it, or correct BIGQUERY_SECRET_NAME."
-        raise CredentialsError(message) from error
-    except api.Forbidden as error:
-        message = (
-            f"Secret {version} may not be read by this account: grant it"
-            " roles/secretmanager.secretAccessor, and enable the Secret Manager API."
-        )
-        raise CredentialsError(message) from error
-    except unavailable as error:
-        message = f"Secret Manager could not be reached for secret {version}: try again later."
-        raise UnavailableError(message) from error
-    except (auth.GoogleAuthError, api.Unauthorized) as error:
-        message = (
-            f"The Google credentials to read secret {version} with are missing or refused: attach"
-            " a service account, set BIGQUERY_CREDENTIALS_PATH, or run with --local."
-        )
-        raise CredentialsError(message) from error
-    except api.GoogleAPICallError as error:
-        message = f"Secret {version} can't be read ({error.code}): enable it, or add a version."
-        raise CredentialsError(message) from error
 
 
 def _key_credentials(where: str, key: bytes) -> Credentials:

@@ -44,12 +44,15 @@ def list_rows(warehouse: Warehouse, table: TableId) -> list[dict[str, Any]] | No
         return wait_for(warehouse, start(rows))
 
 
-def ensure_dataset(warehouse: Warehouse) -> None:
-    """Create the destination dataset if it is missing."""
+def ensure_dataset(warehouse: Warehouse, dataset_id: str | None = None) -> None:
+    """Create the destination dataset, or a job's own, if it is missing."""
     from google.api_core.exceptions import NotFound
     from google.cloud import bigquery
 
-    client, name = warehouse.clients.bigquery, warehouse.settings.aggregated_dataset_id
+    client, name = (
+        warehouse.clients.bigquery,
+        dataset_id or warehouse.settings.aggregated_dataset_id,
+    )
     dataset = bigquery.Dataset(bigquery.DatasetReference(warehouse.settings.project_id, name))
     dataset.location = warehouse.settings.location
     with classified(f"the destination dataset {name}", DestinationError):

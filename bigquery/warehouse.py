@@ -24,12 +24,11 @@ class Warehouse:
     usage: list[tuple[str, int]] = field(default_factory=list)  # (step, bytes billed)
     check: Callable[[], None] = lambda: None  # raises what stops the run
 
-    def table(self, name: str) -> TableId:
-        """A table of the destination dataset."""
+    def table(self, name: str, *, dataset: str | None = None) -> TableId:
+        """A table that runs write: of the destination dataset, unless of a job's own."""
         settings = self.settings
-        return TableId(
-            project=settings.project_id, dataset=settings.aggregated_dataset_id, name=name
-        )
+        dataset = dataset or settings.aggregated_dataset_id
+        return TableId(project=settings.project_id, dataset=dataset, name=name)
 
     def staging(self, name: str) -> TableId:
         """A table of this run alone."""

@@ -18,7 +18,12 @@ for argument in ${ARGUMENTS[@]+"${ARGUMENTS[@]}"}; do
   esac
 done
 
-substitutions="_REGION=$REGION,_IMAGE_PATH=$IMAGE_PATH,_SERVICE=$SERVICE,_JOB=$JOB"
+# Cloud Build gives the image to every Cloud Run job.
+jobs="$JOB"
+for job in $(find_jobs job); do
+  jobs+=" $(job_name "$job")"
+done
+substitutions="_REGION=$REGION,_IMAGE_PATH=$IMAGE_PATH,_SERVICE=$SERVICE,_JOB=$jobs"
 substitutions+=",_BUILD_ACCOUNT=$BUILD_ACCOUNT,_DEPLOY=$deploys,_TAG=$tag"
 
 run gcloud builds submit "$HERE/.." "--config=$HERE/../cloudbuild.yaml" \

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: deploy/rollback.sh service [REVISION] [--dry-run]   all traffic to REVISION (default: the one
 #                                                            before the one that serves now)
-#        deploy/rollback.sh job TAG [--dry-run]              the job's image
-#        deploy/rollback.sh pause | resume [--dry-run]       the schedules
+#        deploy/rollback.sh job TAG [JOB] [--dry-run]        the image of a job (default: sessions)
+#        deploy/rollback.sh pause | resume [JOB] [--dry-run] the schedules, or that of one job
 #
 # Data needs no rollback: see docs/operations.md. Traffic stays with the revision until the next
 # deploy.sh or build.
@@ -35,15 +35,29 @@ roll_back_service() {
   run gcloud run services update-traffic "$SERVICE" "--to-revisions=$revision=100" "${where[@]}" --quiet
 }
 
-schedules() { # schedules VERB
-  run gcloud scheduler jobs "$1" "$SCHEDULE_NAME" "--location=$REGION" "$IN_PROJECT"
-  [[ ! $WEEKLY_FULL_LOAD ]] ||
-    run gcloud scheduler jobs "$1" "$WEEKLY_NAME" "--location=$REGION" "$IN_PROJECT"
+schedules() { # schedules VERB [JOB]
+  local job names=()
+  if [[ ${2:-sessions} == sessions ]]; then
+    names+=("$SCHEDULE_NAME")
+    [[ ! $WEEKLY_FULL_LOAD ]] || names+=("$WEEKLY_NAME")
+  fi
+  for job in ${2:-$OTHER_JOBS}; do
+    [[ $job == sessions ]] || names+=("$(schedule_name "$job")")
+  done
+  for job in "${names[@]}"; do
+    run gcloud scheduler jobs "$1" "$job" "--location=$REGION" "$IN_PROJECT"
+  done
+}
+
+roll_back_job() { # roll_back_job TAG [JOB]
+  local name="$JOB"
+  [[ ${2:-sessions} == sessions ]] || name="$(job_name "$2")"
+  run gcloud run jobs update "$name" "--image=$IMAGE_PATH:$1" "${where[@]}"
 }
 
 case "${ARGUMENTS[*]:-}" in
   service | "service "*) roll_back_service "${ARGUMENTS[1]:-}" ;;
-  "job "*) run gcloud run jobs update "$JOB" "--image=$IMAGE_PATH:${ARGUMENTS[1]}" "${where[@]}" ;;
-  pause | resume) schedules "${ARGUMENTS[0]}" ;;
+  "job "*) roll_back_job "${ARGUMENTS[@]:1}" ;;
+  pause | resume | "pause "* | "resume "*) schedules "${ARGUMENTS[@]}" ;;
   *) fail "$(usage)" ;;
 esac

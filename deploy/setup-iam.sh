@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: deploy/setup-iam.sh [--dry-run]
 #
-# Makes what the service needs before it can be built and deployed: APIs, three accounts with no more
-# than they need, the image repository, the builds' bucket, the destination dataset, the secret and,
+# Makes what the service needs before it can be built and deployed: APIs, accounts with no more than
+# they need, one more for each further job, the image repository, the builds' bucket, the destination dataset, the secret and,
 # where GITHUB_REPOSITORY is set, the trust in that repository's workflow.
 # Run it again whenever you like; afterwards `deploy/build.sh --image-only`.
 
@@ -64,15 +64,40 @@ allow_runner() {
   grant_dataset roles/bigquery.dataEditor "$POSTHOG_AGGREGATED_DATASET_ID"
 }
 
-grant_dataset() {
-  sql "GRANT \`$1\` ON SCHEMA \`$PROJECT_ID.$2\` TO \"serviceAccount:$RUNNER\""
+grant_dataset() { # grant_dataset ROLE DATASET [MEMBER]
+  sql "GRANT \`$1\` ON SCHEMA \`$PROJECT_ID.$2\` TO \"serviceAccount:${3:-$RUNNER}\""
+}
+
+# A Cloud Run job of its own has an account of its own, which may query, write its dataset and keep its
+# lease, its ledger row and its staging tables in the destination. In mode service it is the runner's.
+allow_job() { # allow_job JOB
+  local account pair
+  account="$(runner_of "$1")"
+  if [[ $account != "$RUNNER" ]]; then
+    make_account "$(account_name "$1")" "Runs the ETL job $1"
+    grant_project "$account" roles/bigquery.jobUser
+    grant_dataset roles/bigquery.dataEditor "$POSTHOG_AGGREGATED_DATASET_ID" "$account"
+    grant "$BUILDER" roles/iam.serviceAccountUser iam service-accounts add-iam-policy-binding "$account"
+  fi
+  for pair in $(dataset_of "$1"); do
+    sql "CREATE SCHEMA IF NOT EXISTS \`$PROJECT_ID.${pair#*=}\` OPTIONS (location = \"$BIGQUERY_LOCATION\")"
+    grant_dataset roles/bigquery.dataEditor "${pair#*=}" "$account"
+  done
+  for pair in $(job_config "$1" SECRETS); do
+    make_empty_secret "${pair#*=}"
+    grant "$account" roles/secretmanager.secretAccessor secrets add-iam-policy-binding "${pair#*=}"
+  done
+}
+
+make_empty_secret() {
+  ensure gcloud secrets describe "$1" "$IN_PROJECT" \
+    -- gcloud secrets create "$1" --replication-policy=automatic "$IN_PROJECT"
 }
 
 make_secret() {
   local secret="--secret=$BIGQUERY_SECRET_NAME"
   [[ $BIGQUERY_SECRET_NAME ]] || return 0
-  ensure gcloud secrets describe "$BIGQUERY_SECRET_NAME" "$IN_PROJECT" \
-    -- gcloud secrets create "$BIGQUERY_SECRET_NAME" --replication-policy=automatic "$IN_PROJECT"
+  make_empty_secret "$BIGQUERY_SECRET_NAME"
   grant "$RUNNER" roles/secretmanager.secretAccessor \
     secrets add-iam-policy-binding "$BIGQUERY_SECRET_NAME"
   if [[ $KEY_FILE ]]; then
@@ -127,4 +152,7 @@ make_places
 allow_runner
 make_secret
 allow_builder
+for job in $OTHER_JOBS; do
+  allow_job "$job"
+done
 trust_github

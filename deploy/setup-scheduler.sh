@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: deploy/setup-scheduler.sh [--paused] [--dry-run]
 #
-# Makes the daily schedule, and the weekly full load where WEEKLY_FULL_LOAD says when; they start the
-# service or the job, as SCHEDULE_TARGET says. With --paused they wait for `deploy/rollback.sh resume`.
+# Makes a schedule for each job that config/jobs.yaml says is deployed, and the weekly full load where
+# WEEKLY_FULL_LOAD says when; each starts the service or a Cloud Run job, as its mode says. With --paused they wait for `deploy/rollback.sh resume`.
 # The service and the job must exist: `deploy/deploy.sh`.
 
 # shellcheck source=deploy/lib.sh
@@ -30,18 +30,22 @@ target_job() {
   local role=roles/run.invoker
   # Another argument is an override, which run.invoker may not give.
   [[ ! $WEEKLY_FULL_LOAD ]] || role=roles/run.jobsExecutorWithOverrides
-  run gcloud run jobs add-iam-policy-binding "$JOB" "--member=serviceAccount:$INVOKER" \
-    "--role=$role" "$IN_REGION" "$IN_PROJECT" --format=none
-  target=("--uri=https://run.googleapis.com/v2/projects/$PROJECT_ID/locations/$REGION/jobs/$JOB:run"
-    "--oauth-service-account-email=$INVOKER")
+  start_job "$JOB" "$role"
   daily='{}'
   weekly='{"overrides": {"containerOverrides": [{"args": ["main.py", "--full-load"]}]}}'
 }
 
+start_job() { # start_job NAME ROLE: the target of a Cloud Run job, which the invoker may start
+  run gcloud run jobs add-iam-policy-binding "$1" "--member=serviceAccount:$INVOKER" \
+    "--role=$2" "$IN_REGION" "$IN_PROJECT" --format=none
+  target=("--uri=https://run.googleapis.com/v2/projects/$PROJECT_ID/locations/$REGION/jobs/$1:run"
+    "--oauth-service-account-email=$INVOKER")
+}
+
 # Retried after 5, 10 and 20 minutes: an instance that was killed has lost its lease by then.
-make_schedule() { # make_schedule NAME CRON BODY
-  local flags=("--schedule=$2" "--time-zone=$TIME_ZONE" "${target[@]}" --http-method=post
-    "--message-body=$3" --attempt-deadline=30m --max-retry-attempts=3 --min-backoff=300s
+make_schedule() { # make_schedule NAME CRON BODY TIME_ZONE RETRIES
+  local flags=("--schedule=$2" "--time-zone=$4" "${target[@]}" --http-method=post
+    "--message-body=$3" --attempt-deadline=30m "--max-retry-attempts=$5" --min-backoff=300s
     --max-backoff=1800s --max-doublings=2 "${where[@]}")
   ensure gcloud scheduler jobs describe "$1" "${where[@]}" \
     -- gcloud scheduler jobs create http "$1" "${flags[@]}" --headers=Content-Type=application/json
@@ -50,10 +54,22 @@ make_schedule() { # make_schedule NAME CRON BODY
 }
 
 "target_$SCHEDULE_TARGET"
-make_schedule "$SCHEDULE_NAME" "$SCHEDULE" "$daily"
+make_schedule "$SCHEDULE_NAME" "$SCHEDULE" "$daily" "$TIME_ZONE" "$RETRIES"
 if [[ $WEEKLY_FULL_LOAD ]]; then
-  make_schedule "$WEEKLY_NAME" "$WEEKLY_FULL_LOAD" "$weekly"
+  make_schedule "$WEEKLY_NAME" "$WEEKLY_FULL_LOAD" "$weekly" "$TIME_ZONE" "$RETRIES"
 else
   remove gcloud scheduler jobs describe "$WEEKLY_NAME" "${where[@]}" \
     -- gcloud scheduler jobs delete "$WEEKLY_NAME" "${where[@]}" --quiet
 fi
+
+for job in $OTHER_JOBS; do
+  if [[ $(job_value "$job" mode) == job ]]; then
+    start_job "$(job_name "$job")" roles/run.invoker
+    body='{}'
+  else
+    target_service
+    body="{\"job\": \"$job\"}"
+  fi
+  make_schedule "$(schedule_name "$job")" "$(job_value "$job" cron)" "$body" \
+    "$(job_value "$job" time_zone)" "$(job_value "$job" retries)"
+done

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: deploy/teardown.sh [--yes] [--dry-run]
 #
-# Deletes the schedules, the service, the job, the images, the builds' bucket, the secret, the accounts
-# and their roles. Datasets stay, posthog_aggregated too. Asks first, unless --yes.
+# Deletes the schedules, the service, the jobs that config/jobs.yaml says are deployed, the images, the
+# builds' bucket, the secrets, the accounts and their roles. Datasets stay, posthog_aggregated too. Asks first, unless --yes.
 
 # shellcheck source=deploy/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -24,8 +24,32 @@ take_project_role() {
     "--role=$2" --condition=None --format=none
 }
 
-take_dataset_role() {
-  sql "REVOKE \`$1\` ON SCHEMA \`$PROJECT_ID.$2\` FROM \"serviceAccount:$RUNNER\""
+take_dataset_role() { # take_dataset_role ROLE DATASET [MEMBER]
+  sql "REVOKE \`$1\` ON SCHEMA \`$PROJECT_ID.$2\` FROM \"serviceAccount:${3:-$RUNNER}\""
+}
+
+delete_secret() {
+  remove gcloud secrets describe "$1" "$IN_PROJECT" -- gcloud secrets delete "$1" "$IN_PROJECT" --quiet
+}
+
+delete_job() { # delete_job JOB
+  local account pair
+  account="$(runner_of "$1")"
+  remove gcloud scheduler jobs describe "$(schedule_name "$1")" "--location=$REGION" "$IN_PROJECT" \
+    -- gcloud scheduler jobs delete "$(schedule_name "$1")" "--location=$REGION" "$IN_PROJECT" --quiet
+  remove gcloud run jobs describe "$(job_name "$1")" "$IN_REGION" "$IN_PROJECT" \
+    -- gcloud run jobs delete "$(job_name "$1")" "$IN_REGION" "$IN_PROJECT" --quiet
+  for pair in $(dataset_of "$1"); do
+    take_dataset_role roles/bigquery.dataEditor "${pair#*=}" "$account"
+  done
+  for pair in $(job_config "$1" SECRETS); do
+    delete_secret "${pair#*=}"
+  done
+  if [[ $account != "$RUNNER" ]]; then
+    take_project_role "$account" roles/bigquery.jobUser
+    take_dataset_role roles/bigquery.dataEditor "$POSTHOG_AGGREGATED_DATASET_ID" "$account"
+    delete_account "$account"
+  fi
 }
 
 delete_account() {
@@ -33,6 +57,9 @@ delete_account() {
     -- gcloud iam service-accounts delete "$1" "$IN_PROJECT" --quiet
 }
 
+for job in $OTHER_JOBS; do
+  delete_job "$job"
+done
 for schedule in "$SCHEDULE_NAME" "$WEEKLY_NAME"; do
   remove gcloud scheduler jobs describe "$schedule" "--location=$REGION" "$IN_PROJECT" \
     -- gcloud scheduler jobs delete "$schedule" "--location=$REGION" "$IN_PROJECT" --quiet
@@ -45,10 +72,7 @@ remove gcloud artifacts repositories describe "$REPOSITORY" "--location=$REGION"
   -- gcloud artifacts repositories delete "$REPOSITORY" "--location=$REGION" "$IN_PROJECT" --quiet
 remove gcloud storage buckets describe "$BUCKET" "$IN_PROJECT" \
   -- gcloud storage rm "$BUCKET" --recursive "$IN_PROJECT"
-if [[ $BIGQUERY_SECRET_NAME ]]; then
-  remove gcloud secrets describe "$BIGQUERY_SECRET_NAME" "$IN_PROJECT" \
-    -- gcloud secrets delete "$BIGQUERY_SECRET_NAME" "$IN_PROJECT" --quiet
-fi
+[[ ! $BIGQUERY_SECRET_NAME ]] || delete_secret "$BIGQUERY_SECRET_NAME"
 
 take_project_role "$RUNNER" roles/bigquery.jobUser
 take_project_role "$RUNNER" roles/bigquery.readSessionUser

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 JOBS: Final[dict[str, str]] = {
     "sessions": "jobs.sessions",
+    "claude_usage": "jobs.claude_usage",
+    "dog_breeds": "jobs.dog_breeds",
+    "tmdb_changes": "jobs.tmdb_changes",
 }
 """The module of each job, which holds it as `JOB`."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import etl_functions as etl
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
-from runs.checks import Check
+from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
 from sessions import checks, sources
@@ -37,7 +37,7 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
     last = last_successes(warehouse).get("sessions", {})
     return [
         Check(name="sessions", outcome="ok", message=f"{figures.sessions} sessions in {table}."),
-        checks.check_last_run(last.get("finished_at"), last.get("run_id"), now),
+        check_last_run(last.get("finished_at"), last.get("run_id"), now),
         *_check_source(warehouse, table, now),
         *checks.check_figures(figures),
         checks.check_state(

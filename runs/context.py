@@ -19,13 +19,13 @@ from runs.errors import DestinationError, EtlError, RepeatedError
 from runs.lease_row import LeaseRow, triggers_parameter
 from runs.lease_sql import with_trigger
 from runs.ledger_row import find_failure, finish_ledger, start_ledger
-from runs.log import LOG, log_fields, log_run_finished
+from runs.log import LOG, log_fields, log_run_finished, log_run_not_begun
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
 from runs.supervision import check_publication
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from bigquery.clients import Clients
@@ -156,6 +156,10 @@ class Run:
                 lease = replace(lease, warehouse=replace(self.warehouse, check=check))
             return lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
 
+    def say_when_stopped(self, outcome: str) -> None:
+        """What a message says from now on, if something stops the run, of what it has done."""
+        self._supervisor.say_when_stopped(outcome)
+
     @property
     def _supervisor(self) -> Supervisor:
         if self.supervisor is None:
@@ -260,11 +264,12 @@ def begin(
     *,
     trigger: str | None,
     progress: Progress | None,
+    unit: str = "events",
 ) -> Run:
     """A run with an id of its own, which has done nothing yet."""
     started_at = datetime.now(UTC)
     run_id = f"{started_at:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}"
-    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at)
+    here = RunInProgress(run_id=run_id, job=request.job, started_at=started_at, unit=unit)
     return Run(
         request=request,
         warehouse=Warehouse(clients=clients, settings=settings, run_id=run_id),
@@ -272,6 +277,17 @@ def begin(
         trigger=trigger,
         progress=progress or LogProgress(here),
     )
+
+
+@contextmanager
+def begun_or_logged(run: Run, log_names: Iterable[str]) -> Iterator[None]:
+    """Within, a run gets its work; if it is refused, the log says so as of any run's end."""
+    try:
+        yield
+    except EtlError as error:
+        run.progress.close()
+        log_run_not_begun(run.request.job, error, str(error), log_names)
+        raise
 
 
 @contextmanager

@@ -17,7 +17,7 @@ class Progress(Protocol):
         """A step begins."""
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """`done` of `total` batches are aggregated, with `events` events in all."""
+        """`done` of `total` batches, with `events` events, or whatever the job counts, in all."""
 
     def close(self) -> None:
         """The run is over."""
@@ -34,7 +34,9 @@ class RunInProgress:
     batch: int | None = None
     batches: int | None = None
     events: int | None = None
-    """Aggregated so far."""
+    """Aggregated so far, or whatever the job counts."""
+    unit: str = "events"
+    """What the job counts, in log lines."""
 
     def to_json(self, now: datetime) -> dict[str, object]:
         """Every field and the seconds so far, JSON-ready."""
@@ -90,7 +92,7 @@ class LogProgress:
 
     def batch(self, done: int, total: int, events: int) -> None:
         """Log the batch."""
-        message = f"batch {done} of {total}, {events} events"
+        message = f"batch {done} of {total}, {events} {self._run.unit}"
         self._tell(message, batch=done, batches=total, events=events)
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class LogProgress:
 class TerminalProgress:
     """Progress bars on a terminal: one for the steps, one for the batches."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, *, unit: str = "events") -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bars
@@ -121,6 +123,7 @@ class TerminalProgress:
         )
         self._steps = self._bars.add_task("starting", total=steps)
         self._batches = self._bars.add_task("batches", total=None, visible=False)
+        self._unit = unit
         self._bars.start()
 
     def step(self, name: str) -> None:
@@ -129,7 +132,7 @@ class TerminalProgress:
 
     def batch(self, done: int, total: int, events: int) -> None:
         """Advance the second bar."""
-        text = f"{events:,} events"
+        text = f"{events:,} {self._unit}"
         self._bars.update(
             self._batches, completed=done, total=total, description=text, visible=True
         )

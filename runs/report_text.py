@@ -17,7 +17,7 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
 
     text = StringIO()
     console = Console(file=text, width=width, highlight=False)
-    what = str(report.kind).replace("_", " ") + (
+    what = (report.kind or report.job).replace("_", " ") + (
         f", because {report.reason}" if report.reason else ""
     )
     published = ", dry run: nothing published" if report.dry_run else ""

@@ -5,7 +5,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -141,6 +141,8 @@ _SECRET: Final = _text(
     r"(?:projects/[a-z0-9.:-]+/secrets/[A-Za-z0-9_-]{1,255}(?:/versions/[A-Za-z0-9_-]+)?"
     r"|[A-Za-z0-9_-]{1,255})",
 )
+_ADDRESS: Final = _text("an address that begins with https://", r"https?://[^\s'\"]+")
+_KEY: Final = _text("a key of printable characters without spaces", r"[!-~]+")
 _EMAILS: Final = _list("e-mail addresses", r"[^@\s*'\"]+@[^@\s*'\"]+")
 
 
@@ -397,6 +399,123 @@ class Settings:
         default=False,
         metadata=_env("EXCLUDE_BOTS", _switch(), "Set events of known bots aside"),
     )
+    claude_dataset_id: str = field(
+        default="ai_usage_analytics",
+        metadata=_env("CLAUDE_DATASET_ID", _DATASET, "claude_usage: dataset that it writes"),
+    )
+    anthropic_organization_id: str | None = field(
+        default=None,
+        metadata=_env(
+            "ANTHROPIC_ORGANIZATION_ID",
+            _or_none(_text("the id of an organization, a UUID", r"[0-9a-fA-F-]{36}")),
+            "claude_usage: the organization that the admin key must belong to",
+            is_private=True,
+        ),
+    )
+    anthropic_admin_api_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_env(
+            "ANTHROPIC_ADMIN_API_KEY",
+            _or_none(_KEY),
+            "claude_usage: the admin key; unset: the secret `anthropic-admin-api-key`",
+            is_private=True,
+        ),
+    )
+    anthropic_base_url: str | None = field(
+        default=None,
+        metadata=_env(
+            "ANTHROPIC_BASE_URL",
+            _or_none(_ADDRESS),
+            "claude_usage: another address than Anthropic's own",
+            is_private=True,
+        ),
+    )
+    dog_dataset_id: str = field(
+        default="dog_breeds_raw",
+        metadata=_env("DOG_DATASET_ID", _DATASET, "dog_breeds: dataset that it writes"),
+    )
+    dog_base_url: str | None = field(
+        default=None,
+        metadata=_env(
+            "DOG_API_BASE_URL",
+            _or_none(_ADDRESS),
+            "dog_breeds: another address than The Dog API's own",
+            is_private=True,
+        ),
+    )
+    dog_api_endpoint: str = field(
+        default="breeds",
+        metadata=_env(
+            "DOG_API_ENDPOINT",
+            _text("a path without a host, like breeds", r"[A-Za-z0-9_/-]{1,200}"),
+            "dog_breeds: what is asked for below that address",
+        ),
+    )
+    dog_secret_name: str | None = field(
+        default=None,
+        metadata=_env(
+            "DOG_API_SECRET_NAME",
+            _or_none(_SECRET),
+            "dog_breeds: secret that holds a key; unset: no key, which the API allows",
+            is_private=True,
+        ),
+    )
+    tmdb_base_url: str | None = field(
+        default=None,
+        metadata=_env(
+            "TMDB_BASE_URL",
+            _or_none(_ADDRESS),
+            "tmdb_changes: another address than TMDB's own",
+            is_private=True,
+        ),
+    )
+    tmdb_read_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_env(
+            "TMDB_READ_TOKEN",
+            _or_none(_KEY),
+            "tmdb_changes: TMDB's read access token",
+            is_private=True,
+        ),
+    )
+    redis_host: str | None = field(
+        default=None,
+        metadata=_env(
+            "REDIS_HOST",
+            _or_none(_text("a host name or address, without a port", r"[A-Za-z0-9._:-]{1,253}")),
+            "tmdb_changes: the Redis that documents are written to",
+            is_private=True,
+        ),
+    )
+    redis_port: int = field(
+        default=6380,
+        metadata=_env("REDIS_PORT", _whole_number(1, 65_535), "tmdb_changes: its port"),
+    )
+    redis_password: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_env(
+            "REDIS_PASSWORD",
+            _or_none(_text("a password in one line", r"[^\r\n\0]+")),
+            "tmdb_changes: its password; unset: none",
+            is_private=True,
+        ),
+    )
+    redis_tls: bool = field(
+        default=True,
+        metadata=_env("REDIS_TLS", _switch(), "tmdb_changes: whether it is spoken to by TLS"),
+    )
+    redis_ca_path: Path | None = field(
+        default=None,
+        metadata=_env(
+            "REDIS_CA_PATH",
+            _or_none(_path("the path of a file of certificates")),
+            "tmdb_changes: who signed its certificate; unset: the usual authorities",
+            is_private=True,
+        ),
+    )
     port: int = field(
         default=8080,
         metadata=_env("PORT", _whole_number(1, 65_535), "Port the service listens on"),
@@ -423,6 +542,11 @@ class Settings:
             self.exclude_emulators,
             self.exclude_bots,
         )
+
+    def missing(self, variables: Iterable[str]) -> list[str]:
+        """Those of these variables that are not set."""
+        values = {each.variable: getattr(self, each.field) for each in SETTINGS}
+        return [name for name in variables if values[name] is None]
 
     def to_json(self) -> dict[str, object]:
         """Every setting by its variable, JSON-ready; of private ones only the number of values."""

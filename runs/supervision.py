@@ -67,6 +67,10 @@ class Supervisor:
             )
             raise RunTimeoutError(message)
 
+    def say_when_stopped(self, outcome: str) -> None:
+        """What became of the work so far, for the message of whatever stops the run."""
+        self._outcome = outcome
+
     @contextmanager
     def publishing(self) -> Iterator[None]:
         """Leave the row of the lease alone, which was renewed of late: doing so would conflict."""

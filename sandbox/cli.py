@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--port", type=int, help="of its REST interface (a free one)")
     up.add_argument("--grpc-port", type=int, help="of its Storage API (a free one)")
     command("apis", _apis, "Keep stand-ins for the jobs' APIs, and a Redis, running until Ctrl-C.")
+    command("demo", _demo, "Run every job on sample data and stand-ins, and show the result.")
     command("reset", _reset, "Delete all that the sandbox has stored.")
     return parser
 
@@ -218,6 +219,13 @@ def _apis(_options: argparse.Namespace) -> None:
             _say(f"export {name}={value}")
         _tell("They run until Ctrl-C.")
         _end_by_signal().wait()
+
+
+def _demo(_options: argparse.Namespace) -> None:
+    from sandbox.demo import run_demo
+
+    yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
+    run_demo(_directory(), yesterday, say=_say)
 
 
 def _end_by_signal() -> threading.Event:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bigquery.destination import find_table
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, retry
-from jobs.registry import JOBS
+from jobs.registry import JOBS, find_job
+from jobs.schedules import read_schedules
 from runs import ledger_sql
 from runs.errors import DestinationError
 from runs.lease_row import lease_table
@@ -19,7 +20,9 @@ from runs.report import FRESH
 if TYPE_CHECKING:
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
+    from jobs.schedules import Schedule
     from runs.ledger_sql import RunsRequest
+    from runs.settings import Settings
 
 
 def lease_holder(warehouse: Warehouse) -> dict[str, object] | None:
@@ -72,16 +75,31 @@ def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:
 def read_jobs(warehouse: Warehouse, now: datetime) -> list[dict[str, object]]:
     """Each job, with its last run that brought everything up to date and how fresh its data are."""
     last = last_successes(warehouse)
-    return [_freshness(job, last.get(job), now) for job in JOBS]
-
-
-def _freshness(job: str, last: dict[str, Any] | None, now: datetime) -> dict[str, object]:
-    if last is None:
-        return {"job": job, "last_success": None, "newest_event_at": None, "age_hours": None} | {
-            "is_stale": True
+    schedules = read_schedules()
+    return [
+        {
+            **_freshness(job, last.get(job), now, schedules.get(job)),
+            "schedule": schedules[job].to_json() if job in schedules else None,
         }
+        for job in JOBS
+    ]
+
+
+def _freshness(
+    job: str, last: dict[str, Any] | None, now: datetime, schedule: Schedule | None
+) -> dict[str, object]:
+    """Nobody misses a job that is not deployed and has never run."""
+    if last is None:
+        return {
+            "job": job,
+            "last_success": None,
+            "newest_event_at": None,
+            "age_hours": None,
+            "is_stale": True if schedule is None or schedule.deployed else None,
+        }
+    fresh = timedelta(hours=schedule.stale_after_hours) if schedule else FRESH
     newest_at = last["newest_event_at"]
-    # Only a job that reads events has a kind; another is as fresh as its last success.
+    # Only a job that reads events has a kind then; another is as fresh as its last success.
     fresh_at = newest_at if last["kind"] else last["finished_at"]
     age = now - fresh_at if fresh_at else None
     success = {name: last[name] for name in ("run_id", "kind", "finished_at")}
@@ -90,7 +108,21 @@ def _freshness(job: str, last: dict[str, Any] | None, now: datetime) -> dict[str
         "last_success": _json_row(success),
         **_json_row({"newest_event_at": newest_at}),
         "age_hours": round(age.total_seconds() / 3600, 2) if age else None,
-        "is_stale": age is None or not -FRESH <= age <= FRESH,
+        "is_stale": age is None or not -FRESH <= age <= fresh,
+    }
+
+
+def describe_jobs(settings: Settings) -> dict[str, dict[str, object]]:
+    """What each job is, takes and lacks, by name; and what it tells of itself, like its rules."""
+    jobs = {name: find_job(name) for name in JOBS}
+    return {
+        name: {
+            "description": job.description,
+            "options": sorted(job.options),
+            "missing": job.missing(settings),
+            **job.shown,
+        }
+        for name, job in jobs.items()
     }
 
 

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import wait
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import etl_functions as etl
 from bigquery.expiry import dataset_warnings
@@ -15,6 +15,8 @@ from bigquery.jobs import dry_run
 from bigquery.locations import find_locations, one_location
 from bigquery.refusals import StatementError, classified
 from bigquery.retries import call, start
+from jobs.registry import find_job
+from jobs.schedules import read_schedules
 from runs.checks import Check
 from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
 from sessions import checks, sources
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
+    from jobs.schedules import Schedule
     from runs.checks import Outcome
+    from runs.job import Job
     from runs.settings import Settings
     from sessions.sources import Source, SourceTable
 
@@ -137,7 +141,38 @@ def _needs(settings: Settings) -> dict[str, Need]:
         },
         "read_sessions": _check_read_sessions,
         "destination": _check_destination,
+        **jobs_needs(read_schedules()),
     }
+
+
+def jobs_needs(schedules: Mapping[str, Schedule]) -> dict[str, Need]:
+    """What the other jobs need that the service is to run; APIs are asked for nothing.
+
+    A job that runs as a Cloud Run job has an account and settings of its own.
+    """
+    here = [each for each in schedules.values() if each.deployed and each.mode == "service"]
+    return {
+        f"{each.job}.{name}": need
+        for each in here
+        for name, need in _job_needs(find_job(each.job)).items()
+    }
+
+
+def _job_needs(job: Job[Any]) -> dict[str, Need]:
+    found: dict[str, Need] = {name: partial(_silent, probe) for name, probe in job.probes.items()}
+    if job.needs:
+        found["settings"] = partial(
+            _silent, lambda warehouse: job.check_settings(warehouse.settings)
+        )
+    if table_of := job.destination:
+        found["destination"] = lambda warehouse: _check_writable(warehouse, table_of(warehouse))
+    return found
+
+
+def _silent(probe: Callable[[Warehouse], None], warehouse: Warehouse) -> Sequence[str]:
+    """A probe that has nothing to warn of."""
+    probe(warehouse)
+    return ()
 
 
 def _check_bigquery(warehouse: Warehouse) -> Sequence[str]:
@@ -231,18 +266,22 @@ def _any_table(warehouse: Warehouse) -> TableId | None:
 
 
 def _check_destination(warehouse: Warehouse) -> Sequence[str]:
-    """Tables may be created there, and `sessions` may be changed if it exists."""
+    return _check_writable(warehouse, warehouse.table("sessions"))
+
+
+def _check_writable(warehouse: Warehouse, table: TableId) -> Sequence[str]:
+    """Tables may be created in its dataset, and it may be changed if it exists."""
     from google.api_core.exceptions import NotFound
 
-    client = warehouse.clients.bigquery
-    dataset, table = warehouse.settings.aggregated_dataset_id, warehouse.table("sessions")
+    client, dataset = warehouse.clients.bigquery, table.dataset
     with classified(f"the destination dataset {dataset}", DestinationError):
         try:
             found = call(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
         except NotFound:
             return [f"Dataset {dataset} does not exist: the first run makes it, if it may."]
         warnings = dataset_warnings(found)
-        dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
+        readiness = warehouse.table("readiness", dataset=dataset)
+        dry_run(warehouse, checks.creation_sql(readiness.sql))
         try:
             call(warehouse, partial(client.get_table, str(table)))
         except NotFound:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from runs.checks import Check
-from runs.report import AHEAD, FRESH
+from runs.checks import Check, hours
+from runs.report import FRESH
 from sessions.plan import ranges_sql
 
 if TYPE_CHECKING:
@@ -67,24 +67,6 @@ def check_figures(figures: Figures) -> list[Check]:
     ]
 
 
-def check_last_run(finished_at: dt.datetime | None, run_id: str | None, now: dt.datetime) -> Check:
-    """When a run has last brought everything up to date."""
-    name = "last run"
-    if finished_at is None:
-        message = "No run has brought everything up to date yet: run main.py."
-        return Check(name=name, outcome="warning", message=message)
-    age = now - finished_at
-    if age < -AHEAD:
-        message = (
-            f"Run {run_id} ended {_hours(-age)} hours ahead: correct the clock that it ran by."
-        )
-        return Check(name=name, outcome="warning", message=message)
-    message = f"Run {run_id} succeeded {_hours(age)} hours ago"
-    if age > FRESH:
-        return Check(name=name, outcome="warning", message=f"{message}: is the schedule paused?")
-    return Check(name=name, outcome="ok", message=f"{message}.")
-
-
 def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check:
     """How old the newest event of the source is."""
     name = "newest event"
@@ -92,16 +74,12 @@ def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check
         return Check(name=name, outcome="warning", message="The source has no events.")
     age = now - newest_at
     if age < -FRESH:
-        message = f"The newest event is {_hours(-age)} hours ahead: correct the clock, then run."
+        message = f"The newest event is {hours(-age)} hours ahead: correct the clock, then run."
         return Check(name=name, outcome="warning", message=message)
-    message = f"The newest event is {_hours(age)} hours old"
+    message = f"The newest event is {hours(age)} hours old"
     if age > FRESH:
         return Check(name=name, outcome="warning", message=f"{message}: is the export running?")
     return Check(name=name, outcome="ok", message=f"{message}.")
-
-
-def _hours(age: dt.timedelta) -> str:
-    return f"{age.total_seconds() / 3600:.0f}"
 
 
 def check_days(source: Iterable[dt.date], loaded: set[dt.date], now: dt.datetime) -> Check:

@@ -201,7 +201,8 @@ def test_it_runs_from_the_command_line(
     report = json.loads(capsys.readouterr().out)
     assert (report["job"], place.greetings()) == ("greeting", [report["run_id"]])
     assert main.command_line(["--local", "--job", "nightly"]) == RequestError.exit_code
-    assert "There is no job nightly: use sessions or greeting." in capsys.readouterr().err
+    names = " or ".join(registry.JOBS)
+    assert f"There is no job nightly: use {names}." in capsys.readouterr().err
 
 
 def test_it_runs_and_shows_over_http(place: Place) -> None:

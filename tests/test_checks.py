@@ -11,6 +11,7 @@ import pytest
 from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from jobs.sessions_checks import check_sessions
+from runs.checks import check_last_run
 from runs.execution import Execution
 from runs.settings import Settings
 from sandbox import emulator
@@ -234,16 +235,16 @@ def test_age_warns_after_26_hours(age: timedelta | None, outcome: str) -> None:
     """The last run and the newest event; and where there is none at all."""
     at = NOW - age if age else None
     assert checks.check_newest_event(at, NOW).outcome == outcome
-    assert checks.check_last_run(at, "run", NOW).outcome == outcome
+    assert check_last_run(at, "run", NOW).outcome == outcome
 
 
 def test_a_clock_that_was_ahead_is_no_fresh_run() -> None:
     """What ended in the future says that a clock is wrong, not that all is well."""
     later = NOW + timedelta(days=365)
-    for check in (checks.check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
+    for check in (check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
         assert (check.outcome, "8760 hours ahead" in check.message) == ("warning", True)
     soon = NOW + timedelta(minutes=1)
-    assert checks.check_last_run(soon, "run", NOW).outcome == "ok"
+    assert check_last_run(soon, "run", NOW).outcome == "ok"
 
 
 def test_days_to_come_are_not_missing() -> None:

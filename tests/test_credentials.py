@@ -20,7 +20,8 @@ from google.oauth2 import service_account
 
 from bigquery.clients import make_clients
 from bigquery.credentials import fetch_credentials
-from runs.errors import CredentialsError, EtlError, UnavailableError
+from bigquery.secrets import read_secret
+from runs.errors import CredentialsError, EtlError, SettingsError, UnavailableError
 from runs.settings import Settings
 from tests import fake_secret_manager
 
@@ -259,6 +260,42 @@ def test_a_missing_secret(client: SecretManagerServiceClient) -> None:
     assert str(caught.value) == (
         f"Secret {LATEST} does not exist: create it, or correct BIGQUERY_SECRET_NAME."
     )
+
+
+def test_a_secret_of_a_job_is_text(
+    fake: FakeSecretManager, client: SecretManagerServiceClient
+) -> None:
+    """Without the line break that an editor leaves; what is no text is refused, and not shown."""
+    version = "projects/my-project/secrets/dog-key/versions/latest"
+    fake.payloads[version] = b"a-key\n"
+
+    def read() -> str:
+        return read_secret(
+            settings(), "dog-key", setting="DOG_API_SECRET_NAME", secret_client=client
+        )
+
+    assert read() == "a-key"
+    fake.payloads[version] = b"\xff canary"
+    with pytest.raises(CredentialsError, match="holds no text") as caught:
+        read()
+    assert "canary" not in all_output(caught.value)
+    del fake.payloads[version]
+    with pytest.raises(CredentialsError, match="create it, or correct DOG_API_SECRET_NAME"):
+        read()
+
+
+def test_locally_no_secret_is_read(
+    fake: FakeSecretManager, client: SecretManagerServiceClient
+) -> None:
+    """With --local nothing of the cloud is asked: one sentence says what to set."""
+    with pytest.raises(SettingsError, match="set or unset DOG_API_SECRET_NAME"):
+        read_secret(
+            settings(project_id="local"),
+            "dog-key",
+            setting="DOG_API_SECRET_NAME",
+            secret_client=client,
+        )
+    assert fake.asked == []
 
 
 def test_a_short_failure_is_waited_out(

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runs.settings import SETTINGS
+from jobs.registry import find_job
+from jobs.schedules import read_schedules
+from runs.request import RunRequest
+from runs.settings import SETTINGS, Settings
 from tests.fake_gcloud import URL, FakeCloud, install
 from tests.shell_commands import commands, lint, needs_gcloud
 
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
+JOBS = read_schedules()
+OTHERS = tuple(job for job in JOBS if job != "sessions")
 LEAST = {"PROJECT_ID": "my-project-123"}
 MOST = {
     **LEAST,
-    "SCHEDULE_TARGET": "job",
+    "JOBS_FILE": "all.yaml",  # `script` writes it: every job as a Cloud Run job, in New York
     "WEEKLY_FULL_LOAD": "0 4 * * 0",
-    "TIME_ZONE": "America/New_York",
+    "CLAUDE_USAGE_SETTINGS": "ANTHROPIC_ORGANIZATION_ID=12345678-9abc-4def-8123-456789abcdef",
+    "DOG_BREEDS_SECRETS": "",
+    "TMDB_CHANGES_SETTINGS": "REDIS_HOST=redis.example.com REDIS_PORT=6380",
     "SETTINGS": "CHURN_DAYS=30 EXCLUDE_LIBS=posthog-node,posthog-python",
     "KEY_FILE": "key.json",
     "GITHUB_REPOSITORY": "my-company/posthog-etl",
@@ -46,6 +53,20 @@ CALLS = (
 )
 
 
+def write_jobs(folder: Path) -> Path:
+    """The file of jobs, of which every one is deployed as a Cloud Run job."""
+    text = (ROOT / "config" / "jobs.yaml").read_text("utf-8")
+    for old, new in (
+        ("deployed: false", "deployed: true"),
+        ("mode: service", "mode: job"),
+        ("Etc/UTC", "America/New_York"),
+    ):
+        text = text.replace(old, new)
+    file = folder / "all.yaml"
+    file.write_text(text, "utf-8")
+    return file
+
+
 def script(
     call: list[str],
     folder: Path,
@@ -55,6 +76,8 @@ def script(
 ) -> subprocess.CompletedProcess[str]:
     """Run a script with a configuration; without `environ` no program of Google's is in reach."""
     file = folder / "config.env"
+    if "JOBS_FILE" in config:
+        config = {**config, "JOBS_FILE": str(write_jobs(folder))}
     file.write_text("".join(f'{name}="{value}"\n' for name, value in config.items()))
     return subprocess.run(  # noqa: S603 - our own script
         [DEPLOY / f"{call[0]}.sh", *call[1:]],
@@ -101,7 +124,7 @@ def test_googles_parser_accepts_every_command(tmp_path: Path) -> None:
     )
     # The parser knows no names: commands that differ in a role or an account are one to it.
     printed = re.sub(r"(?<=--role=)\S+|(?<=--image=)\S+|[\w-]+(?=@my-project)", "any", printed)
-    printed = re.sub(r"posthog-etl-(weekly-full-load|trigger)", "any", printed)
+    printed = re.sub(r"posthog-etl-[\w-]*(full-load|trigger)", "any", printed)
     calls = commands(printed, "gcloud")
     assert len(calls) == printed.count("gcloud ") > 100
     broken = "gcloud run deploy posthog-etl --image=image --max-instance=1"
@@ -188,7 +211,10 @@ def test_a_weekly_full_load_by_the_job_may_override_its_arguments(tmp_path: Path
     for weekly, role in (("", "run.invoker"), ("0 4 * * 0", "run.jobsExecutorWithOverrides")):
         config = {**MOST, "WEEKLY_FULL_LOAD": weekly}
         roles = granted(dry_run(["setup-scheduler"], tmp_path, config))
-        assert roles == {"scheduler-invoker": {f"{role} on run jobs posthog-etl-job"}}
+        assert roles["scheduler-invoker"] == {
+            f"{role} on run jobs posthog-etl-job",
+            *(f"run.invoker on run jobs {cloud_run_job(job)}" for job in OTHERS),
+        }
 
 
 def test_without_a_secret_there_is_no_key(tmp_path: Path) -> None:
@@ -230,24 +256,27 @@ def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> No
     )
 
 
+def variables(found: dict[str, str]) -> dict[str, str]:
+    """The environment that a command gives."""
+    pairs = found["set-env-vars"].removeprefix("^|^").split("|")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_the_service_and_the_job_are_reported_settings_that_exist(
     config: dict[str, str], tmp_path: Path
 ) -> None:
     """Every variable is a setting; the job ends before its time-out and waits for the lease."""
     text = dry_run(["deploy"], tmp_path, config)
-    reported = [
-        dict(pair.split("=", 1) for pair in found["set-env-vars"].removeprefix("^|^").split("|"))
-        for found in (one(text, "run", "deploy"), one(text, "run", "jobs", "deploy"))
-    ]
-    service, job = reported
+    named = (("run", "deploy"), ("run", "jobs", "deploy", "posthog-etl-job"))
+    service, job = (variables(one(text, *words)) for words in named)
     assert job.keys() <= {setting.variable for setting in SETTINGS}
     assert service["GOOGLE_CLOUD_PROJECT_ID"] == "my-project-123"
     assert job == {**service, "ETL_TIMEOUT_SECONDS": "21300", "LEASE_WAIT_SECONDS": "3600"}
     assert service.get("EXCLUDE_LIBS") == (
         "posthog-node,posthog-python" if config is MOST else None
     )
-    assert one(text, "run", "jobs", "deploy")["task-timeout"] == "21600s"
+    assert one(text, *named[1])["task-timeout"] == "21600s"
 
 
 def test_the_schedule_calls_the_service_as_scheduler(tmp_path: Path) -> None:
@@ -295,6 +324,120 @@ def test_the_schedule_starts_the_job_by_its_api(tmp_path: Path) -> None:
         '{"overrides": {"containerOverrides": [{"args": ["main.py", "--full-load"]}]}}'
     )
     assert (weekly["schedule"], weekly["time-zone"]) == ("0 4 * * 0", "America/New_York")
+
+
+# The other jobs.
+
+
+def cloud_run_job(job: str) -> str:
+    """The Cloud Run job of a job."""
+    return f"posthog-etl-{job.replace('_', '-')}"
+
+
+def test_bash_reads_the_jobs_as_yaml_does(tmp_path: Path) -> None:
+    """Every value of config/jobs.yaml, quotes and all: deploy/lib.sh and PyYAML agree."""
+    (tmp_path / "config.env").write_text("PROJECT_ID=my-project-123\n")
+    names = [name for name in JOBS["sessions"].__dataclass_fields__ if name != "job"]
+    asked = "".join(f"job_value {job} {name}\n" for job in JOBS for name in names)
+    ran = subprocess.run(  # noqa: S603 - our own script
+        ["/bin/bash", "-c", f'source "{DEPLOY}/lib.sh"\nbegin\n{asked}'],
+        env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = [getattr(each, name) for each in JOBS.values() for name in names]
+    shown = [str(each).lower() if isinstance(each, bool) else str(each) for each in expected]
+    assert ran.stdout.splitlines() == shown
+
+
+@pytest.mark.parametrize("job", OTHERS)
+def test_a_job_is_deployed_as_the_file_says(job: str, tmp_path: Path) -> None:
+    """Size, time-out and retries; its settings are accepted and lack nothing but the secrets."""
+    declared = JOBS[job]
+    found = one(dry_run(["deploy"], tmp_path, MOST), "run", "jobs", "deploy", cloud_run_job(job))
+    assert (found["cpu"], found["memory"]) == (str(declared.cpu), declared.memory)
+    assert found["max-retries"] == str(declared.retries)
+    assert found["task-timeout"] == f"{declared.timeout_minutes * 60}s"
+    assert found["args"] == f"main.py,--job,{job}"
+    environ = variables(found)
+    settings = Settings.from_environment(environ)
+    assert settings.timeout_seconds == declared.timeout_minutes * 60 - 300
+    assert settings.secret_name is None  # its own account reads and writes
+    secrets = dict(re.findall(r"(\w+)=([\w-]+):latest", found.get("set-secrets", "")))
+    given = environ | dict.fromkeys(secrets, "value")
+    assert find_job(job).missing(Settings.from_environment(given)) == []
+    assert not {"POSTHOG_DATASET_ID", "EXCLUDE_LIBS"} & environ.keys()
+
+
+@pytest.mark.parametrize("job", OTHERS)
+def test_a_job_is_scheduled_as_the_file_says(job: str, tmp_path: Path) -> None:
+    """Its cron and time zone; the schedule starts its own Cloud Run job."""
+    text = dry_run(["setup-scheduler"], tmp_path, MOST)
+    made = one(text, "scheduler", "jobs", "create", "http", f"{cloud_run_job(job)}-trigger")
+    assert (made["schedule"], made["time-zone"]) == (JOBS[job].cron, "America/New_York")
+    assert made["uri"].endswith(f"/jobs/{cloud_run_job(job)}:run")
+    assert made["message-body"] == "{}"
+
+
+def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
+    """In mode service its schedule posts to /run, and the service has its settings and secrets."""
+    file = tmp_path / "jobs.yaml"
+    text = write_jobs(tmp_path).read_text("utf-8").replace("mode: job", "mode: service")
+    file.write_text(text, "utf-8")
+    (tmp_path / "all.yaml").unlink()
+    config = {name: value for name, value in MOST.items() if name != "JOBS_FILE"}
+    config["SETTINGS"] = ""
+    printed = {}
+    for call in (["deploy"], ["setup-scheduler"], ["setup-iam"]):
+        (tmp_path / "config.env").write_text(
+            "".join(f'{name}="{value}"\n' for name, value in config.items())
+            + f'JOBS_FILE="{file}"\n'
+        )
+        ran = subprocess.run(  # noqa: S603 - our own script
+            [DEPLOY / f"{call[0]}.sh", "--dry-run"],
+            env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        printed[call[0]] = ran.stdout
+    service = one(printed["deploy"], "run", "deploy", "posthog-etl")
+    assert variables(service)["REDIS_HOST"] == "redis.example.com"
+    assert "TMDB_READ_TOKEN=tmdb-read-token:latest" in service["set-secrets"]
+    name = "posthog-etl-tmdb-changes-trigger"
+    made = one(printed["setup-scheduler"], "scheduler", "jobs", "create", "http", name)
+    assert made["uri"] == "https://SERVICE_URL/run"
+    asked = RunRequest.from_json(made["message-body"].encode())
+    assert asked.job == "tmdb_changes"
+    assert "etl-tmdb-changes" not in printed["setup-iam"]
+    assert granted(printed["setup-iam"])["etl-runner"] >= {
+        "secretmanager.secretAccessor on secrets tmdb-read-token",
+        "bigquery.dataEditor on my-project-123.ai_usage_analytics",
+    }
+
+
+def test_each_job_has_its_own_account_and_reads_its_own_secrets(tmp_path: Path) -> None:
+    """None may read another's secret or a source of sessions, or write another's dataset."""
+    roles = granted(dry_run(["setup-iam"], tmp_path, MOST))
+    common = {
+        "bigquery.jobUser on projects my-project-123",
+        "bigquery.dataEditor on my-project-123.posthog_aggregated",
+    }
+    assert {job: roles[f"etl-{job.replace('_', '-')}"] - common for job in OTHERS} == {
+        "claude_usage": {
+            "bigquery.dataEditor on my-project-123.ai_usage_analytics",
+            "secretmanager.secretAccessor on secrets anthropic-admin-api-key",
+        },
+        "dog_breeds": {"bigquery.dataEditor on my-project-123.dog_breeds_raw"},
+        "tmdb_changes": {
+            "secretmanager.secretAccessor on secrets tmdb-read-token",
+            "secretmanager.secretAccessor on secrets redis-password",
+        },
+    }
+    assert "secretmanager.secretAccessor on secrets tmdb-read-token" not in roles["etl-runner"]
+
+
+def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
+    """As config/jobs.yaml stands, sessions alone is made."""
+    text = "".join(dry_run(call, tmp_path) for call in CALLS)
+    assert not [job for job in OTHERS if cloud_run_job(job) in text]
 
 
 # What is done.
@@ -356,15 +499,19 @@ def test_a_rollback_without_an_earlier_revision_does_nothing(
 
 
 def test_the_schedules_pause_and_resume(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Both schedules, where there are two."""
+    """All schedules there are, or that of one job."""
     deployed(cloud, tmp_path, MOST)
-    for verb in ("pause", "resume"):
+    others = [f"{cloud_run_job(job)}-trigger" for job in OTHERS]
+    every = ["posthog-etl-trigger", "posthog-etl-weekly-full-load", *others]
+    for verb, job, names in (
+        ("pause", [], every),
+        ("resume", [], every),
+        ("pause", ["dog_breeds"], ["posthog-etl-dog-breeds-trigger"]),
+        ("resume", ["sessions"], every[:2]),
+    ):
         cloud.forget()
-        assert script(["rollback", verb], tmp_path, MOST, cloud.environ).returncode == 0
-        assert [call[3:5] for call in cloud.calls] == [
-            [verb, "posthog-etl-trigger"],
-            [verb, "posthog-etl-weekly-full-load"],
-        ]
+        assert script(["rollback", verb, *job], tmp_path, MOST, cloud.environ).returncode == 0
+        assert [call[3:5] for call in cloud.calls] == [[verb, name] for name in names]
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "yes\n", "my-project\n"])
@@ -424,20 +571,57 @@ def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
         ("REGION", "US"),
         ("IMAGE", "posthog-etl:latest"),
         ("SETTINGS", "CHURN_DAYS"),
-        ("SCHEDULE", "daily"),
-        ("SCHEDULE_TARGET", "function"),
-        ("MEMORY", "2"),
         ("CONCURRENCY", "9"),
+        ("WEEKLY_FULL_LOAD", "weekly"),
+        ("TMDB_CHANGES_SECRETS", "redis-password"),
         ("POSTHOG_DATASET_ID", "posthog-etl"),
         ("GITHUB_REPOSITORY", "posthog-etl"),
     ],
 )
 def test_a_wrong_value_is_named(variable: str, value: str, tmp_path: Path) -> None:
     """Before anything is done, in one sentence for each."""
-    ran = script(["setup-iam", "--dry-run"], tmp_path, {**LEAST, "CPU": "many", variable: value})
+    config = {**LEAST, "CONCURRENCY": "many", variable: value}
+    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
     assert (ran.returncode, ran.stdout) == (2, "")
     sentences = {line.partition(" must be ")[0] for line in ran.stderr.splitlines()}
-    assert sentences == {"CPU", variable}
+    assert sentences == {"CONCURRENCY", variable}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "name"),
+    [
+        ('"0 14 * * *"', "daily", "claude_usage.cron"),
+        ("retries: 3", "retries: many", "claude_usage.retries"),
+        ("512Mi", "512", "claude_usage.memory"),
+        ("mode: job", "mode: function", "claude_usage.mode"),
+    ],
+)
+def test_a_wrong_value_of_a_job_is_named(right: str, wrong: str, name: str, tmp_path: Path) -> None:
+    """Before anything is done, with its job."""
+    file = write_jobs(tmp_path)
+    before, marker, after = file.read_text("utf-8").partition("claude_usage:")
+    named = tmp_path / "wrong.yaml"
+    named.write_text(before + marker + after.replace(right, wrong, 1), "utf-8")
+    config = {name: value for name, value in MOST.items() if name != "JOBS_FILE"}
+    (tmp_path / "config.env").write_text(
+        "".join(f'{name}="{value}"\n' for name, value in config.items()) + f'JOBS_FILE="{named}"\n'
+    )
+    ran = subprocess.run(  # noqa: S603 - our own script
+        [DEPLOY / "deploy.sh", "--dry-run"],
+        env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert [line.partition(" must be ")[0] for line in ran.stderr.splitlines()] == [name]
+
+
+def test_a_variable_that_has_moved_is_refused(tmp_path: Path) -> None:
+    """It would mean nothing, and the schedule would be another than its owner believes."""
+    ran = script(["setup-scheduler", "--dry-run"], tmp_path, {**LEAST, "SCHEDULE": "0 5 * * *"})
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("SCHEDULE means nothing any more: remove it")
+    inherited = {"SCHEDULE": "0 5 * * *"}  # of the caller's environment: nothing of ours
+    assert script(["setup-scheduler", "--dry-run"], tmp_path, LEAST, inherited).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -48,10 +48,12 @@ PRODUCT = [
     *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),
 ]
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
-DEPLOYED = [ROOT / "cloudbuild.yaml", *ROOT.glob("deploy/**/*.*")]
+DEPLOYED = [ROOT / "cloudbuild.yaml", ROOT / "config" / "jobs.yaml", *ROOT.glob("deploy/**/*.*")]
 
 # What the pages name and the code does not: the example metric, and files of the reader's own.
-EXAMPLES = {"quiz_answers", "key.json"}
+EXAMPLES = {
+    "quiz_answers", "key.json", "daily_totals", "daily_totals.py", "test_daily_totals.py",
+}  # fmt: skip
 
 # Names that the code puts together.
 MADE = {

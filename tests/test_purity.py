@@ -29,7 +29,17 @@ MAY_IMPORT = {
     "app": {"main", "service", "bigquery", "runs"},
     "main": {"jobs", "service", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
     "service": {"jobs", "service", "etl_functions"} | _BELOW,
-    "jobs": {"jobs", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
+    "jobs": {
+        "apis",
+        "jobs",
+        "etl_functions",
+        "process_sessions",
+        "process_persons",
+        "process_claude_usage",
+        "process_dog_breeds",
+        "process_tmdb_changes",
+    }
+    | _BELOW,
     "etl_functions": _BELOW,
     "process_sessions": {"sessions"},
     "process_persons": {"sessions"},

@@ -91,8 +91,10 @@ def test_before_the_first_run_there_is_nothing_to_tell(service: Service) -> None
     }
     assert service.request("GET", "/runs").body == {"runs": [], "next": None}
     assert service.request("GET", "/runs/20261121T100700_d0ff7524").status == 404
-    (job,) = service.request("GET", "/jobs").body["jobs"]
-    assert (job["job"], job["last_success"], job["is_stale"]) == ("sessions", None, True)
+    jobs = {job["job"]: job for job in service.request("GET", "/jobs").body["jobs"]}
+    assert {job["last_success"] for job in jobs.values()} == {None}
+    assert jobs["sessions"]["is_stale"] is True
+    assert jobs["dog_breeds"]["is_stale"] is None  # it is not deployed: nobody misses it
 
 
 def test_a_run_is_watched_from_beside(service: Service) -> None:
@@ -205,7 +207,7 @@ def test_jobs_say_how_fresh_their_data_are(service: Service, clients: Clients) -
         ("20260105T000000_00000005", "failed", "incremental", False),
         ("20990101T000000_00000006", "succeeded", "incremental", False),  # its clock was ahead
     )
-    (job,) = service.request("GET", "/jobs").body["jobs"]
+    job = service.request("GET", "/jobs").body["jobs"][0]
     assert job["last_success"]["run_id"] == "20260101T000000_00000001"
     assert job["newest_event_at"] == "2026-10-05T23:00:00+00:00"
     assert job["age_hours"] > 26
@@ -336,6 +338,16 @@ PRIVATE = {
     "POSTHOG_SESSIONS_TABLE": "canary-project.posthog.sessions",
     "USERS_TABLE": "canary-project.firebase.users",
     "DOCUMENTS_TABLE": "canary-project.firebase.events",
+    "ANTHROPIC_ORGANIZATION_ID": "cacacaca-0000-4000-8000-000000000815",
+    "ANTHROPIC_ADMIN_API_KEY": "canary-anthropic",
+    "ANTHROPIC_BASE_URL": "https://canary.example.com",
+    "DOG_API_BASE_URL": "https://canary.example.com",
+    "DOG_API_SECRET_NAME": "canary-dog",
+    "TMDB_BASE_URL": "https://canary.example.com",
+    "TMDB_READ_TOKEN": "canary-tmdb",
+    "REDIS_HOST": "canary.example.com",
+    "REDIS_PASSWORD": "canary-redis",
+    "REDIS_CA_PATH": "/canary.pem",
 }
 
 
@@ -346,6 +358,7 @@ def test_the_configuration_shows_no_secret_and_no_id() -> None:
     answer = create_app(environ).test_client().get("/config", headers=headers)
     assert answer.status_code == 200
     assert "canary" not in answer.text
+    assert "0815" not in answer.text
     shown = answer.get_json()["settings"]
     assert list(shown) == [setting.variable for setting in SETTINGS]
     assert shown["CHURN_DAYS"] == 7
@@ -354,3 +367,6 @@ def test_the_configuration_shows_no_secret_and_no_id() -> None:
     assert shown["ETL_API_KEY"] == "(not shown)"
     private = {setting.variable for setting in SETTINGS if setting.is_private}
     assert private == PRIVATE.keys() - {"AUTH"} | {"OIDC_AUDIENCE", "OIDC_ALLOWED"}
+    jobs = answer.get_json()["jobs"]
+    assert jobs["tmdb_changes"]["rules"]["min_votes"] == 2
+    assert {name for name, job in jobs.items() if job["missing"]} == set()

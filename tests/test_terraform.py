@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 import hcl2
 import pytest
 
+from jobs.registry import find_job
+from jobs.schedules import FILE as JOBS_FILE
+from jobs.schedules import read_schedules
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Settings
 
@@ -208,8 +211,12 @@ def test_roles_are_the_least() -> None:
 
 def test_cloud_build_alone_changes_the_image() -> None:
     """Terraform leaves the image of the service and the job as it is deployed."""
-    for kind, path in (("service", "template[0]"), ("job", "template[0].template[0]")):
-        (lifecycle,) = resources()[f"google_cloud_run_v2_{kind}.etl"]["lifecycle"]
+    for kind, path in (
+        ("service.etl", "template[0]"),
+        ("job.etl", "template[0].template[0]"),
+        ("job.jobs", "template[0].template[0]"),
+    ):
+        (lifecycle,) = resources()[f"google_cloud_run_v2_{kind}"]["lifecycle"]
         ignored = [plain(each) for each in lifecycle["ignore_changes"]]
         assert f"{path}.containers[0].image" in ignored
 
@@ -228,7 +235,9 @@ def test_names_are_those_of_the_documents() -> None:
         for address, block in resources().items()
         if address.startswith("google_service_account.")
     ]
-    assert sorted(accounts) == ["cloud-build-user-sa", "etl-runner", "scheduler-invoker"]
+    own = "etl-${each.value.slug}"
+    assert sorted(accounts) == ["cloud-build-user-sa", own, "etl-runner", "scheduler-invoker"]
+    accounts.remove(own)
     for name in (*names.values(), *accounts):
         assert name in document
 
@@ -248,23 +257,43 @@ def _default(block: Block) -> str:
         return "required"
     value = block["default"]
     if isinstance(value, dict):
-        pairs = [f"{key} = {each}" for key, each in value.items() if "__" not in key]
-        return f"`{{ {', '.join(pairs)} }}`" if pairs else "`{}`"
+        return f"`{_braces(value)}`"
     text = {"True": "true", "False": "false", "None": "null"}.get(str(value), str(value))
     return f"`{plain(text) if plain(text) == 'null' else text}`"
+
+
+def _braces(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    pairs = [f"{key} = {_braces(each)}" for key, each in value.items() if "__" not in key]
+    return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
 
 
 # What Terraform makes of it, with stand-ins for whatever only Google knows.
 
 
+def jobs_file(folder: Path, **replaced: str) -> str:
+    """A file of jobs, of which each is deployed, with some texts in place of others."""
+    text = JOBS_FILE.read_text("utf-8").replace("deployed: false", "deployed: true")
+    for old, new in replaced.items():
+        text = text.replace(f"mode: {old}", f"mode: {new}")
+    file = folder / "jobs.yaml"
+    file.write_text(text, "utf-8")
+    return str(file)
+
+
 def evaluate(folder: Path, **values: str) -> subprocess.CompletedProcess[str]:
     """Terraform's own evaluation of the module's locals, for these variables."""
+    values = {"jobs_file": str(JOBS_FILE)} | values
     code = (MODULE / "variables.tf").read_text("utf-8")
     for file in sorted(MODULE.glob("*.tf")):
         for found in re.findall(r"(?ms)^locals \{\n.*?^\}\n", file.read_text("utf-8")):
             stubbed = re.sub(r"\$\{google_\w+\.\w+\.(\w+)\}", r"the_\1", found)
             code += re.sub(r"google_\w+\.\w+\.(\w+)", r'"the_\1"', stubbed)
-    for name in ("schedules", "target", "environment", "job_environment", "alerts"):
+    for name in (
+        "schedules", "target", "environment", "job_environment", "secret_environment",
+        "own_environment", "own_jobs", "job_datasets", "job_secrets", "alerts",
+    ):  # fmt: skip
         code += f'output "{name}" {{ value = local.{name} }}\n'
     (folder / "main.tf").write_text(code, "utf-8")
     given = [f"-var={name}={value}" for name, value in values.items()]
@@ -308,10 +337,12 @@ def test_the_schedule_sends_requests_that_the_service_takes(tmp_path: Path) -> N
 @needs_terraform
 def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
     """The job is started through the Admin API; the daily run alone needs no override."""
-    made = outputs(evaluate(tmp_path, schedule_target="job", weekly_full_load_schedule="0 4 * * 0"))
+    file = jobs_file(tmp_path, service="job")
+    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_full_load_schedule="0 4 * * 0"))
     address = "/v2/projects/my-project-123/locations/us-central1/jobs/posthog-etl-job:run"
     assert made["target"]["uri"].endswith(f"run.googleapis.com{address}")
-    daily, weekly = (json.loads(each["body"]) for each in made["schedules"].values())
+    names = ("posthog-etl-trigger", "posthog-etl-weekly-full-load")
+    daily, weekly = (json.loads(made["schedules"][name]["body"]) for name in names)
     assert daily == {}
     (container,) = weekly["overrides"]["containerOverrides"]
     assert container["args"][-1] == "--full-load"
@@ -320,11 +351,80 @@ def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
 @needs_terraform
 def test_the_job_stops_itself_before_cloud_run_does(tmp_path: Path) -> None:
     """The job's own deadline is below its task time-out, and its settings are accepted."""
-    made = outputs(evaluate(tmp_path, job_timeout_seconds="7200", secret_name=""))
+    made = outputs(evaluate(tmp_path, secret_name=""))
     settings = Settings.from_environment(made["job_environment"])
-    assert settings.timeout_seconds == 6900
+    assert settings.timeout_seconds == 360 * 60 - 300
     assert settings.secret_name is None
     assert Settings.from_environment(made["environment"]).timeout_seconds == 3300
+
+
+SETTINGS_OF_JOBS = json.dumps(
+    {
+        "claude_usage": {"ANTHROPIC_ORGANIZATION_ID": "12345678-9abc-4def-8123-456789abcdef"},
+        "tmdb_changes": {"REDIS_HOST": "redis.example.com"},
+    }
+)
+
+
+@needs_terraform
+def test_each_job_that_is_deployed_has_its_parts(tmp_path: Path) -> None:
+    """A schedule, settings that lack only the secrets, its dataset and its secrets; as declared."""
+    file = jobs_file(tmp_path)
+    made = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
+    declared = {name: each for name, each in read_schedules().items() if name != "sessions"}
+    assert made["own_jobs"].keys() == declared.keys()
+    for name, each in declared.items():
+        slug = name.replace("_", "-")
+        schedule = made["schedules"][f"posthog-etl-{slug}-trigger"]
+        assert (schedule["cron"], schedule["time_zone"]) == (each.cron, each.time_zone)
+        assert schedule["uri"].endswith(f"/jobs/posthog-etl-{slug}:run")
+        assert json.loads(schedule["body"]) == {}
+        secrets = plain_secrets().get(name, {})
+        environ = made["own_environment"][name] | dict.fromkeys(secrets, "value")
+        settings = Settings.from_environment(environ)
+        assert find_job(name).missing(settings) == []
+        assert settings.timeout_seconds == each.timeout_minutes * 60 - 300
+        assert settings.secret_name is None
+    assert made["job_datasets"] == {
+        "ai_usage_analytics": "claude_usage", "dog_breeds_raw": "dog_breeds",
+    }  # fmt: skip
+    assert made["job_secrets"] == {
+        "anthropic-admin-api-key": "claude_usage",
+        "redis-password": "tmdb_changes",
+        "tmdb-read-token": "tmdb_changes",
+    }
+    assert made["secret_environment"] == {}  # the service may not read them
+
+
+def plain_secrets() -> dict[str, dict[str, str]]:
+    """The secrets of each job by default: variables and names."""
+    found = variables(MODULE)["job_secrets"]["default"]
+    return {
+        job: {name: plain(each) for name, each in secrets.items() if "__" not in name}
+        for job, secrets in found.items()
+        if "__" not in job
+    }
+
+
+@needs_terraform
+def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
+    """In mode service its schedule posts to /run, and the service has its settings and secrets."""
+    file = jobs_file(tmp_path, job="service")
+    made = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
+    assert made["own_jobs"] == {}
+    schedule = made["schedules"]["posthog-etl-tmdb-changes-trigger"]
+    assert schedule["uri"].endswith("/run")
+    assert RunRequest.from_json(schedule["body"].encode()).job == "tmdb_changes"
+    assert made["environment"]["REDIS_HOST"] == "redis.example.com"
+    assert made["secret_environment"]["TMDB_READ_TOKEN"] == "tmdb-read-token"  # noqa: S105 - its name
+
+
+@needs_terraform
+def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
+    """As config/jobs.yaml stands, sessions alone is scheduled."""
+    made = outputs(evaluate(tmp_path))
+    assert list(made["schedules"]) == ["posthog-etl-trigger"]
+    assert (made["own_jobs"], made["job_secrets"], made["job_datasets"]) == ({}, {}, {})
 
 
 @needs_terraform
@@ -336,7 +436,6 @@ def test_the_job_stops_itself_before_cloud_run_does(tmp_path: Path) -> None:
         ("invokers", '["allUsers"]', "the service is private"),
         ("attempt_deadline_seconds", "3600", "must be 15 to 1800"),
         ("concurrency", "80", "must be 1 to 8"),
-        ("schedule_target", "function", "must be service or job"),
         ("secret_name", "projects/p/secrets/s", "must be the short name"),
     ],
     ids=lambda text: text if text.isidentifier() else "",

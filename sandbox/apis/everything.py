@@ -57,6 +57,6 @@ def running_settings(directory: Path) -> dict[str, str]:
     """The settings of the stand-ins that run in a directory; none where none do."""
     try:
         found: dict[str, str] = json.loads((directory / _FILE).read_text("utf-8"))
-    except FileNotFoundError:
+    except (OSError, ValueError):  # there is none, or it is being written
         return {}
     return found

@@ -48,6 +48,7 @@ def statements(full: Callable[[str], str] = str) -> dict[str, str]:
         "claude_missing_days": publication.missing_days_sql(full("claude_costs")),
         "claude_monthly_totals": publication.monthly_totals_sql(full("claude_costs")),
         "dogs_audit": publication.breeds_audit_sql(full("staging_dog_breeds"), full("dog_breeds")),
+        "dogs_check": publication.breeds_check_sql(full("dog_breeds")),
         "dogs_publish": publication.replace_window_sql(full(LEASE), [breeds], None),
         "tmdb_watermarks": publication.watermarks_sql(full(STATE)),
         "tmdb_move_watermarks": publication.move_watermarks_sql(full(LEASE), full(STATE)),

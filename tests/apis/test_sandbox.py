@@ -17,12 +17,16 @@ from apis.http import ApiClient
 from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import read_changes, tmdb_api
 from apis.windows import trailing_window
+from jobs.registry import JOBS
+from sandbox import demo
 from sandbox.apis import anthropic, tmdb
 from sandbox.apis.everything import running_settings, serve_everything
 from tests.apis.quick import quick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import pytest
 
 ROOT = Path(__file__).parent.parent.parent
 DAY = dt.date(2026, 10, 20)
@@ -73,6 +77,22 @@ def test_the_same_seed_gives_the_same_data() -> None:
     assert fakes[0].costs == fakes[1].costs != fakes[2].costs
     assert titles[0].changes == titles[1].changes != titles[2].changes
     assert titles[0].items == titles[1].items
+
+
+def test_the_demo_runs_the_jobs_and_shows_what_came_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """All of them by default; here one, without the sample data of the sessions job."""
+    assert tuple(JOBS) == demo.JOBS
+    monkeypatch.setenv("SANDBOX_DIR", str(tmp_path))
+    (tmp_path / "sample").touch()
+    shown: list[str] = []
+    demo.run_demo(tmp_path, DAY, say=shown.append, jobs=["dog_breeds"])
+    told = capfd.readouterr().out
+    assert re.search(r"^= rows read or counted +172 ", told, re.MULTILINE)
+    assert re.search(r"^1 +Example Hound 1 ", told, re.MULTILINE)
+    assert re.search(r"^dog_breeds +succeeded ", told, re.MULTILINE)
+    assert "0 documents" in shown
 
 
 def test_the_command_serves_until_it_is_reported_to_end(tmp_path: Path) -> None:

@@ -20,10 +20,9 @@ module "posthog_etl" {
   region            = var.region
   bigquery_location = var.bigquery_location
   secret_name       = var.secret_name
-  memory            = var.memory
   concurrency       = var.concurrency
-  time_zone         = var.time_zone
   invokers          = var.invokers
   alert_emails      = var.alert_emails
   settings          = var.settings
+  job_settings      = var.job_settings
 }

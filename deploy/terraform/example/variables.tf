@@ -23,22 +23,10 @@ variable "secret_name" {
   default     = "bigquery-key"
 }
 
-variable "memory" {
-  description = "Memory of the service and the job."
-  type        = string
-  default     = "2Gi"
-}
-
 variable "concurrency" {
   description = "Requests that the one instance takes at a time."
   type        = number
   default     = 1
-}
-
-variable "time_zone" {
-  description = "Time zone of the schedule."
-  type        = string
-  default     = "Etc/UTC"
 }
 
 variable "invokers" {
@@ -56,5 +44,11 @@ variable "alert_emails" {
 variable "settings" {
   description = "Further settings of the service and the job, by name."
   type        = map(string)
+  default     = {}
+}
+
+variable "job_settings" {
+  description = "Further settings of each job besides sessions, by job and name."
+  type        = map(map(string))
   default     = {}
 }

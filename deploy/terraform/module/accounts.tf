@@ -1,4 +1,5 @@
-# Who does what: three accounts, each with no more than it needs.
+# Who does what: three accounts, and one for each Cloud Run job of a further job, each with no more than
+# it needs.
 
 resource "google_service_account" "runner" {
   project      = var.project_id
@@ -74,7 +75,7 @@ resource "google_secret_manager_secret_iam_member" "api_key" {
 # The schedule, and the people who may call the service.
 
 resource "google_cloud_run_v2_service_iam_member" "scheduler" {
-  count = var.schedule_target == "service" ? 1 : 0
+  count = local.sessions.mode == "service" || length(local.guest_jobs) > 0 ? 1 : 0
 
   project  = var.project_id
   location = var.region
@@ -94,7 +95,7 @@ resource "google_cloud_run_v2_service_iam_member" "invokers" {
 }
 
 resource "google_cloud_run_v2_job_iam_member" "scheduler" {
-  count = var.schedule_target == "job" ? 1 : 0
+  count = local.sessions.mode == "job" ? 1 : 0
 
   project  = var.project_id
   location = var.region
@@ -158,5 +159,81 @@ resource "google_service_account_iam_member" "build_acts_as_runner" {
 resource "google_service_account_iam_member" "build_identity" {
   service_account_id = google_service_account.build.name
   role               = "roles/iam.serviceAccountOpenIdTokenCreator"
+  member             = google_service_account.build.member
+}
+
+# The other jobs. Each may query, write its own dataset, read its own secrets, and keep its lease, its row
+# of the ledger and its staging tables in the destination.
+
+resource "google_service_account" "jobs" {
+  for_each = local.own_jobs
+
+  project      = var.project_id
+  account_id   = "etl-${each.value.slug}"
+  display_name = "Runs the ETL job ${each.key}"
+
+  depends_on = [google_project_service.apis]
+}
+
+resource "google_project_iam_member" "jobs" {
+  for_each = local.own_jobs
+
+  project = var.project_id
+  role    = "roles/bigquery.jobUser"
+  member  = google_service_account.jobs[each.key].member
+}
+
+resource "google_bigquery_dataset_iam_member" "jobs_ledger" {
+  for_each = local.own_jobs
+
+  project    = var.project_id
+  dataset_id = google_bigquery_dataset.aggregated.dataset_id
+  role       = "roles/bigquery.dataEditor"
+  member     = google_service_account.jobs[each.key].member
+}
+
+resource "google_bigquery_dataset_iam_member" "jobs" {
+  for_each = local.job_datasets
+
+  project    = var.project_id
+  dataset_id = google_bigquery_dataset.jobs[each.key].dataset_id
+  role       = "roles/bigquery.dataEditor"
+  member     = contains(keys(local.own_jobs), each.value) ? google_service_account.jobs[each.value].member : google_service_account.runner.member
+}
+
+resource "google_secret_manager_secret_iam_member" "jobs" {
+  for_each = local.job_secrets
+
+  project   = var.project_id
+  secret_id = google_secret_manager_secret.jobs[each.key].secret_id
+  role      = "roles/secretmanager.secretAccessor"
+  member    = contains(keys(local.own_jobs), each.value) ? google_service_account.jobs[each.value].member : google_service_account.runner.member
+}
+
+resource "google_cloud_run_v2_job_iam_member" "jobs_scheduler" {
+  for_each = local.own_jobs
+
+  project  = var.project_id
+  location = var.region
+  name     = google_cloud_run_v2_job.jobs[each.key].name
+  role     = "roles/run.invoker"
+  member   = google_service_account.scheduler.member
+}
+
+resource "google_cloud_run_v2_job_iam_member" "jobs_build" {
+  for_each = local.own_jobs
+
+  project  = var.project_id
+  location = var.region
+  name     = google_cloud_run_v2_job.jobs[each.key].name
+  role     = "roles/run.developer"
+  member   = google_service_account.build.member
+}
+
+resource "google_service_account_iam_member" "build_acts_as_jobs" {
+  for_each = local.own_jobs
+
+  service_account_id = google_service_account.jobs[each.key].name
+  role               = "roles/iam.serviceAccountUser"
   member             = google_service_account.build.member
 }

@@ -3,7 +3,7 @@
 
 locals {
   service_logs = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=\"${local.service_name}\""
-  job_logs     = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
+  job_logs     = "resource.type=\"cloud_run_job\" AND resource.labels.job_name:\"${local.service_name}\""
   runs         = "((${local.service_logs}) OR (${local.job_logs})) AND jsonPayload.event=\"run_finished\""
 
   # Written by Google, and so also where the service was killed or never reached.

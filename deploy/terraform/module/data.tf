@@ -35,6 +35,35 @@ resource "google_secret_manager_secret" "key" {
   depends_on = [google_project_service.apis]
 }
 
+resource "google_bigquery_dataset" "jobs" {
+  for_each = local.job_datasets
+
+  project                    = var.project_id
+  dataset_id                 = each.key
+  location                   = var.bigquery_location
+  description                = "Written by the job ${each.value} of posthog-etl."
+  max_time_travel_hours      = tostring(var.time_travel_hours)
+  delete_contents_on_destroy = false
+  labels                     = var.labels
+
+  depends_on = [google_project_service.apis]
+}
+
+# Containers only, as above.
+resource "google_secret_manager_secret" "jobs" {
+  for_each = local.job_secrets
+
+  project   = var.project_id
+  secret_id = each.key
+  labels    = var.labels
+
+  replication {
+    auto {}
+  }
+
+  depends_on = [google_project_service.apis]
+}
+
 resource "google_artifact_registry_repository" "images" {
   project       = var.project_id
   location      = var.region

@@ -1,36 +1,56 @@
-# The daily run, and the weekly full load where one is wanted.
+# A schedule for each job that is deployed, and the weekly full load where one is wanted.
 
 locals {
-  job_uri = "https://run.googleapis.com/v2/projects/${var.project_id}/locations/${var.region}/jobs/${local.job_name}:run"
+  job_uris = {
+    for name in concat([local.job_name], [for job in local.own_jobs : "${local.service_name}-${job.slug}"]) :
+    name => "https://run.googleapis.com/v2/projects/${var.project_id}/locations/${var.region}/jobs/${name}:run"
+  }
+  run_uri = "${google_cloud_run_v2_service.etl.uri}/run"
 
+  # What starts a run of sessions, and what it is sent.
   targets = {
     service = {
-      uri         = "${google_cloud_run_v2_service.etl.uri}/run"
+      uri         = local.run_uri
       daily_body  = jsonencode({ full_load = false })
       weekly_body = jsonencode({ full_load = true })
     }
     job = {
-      uri         = local.job_uri
+      uri         = local.job_uris[local.job_name]
       daily_body  = jsonencode({})
       weekly_body = jsonencode({ overrides = { containerOverrides = [{ args = ["main.py", "--full-load"] }] } })
     }
   }
-  target = local.targets[var.schedule_target]
+  target = local.targets[local.sessions.mode]
 
   schedules = merge(
     {
-      (local.schedule_name) = {
+      (local.schedule_name) = merge(local.sessions, {
         description = "Brings posthog_aggregated up to date"
-        cron        = var.schedule
+        uri         = local.target.uri
         body        = local.target.daily_body
-      }
+      })
     },
     var.weekly_full_load_schedule == null ? {} : {
-      (local.weekly_name) = {
+      (local.weekly_name) = merge(local.sessions, {
         description = "Builds posthog_aggregated anew"
         cron        = var.weekly_full_load_schedule
+        uri         = local.target.uri
         body        = local.target.weekly_body
-      }
+      })
+    },
+    {
+      for name, job in local.own_jobs : "${local.service_name}-${job.slug}-trigger" => merge(job, {
+        description = "Starts the job ${name}"
+        uri         = local.job_uris["${local.service_name}-${job.slug}"]
+        body        = jsonencode({})
+      })
+    },
+    {
+      for name, job in local.guest_jobs : "${local.service_name}-${job.slug}-trigger" => merge(job, {
+        description = "Runs the job ${name}"
+        uri         = local.run_uri
+        body        = jsonencode({ job = name })
+      })
     },
   )
 }
@@ -43,13 +63,13 @@ resource "google_cloud_scheduler_job" "etl" {
   name             = each.key
   description      = each.value.description
   schedule         = each.value.cron
-  time_zone        = var.time_zone
+  time_zone        = each.value.time_zone
   attempt_deadline = "${var.attempt_deadline_seconds}s"
   paused           = var.start_paused
 
   # After 5, 10 and 20 minutes: an instance that was killed has lost its lease by then.
   retry_config {
-    retry_count          = var.retry_count
+    retry_count          = each.value.retries
     min_backoff_duration = "300s"
     max_backoff_duration = "1800s"
     max_doublings        = 2
@@ -57,12 +77,12 @@ resource "google_cloud_scheduler_job" "etl" {
 
   http_target {
     http_method = "POST"
-    uri         = local.target.uri
+    uri         = each.value.uri
     headers     = { "Content-Type" = "application/json" }
     body        = base64encode(each.value.body)
 
     dynamic "oidc_token" {
-      for_each = var.schedule_target == "service" ? [google_service_account.scheduler.email] : []
+      for_each = each.value.mode == "service" ? [google_service_account.scheduler.email] : []
       content {
         service_account_email = oidc_token.value
         audience              = google_cloud_run_v2_service.etl.uri # the default would be the address with /run
@@ -70,7 +90,7 @@ resource "google_cloud_scheduler_job" "etl" {
     }
 
     dynamic "oauth_token" {
-      for_each = var.schedule_target == "job" ? [google_service_account.scheduler.email] : []
+      for_each = each.value.mode == "job" ? [google_service_account.scheduler.email] : []
       content {
         service_account_email = oauth_token.value
         scope                 = "https://www.googleapis.com/auth/cloud-platform"
@@ -83,5 +103,5 @@ resource "google_cloud_scheduler_job" "etl" {
     ignore_changes = [paused]
   }
 
-  depends_on = [google_project_service.apis, google_cloud_run_v2_job.etl]
+  depends_on = [google_project_service.apis, google_cloud_run_v2_job.etl, google_cloud_run_v2_job.jobs]
 }

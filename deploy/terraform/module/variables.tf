@@ -48,6 +48,39 @@ variable "aggregated_dataset_id" {
   default     = "posthog_aggregated"
 }
 
+variable "jobs_file" {
+  description = "File that says when each job runs and how large it is; null: config/jobs.yaml of this repository."
+  type        = string
+  default     = null
+}
+
+variable "claude_dataset_id" {
+  description = "Dataset that the job claude_usage writes. The module makes it where the job is deployed."
+  type        = string
+  default     = "ai_usage_analytics"
+}
+
+variable "dog_dataset_id" {
+  description = "Dataset that the job dog_breeds writes. The module makes it where the job is deployed."
+  type        = string
+  default     = "dog_breeds_raw"
+}
+
+variable "job_settings" {
+  description = "Further settings of each job besides sessions, by job and name, like ANTHROPIC_ORGANIZATION_ID of claude_usage. No secrets."
+  type        = map(map(string))
+  default     = {}
+}
+
+variable "job_secrets" {
+  description = "Secrets of each job besides sessions: by job, which variable gets the value of which secret. Made empty: add the values yourself."
+  type        = map(map(string))
+  default = {
+    claude_usage = { ANTHROPIC_ADMIN_API_KEY = "anthropic-admin-api-key" }
+    tmdb_changes = { TMDB_READ_TOKEN = "tmdb-read-token", REDIS_PASSWORD = "redis-password" }
+  }
+}
+
 variable "session_retention_days" {
   description = "Days after which partitions of sessions expire; null keeps them. Counts for tables made after it was set."
   type        = number
@@ -89,28 +122,6 @@ variable "image" {
   default     = null
 }
 
-variable "cpu" {
-  description = "vCPUs of the service and the job: 1, 2, 4 or 8."
-  type        = string
-  default     = "2"
-
-  validation {
-    condition     = contains(["1", "2", "4", "8"], var.cpu)
-    error_message = "cpu must be 1, 2, 4 or 8."
-  }
-}
-
-variable "memory" {
-  description = "Memory of the service and the job. Files count as memory. 4Gi or 8Gi: see the README."
-  type        = string
-  default     = "2Gi"
-
-  validation {
-    condition     = can(regex("^[0-9]+(Mi|Gi)$", var.memory))
-    error_message = "memory must be a size like 2Gi."
-  }
-}
-
 variable "concurrency" {
   description = "Requests that the one instance takes at a time. With 4, GET /status answers during a run; the lease still admits one run."
   type        = number
@@ -131,23 +142,6 @@ variable "timeout_seconds" {
     condition     = var.timeout_seconds >= 60 && var.timeout_seconds <= 3600
     error_message = "timeout_seconds must be 60 to 3600."
   }
-}
-
-variable "job_timeout_seconds" {
-  description = "Seconds that the job may take; its ETL_TIMEOUT_SECONDS is 300 less."
-  type        = number
-  default     = 21600
-
-  validation {
-    condition     = var.job_timeout_seconds >= 600 && var.job_timeout_seconds <= 604800
-    error_message = "job_timeout_seconds must be 600 to 604800 (168 hours)."
-  }
-}
-
-variable "job_max_retries" {
-  description = "Times that Cloud Run repeats a failed task of the job. A repeated run is safe."
-  type        = number
-  default     = 1
 }
 
 variable "job_lease_wait_seconds" {
@@ -208,29 +202,6 @@ variable "deletion_protection" {
 
 # The schedule.
 
-variable "schedule" {
-  description = "When the daily run starts, as a cron expression."
-  type        = string
-  default     = "0 2 * * *"
-}
-
-variable "time_zone" {
-  description = "Time zone of the schedules."
-  type        = string
-  default     = "Etc/UTC"
-}
-
-variable "schedule_target" {
-  description = "What the schedule starts: the service (by OIDC) or the job (by OAuth)."
-  type        = string
-  default     = "service"
-
-  validation {
-    condition     = contains(["service", "job"], var.schedule_target)
-    error_message = "schedule_target must be service or job."
-  }
-}
-
 variable "weekly_full_load_schedule" {
   description = "When a weekly full load starts, like 0 4 * * 0; null: never."
   type        = string
@@ -245,17 +216,6 @@ variable "attempt_deadline_seconds" {
   validation {
     condition     = var.attempt_deadline_seconds >= 15 && var.attempt_deadline_seconds <= 1800
     error_message = "attempt_deadline_seconds must be 15 to 1800."
-  }
-}
-
-variable "retry_count" {
-  description = "Times that Cloud Scheduler repeats a failed delivery, 5 at most."
-  type        = number
-  default     = 3
-
-  validation {
-    condition     = var.retry_count >= 0 && var.retry_count <= 5
-    error_message = "retry_count must be 0 to 5."
   }
 }
 

@@ -1,0 +1,1 @@
+"""The jobs that read APIs, from their request to what readers see."""
