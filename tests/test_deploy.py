@@ -635,9 +635,9 @@ def test_data_stay_on_their_continent(
     tmp_path: Path, region: str, location: str, *, fits: bool
 ) -> None:
     """A service in Iowa that downloads batches from the EU moves people's data across the sea."""
-    config = {**LEAST, "CPU": "many", "REGION": region, "BIGQUERY_LOCATION": location}
+    config = {**LEAST, "CONCURRENCY": "many", "REGION": region, "BIGQUERY_LOCATION": location}
     ran = script(["setup-iam", "--dry-run"], tmp_path, config)
-    assert ran.returncode == 2  # for the CPU at any rate
+    assert ran.returncode == 2  # for the concurrency at any rate
     assert ("REGION must be on the continent" in ran.stderr) is not fits
 
 
