@@ -25,10 +25,10 @@ from sessions import (
 )
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
-from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
 from tests.apis.statements import statements as of_apis
+from tests.shipped import METRIC_TABLE
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"

@@ -46,6 +46,7 @@ def test_defaults() -> None:
         exclude_libs=(),
         exclude_emulators=False,
         exclude_bots=False,
+        metrics_file=None,
         port=8080,
         sandbox_dir=Path(".sandbox"),
     )
@@ -77,6 +78,7 @@ def test_every_setting_is_read() -> None:
         "EXCLUDE_EMULATORS": "TRUE",
         "EXCLUDE_BOTS": "1",
         "PORT": "9000",
+        "METRICS_FILE": "/mounted/metrics.yaml",
         "SANDBOX_DIR": "/sandboxes/one",
     }
     locked = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside AUTH=oidc
@@ -106,6 +108,7 @@ def test_every_setting_is_read() -> None:
         exclude_emulators=True,
         exclude_bots=True,
         port=9000,
+        metrics_file=Path("/mounted/metrics.yaml"),
         sandbox_dir=Path("/sandboxes/one"),
     )
 
