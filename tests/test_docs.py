@@ -242,7 +242,9 @@ def test_where_things_go_is_true() -> None:
     """A newcomer finds a place for each of these, and every file and name in it exists."""
     (table,) = tables(section("docs/architecture.md", "Where do I put …"))
     assert [row[0] for row in table] == [
-        "a metric",
+        "a metric of the app",
+        "a column that every PostHog project has",
+        "a key or an aggregation of `config/metrics.yaml`",
         "a source column's new name",
         "an endpoint",
         "a job",
