@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import duckdb
 
 from sessions.metric_table import Aggregation, Metric, is_repeated
-from sessions.metrics import METRIC_TABLE
 from sessions.projection import filters_sql
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa

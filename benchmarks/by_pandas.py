@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
-from sessions.metrics import METRIC_TABLE
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

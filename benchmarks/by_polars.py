@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
-from sessions.metrics import METRIC_TABLE
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from process_sessions import process_sessions
-from sessions.metrics import METRIC_TABLE
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     import pyarrow as pa

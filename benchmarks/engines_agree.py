@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.history import History, fill_days, sandbox
 from benchmarks.job import Outcome, run_job
-from sessions.metrics import METRIC_TABLE
 from sessions.tables import sessions_schema
+from tests.shipped import METRIC_TABLE
 
 _DAYS = 10
 _BOOKKEEPING = ("_loaded_at", "_run_id", "_metrics_version")

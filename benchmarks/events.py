@@ -13,8 +13,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from sessions.metrics import METRIC_TABLE
 from sessions.projection import batches_sql, downloaded_columns
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

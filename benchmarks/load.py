@@ -28,7 +28,7 @@ from benchmarks.figures import print_json, rounded
 from benchmarks.history import sandbox
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
 from process_sessions import process_sessions
-from sessions.metrics import METRIC_TABLE
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

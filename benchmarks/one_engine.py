@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
 from sessions.metric_table import is_repeated
-from sessions.metrics import METRIC_TABLE
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
@@ -11,6 +10,7 @@ from bigquery.destination import ensure_view
 from bigquery.expiry import keep_tables, kept_days
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
+from jobs.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_work import SessionsWork, begin
@@ -27,7 +27,6 @@ from runs.ledger_row import LEDGER_TABLE
 from sessions import audit, enrichment, projection, publication
 from sessions import plan as planning
 from sessions.bigquery_engine import aggregate_sql
-from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from sessions.report import SessionsReport
 from sessions.sources import source_tables
@@ -35,6 +34,11 @@ from sessions.tables import aggregated_schema, sessions_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
+
+    from bigquery.warehouse import Warehouse
+    from runs.checks import Check
+    from runs.context import Run
 
 
 def _ensure_destination(work: SessionsWork) -> None:
@@ -245,10 +249,18 @@ def _unless_idle(step: Callable[[SessionsWork], None]) -> Callable[[SessionsWork
     return work_unless_idle
 
 
+def _begin(run: Run) -> SessionsWork:
+    return begin(metric_table(run.settings.metrics_file), run)
+
+
+def _check(warehouse: Warehouse, now: datetime) -> list[Check]:
+    return check_sessions(metric_table(warehouse.settings.metrics_file), warehouse, now)
+
+
 JOB: Final = Job(
     name="sessions",
     description="PostHog's events and Firebase's users to one row per user session.",
-    begin=partial(begin, METRIC_TABLE),
+    begin=_begin,
     steps=(
         Step(name="destination", work=_ensure_destination),
         Step(name="changes", work=find_changes),
@@ -262,5 +274,5 @@ JOB: Final = Job(
     ),
     report_type=SessionsReport,
     sources=lambda settings: [each.table for each in source_tables(settings).values()],
-    check=partial(check_sessions, METRIC_TABLE),
+    check=_check,
 )

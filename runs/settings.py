@@ -516,6 +516,14 @@ class Settings:
             is_private=True,
         ),
     )
+    metrics_file: Path | None = field(
+        default=None,
+        metadata=_env(
+            "METRICS_FILE",
+            _or_none(_path("the path of a file of metrics")),
+            "File that declares the app's own metrics; unset: config/metrics.yaml",
+        ),
+    )
     port: int = field(
         default=8080,
         metadata=_env("PORT", _whole_number(1, 65_535), "Port the service listens on"),

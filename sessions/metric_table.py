@@ -1,6 +1,6 @@
 """What a metric table is: its vocabulary, and the rules that hold of any. Declares no metric. Pure.
 
-The table that is shipped is `sessions/metrics.py`.
+The table of a deployment is `sessions/metrics.py` with what `config/metrics.yaml` declares.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The metric table that is shipped: every column of `sessions`, declared once. Pure.
+"""The columns of `sessions` that every PostHog project has. The app's own are in a file. Pure.
 
 The extract's column list, both engines, the BigQuery schema and the data dictionary derive from
-it, each by way of its caller. Adding a metric is one entry here and one case under `tests/cases`.
+these and from those of `config/metrics.yaml`, each by way of its caller.
 """
 
 from __future__ import annotations
@@ -61,13 +61,6 @@ SCROLL = (
     Filter(events=("scroll",)),
 )
 IDENTIFY = Filter(events=("$identify",), value="anonymous_id")
-VIEW_EVENT = Filter(events=("view_event",))
-JOIN_EVENT = Filter(events=("join_event",))
-START_QUIZ = Filter(events=("start_quiz",))
-FINISH_QUIZ = Filter(events=("finish_quiz",))
-INVITE = Filter(events=("invite_friends", "send_invite_to_event", "invite_friends_for_report"))
-ENABLE_CONTACTS = Filter(event_contains=("contact", "enable"))
-DISCOVER = Filter(value="screen_name", among=("Discover",))
 
 
 def _count(name: str, description: str, *where: Filter) -> Metric:
@@ -316,29 +309,6 @@ COLUMNS: tuple[Column, ...] = (
         description="`scroll_count` > 0 or `max_scroll_depth` > 0.",
         roll_up=RollUp.EVER,
     ),
-    # behaviour
-    _any("viewed_event", "Saw an event of the app (view_event).", VIEW_EVENT),
-    _count("events_viewed", "Number of view_event events.", VIEW_EVENT),
-    _any("joined_event", "Joined an event of the app (join_event).", JOIN_EVENT),
-    _count("events_joined", "Number of join_event events.", JOIN_EVENT),
-    _any("invited_someone", "Invited somebody, by any of the invite events.", INVITE),
-    _any(
-        "enabled_contacts",
-        "An event whose name contains contact and enable, in any case.",
-        ENABLE_CONTACTS,
-    ),
-    _any("visited_discover", "Was on the screen Discover.", DISCOVER),
-    _any("started_quiz", "Started the quiz (start_quiz).", START_QUIZ),
-    _any("completed_quiz", "Finished the quiz (finish_quiz).", FINISH_QUIZ),
-    Metric(
-        name="quiz_seconds",
-        aggregation=Aggregation.SECONDS_BETWEEN,
-        type="FLOAT64",
-        since=(START_QUIZ,),
-        where=(FINISH_QUIZ,),
-        description="Seconds from the first start_quiz to the first finish_quiz not before it.",
-        roll_up=RollUp.SUM,
-    ),
     # creation
     Derived(
         name="created_event",
@@ -396,7 +366,7 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
-METRIC_TABLE = MetricTable(
+POSTHOG_METRICS = MetricTable(
     columns=COLUMNS,
     properties=PROPERTIES,
     session_id_names=("$session_id", "session_id", "sessionId"),

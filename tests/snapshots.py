@@ -6,11 +6,13 @@ The tables of a run stand under their short names, since full ones carry the run
 from __future__ import annotations
 
 import datetime as dt
+import json
 from pathlib import Path
 from typing import Any
 
 import etl_functions as etl
 from bigquery.tables import TableId
+from jobs.metrics_file import SHIPPED_FILE
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
 from runs import lease_sql, ledger_sql
 from sessions import (
@@ -25,10 +27,12 @@ from sessions import (
 )
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
-from sessions.metrics import METRIC_TABLE
+from sessions.declarations_schema import declarations_schema
+from sessions.metrics import POSTHOG_METRICS
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
 from tests.apis.statements import statements as of_apis
+from tests.shipped import METRIC_TABLE
 
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -263,6 +267,8 @@ def _read() -> dict[str, str]:
 def files() -> dict[Path, str]:
     """What `make snapshots` writes: each file with its text."""
     written = {SNAPSHOTS / f"{name}.sql": f"{sql}\n" for name, sql in statements().items()}
+    schema = json.dumps(declarations_schema(POSTHOG_METRICS), indent=2)
+    written[SHIPPED_FILE.with_suffix(".schema.json")] = f"{schema}\n"
     return {**written, DICTIONARY: dictionary_text(METRIC_TABLE)}
 
 

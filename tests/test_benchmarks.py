@@ -13,8 +13,8 @@ from benchmarks import load, startup, transform
 from benchmarks.events import ORDERS, events
 from benchmarks.figures import ratio
 from benchmarks.one_engine import ENGINES, as_arrow, schema
-from sessions.metrics import METRIC_TABLE
 from sessions.projection import downloaded_columns
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -18,8 +18,8 @@ from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from sessions import checks
 from sessions.checks import Figures
-from sessions.metrics import METRIC_TABLE
 from sessions.plan import State
+from tests.shipped import METRIC_TABLE
 from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
 

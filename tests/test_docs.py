@@ -18,6 +18,7 @@ import pytest
 import etl_functions as etl
 import main
 from app import create_app
+from jobs.metrics_file import metric_table
 from jobs.sessions import JOB
 from process_sessions import process_sessions
 from runs import errors
@@ -29,16 +30,17 @@ from runs.request import RunRequest
 from runs.settings import SETTINGS, Setting
 from runs.tables import RUNS
 from sandbox import cli
-from sessions import metrics, sources
-from sessions.metric_table import Metric
-from sessions.metrics import METRIC_TABLE
+from sessions import sources
+from sessions.metrics import POSTHOG_METRICS
 from sessions.persons import persons_schema
 from tests.scenario import Scenario
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bigquery.clients import Clients
+    from sessions.metric_table import Metric
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
@@ -242,7 +244,9 @@ def test_where_things_go_is_true() -> None:
     """A newcomer finds a place for each of these, and every file and name in it exists."""
     (table,) = tables(section("docs/architecture.md", "Where do I put …"))
     assert [row[0] for row in table] == [
-        "a metric",
+        "a metric of the app",
+        "a column that every PostHog project has",
+        "a key or an aggregation of `config/metrics.yaml`",
         "a source column's new name",
         "an endpoint",
         "a job",
@@ -423,15 +427,17 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
     assert f"{ROOT}/" not in text
 
 
-def test_the_example_metric_gives_what_its_case_expects() -> None:
+def test_the_example_metric_gives_what_its_case_expects(tmp_path: Path) -> None:
     """The entry, the events and the expected rows of "Adding a metric" belong together."""
     text = section("docs/development.md", "Adding a metric")
-    (entry,) = fenced(text, "python")
+    (entry,) = fenced(text, "yaml")
     events, expected = (
         [json.loads(line) for line in _lines(block)] for block in fenced(text, "json")
     )
-    metric = eval(entry, dict(vars(metrics)))  # noqa: S307 - our own page
-    assert isinstance(metric, Metric)
+    file = tmp_path / "metrics.yaml"
+    file.write_text(f"metrics:\n{entry}", "utf-8")
+    shipped = {column.name for column in POSTHOG_METRICS.columns}
+    (metric,) = (each for each in metric_table(file).metrics if each.name not in shipped)
     assert metric.name not in {column.name for column in METRIC_TABLE.columns}
     assert _aggregated(metric, events) == expected
 

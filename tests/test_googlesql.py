@@ -34,7 +34,6 @@ from sessions import audit, enrichment, plan, projection, sources, splitting
 from sessions.bigquery_engine import aggregate_sql, pick_sql
 from sessions.data_dictionary import NEVER, null_rules
 from sessions.metric_table import Aggregation, Metric, MetricTable
-from sessions.metrics import METRIC_TABLE
 from sessions.persons import daily_activity_schema
 from sessions.projection import downloaded_columns
 from sessions.tables import aggregated_schema, sessions_schema
@@ -52,6 +51,7 @@ from tests.scenario import (
     differences,
     without_digests,
 )
+from tests.shipped import METRIC_TABLE
 from tests.test_process_sessions import event as event_of
 from tests.test_process_sessions import frame
 from tests.test_queries import QUESTIONS

@@ -18,9 +18,9 @@ import pytest
 
 from jobs import sessions as job
 from jobs.sessions_work import begin
-from sessions.metrics import METRIC_TABLE
 from tests import oracle
 from tests.scenario import Row, Scenario, differences
+from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import MIDNIGHT, event
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 from jobs import registry
 from sessions.data_dictionary import null_rules, tables
 from sessions.metric_table import MetricTable
-from sessions.metrics import METRIC_TABLE
 from tests.reading_job import READING
 from tests.scenario import Row, Scenario, differences
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

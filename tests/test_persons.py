@@ -18,11 +18,11 @@ from bigquery.refusals import StatementError
 from runs.errors import LeaseLostError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
-from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from tests.clock import starting_at
 from tests.persons_oracle import COUNTED, MEASURED, Derived, expected_derived, nobodys
 from tests.scenario import Row, Scenario, derived_differences, differences
+from tests.shipped import METRIC_TABLE
 from tests.test_lease import At
 
 if TYPE_CHECKING:

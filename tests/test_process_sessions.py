@@ -13,8 +13,8 @@ import pytest
 import process_sessions as engine
 from process_sessions import process_sessions
 from sessions.metric_table import Aggregation, Filter, Metric, MetricTable
-from sessions.metrics import METRIC_TABLE
 from sessions.projection import downloaded_columns
+from tests.shipped import METRIC_TABLE
 
 type Row = dict[str, Any]
 

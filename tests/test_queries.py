@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from etl_functions import destination_tables
-from sessions.metrics import METRIC_TABLE
 from sessions.persons import daily_activity_schema
 from tests.clock import starting_at
 from tests.scenario import Row, Scenario
+from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import event
 
 if TYPE_CHECKING:

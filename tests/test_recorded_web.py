@@ -12,8 +12,8 @@ import pytest
 import main
 from runs.request import RunRequest
 from sessions import projection
-from sessions.metrics import METRIC_TABLE
 from tests.scenario import Row, Scenario, differences
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

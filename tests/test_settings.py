@@ -66,6 +66,7 @@ def test_defaults() -> None:
         redis_password=None,
         redis_tls=True,
         redis_ca_path=None,
+        metrics_file=None,
         port=8080,
         sandbox_dir=Path(".sandbox"),
     )
@@ -117,6 +118,7 @@ def test_every_setting_is_read() -> None:
         "REDIS_TLS": "false",
         "REDIS_CA_PATH": "/ca.pem",
         "PORT": "9000",
+        "METRICS_FILE": "/mounted/metrics.yaml",
         "SANDBOX_DIR": "/sandboxes/one",
     }
     locked = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside AUTH=oidc
@@ -166,6 +168,7 @@ def test_every_setting_is_read() -> None:
         redis_tls=False,
         redis_ca_path=Path("/ca.pem"),
         port=9000,
+        metrics_file=Path("/mounted/metrics.yaml"),
         sandbox_dir=Path("/sandboxes/one"),
     )
 

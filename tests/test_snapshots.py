@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sessions.data_dictionary import tables
-from sessions.metrics import METRIC_TABLE
 from tests import snapshots
+from tests.shipped import METRIC_TABLE
 from tests.test_googlesql import listening_to, sql_functions
 
 if TYPE_CHECKING:

@@ -1,0 +1,202 @@
+"""config/metrics.yaml: what it declares, and how everything wrong with a file is told at once."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.metrics_file import SHIPPED_FILE, metric_table
+from runs.errors import SettingsError
+from sessions.declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
+from sessions.metric_table import Aggregation, Filter, Metric, MetricTable, Property, RollUp
+from sessions.metrics import POSTHOG_METRICS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = "  - {name: answers, aggregation: count, events: [answer], description: Answers.}\n"
+PRICE = "properties:\n  - {name: price, names: [price, $price], type: number}\n"
+
+
+def read(folder: Path, text: str) -> MetricTable:
+    """The table that a file of this text declares."""
+    file = folder / "metrics.yaml"
+    file.write_text(text, "utf-8")
+    metric_table.cache_clear()
+    return metric_table(file)
+
+
+def refusals(folder: Path, text: str) -> list[str]:
+    """What is said about a file, a line each, without its path."""
+    with pytest.raises(SettingsError) as caught:
+        read(folder, text)
+    lines = str(caught.value).split("\n")
+    path = f"{folder / 'metrics.yaml'}:"
+    assert all(line.startswith(path) for line in lines)
+    return [line.removeprefix(path) for line in lines]
+
+
+def declared(table: MetricTable) -> dict[str, Metric]:
+    """The metrics that are not of every project."""
+    of_all = {column.name for column in POSTHOG_METRICS.columns}
+    return {metric.name: metric for metric in table.metrics if metric.name not in of_all}
+
+
+def entry(**keys: str) -> str:
+    """A file of one metric; a key without a text is left out."""
+    given = {"name": "answers", "aggregation": "count", "description": "Answers."} | keys
+    lines = [f"{key.removesuffix('_')}: {value}" for key, value in given.items() if value]
+    return "metrics:\n  - " + "\n    ".join(lines) + "\n"
+
+
+def test_the_version_is_that_of_before_there_was_a_file() -> None:
+    """The file that ships means the columns that were code, so no deployment loads all anew."""
+    assert metric_table().version(()) == "fab87c27e5bc"
+
+
+def test_declared_columns_stand_after_scrolled() -> None:
+    """In the order of the file, before what the user created."""
+    names = [column.name for column in metric_table().columns]
+    start = names.index("scrolled") + 1
+    assert names[start : start + 2] == ["viewed_event", "events_viewed"]
+    assert names[start + 10] == "created_event"
+
+
+def test_the_file_is_read_once() -> None:
+    """Each run of a process has the same table."""
+    assert metric_table() is metric_table()
+    assert SHIPPED_FILE.exists()
+
+
+EVENTS = (Filter(events=("buy",)),)
+MADE = {
+    "count": ("", Aggregation.COUNT, "INT64", None, RollUp.SUM),
+    "any": ("", Aggregation.ANY, "BOOL", None, RollUp.EVER),
+    "sum": ("price", Aggregation.SUM, "FLOAT64", "price", RollUp.SUM),
+    "min": ("price", Aggregation.MIN, "FLOAT64", "price", RollUp.NONE),
+    "max": ("price", Aggregation.MAX, "FLOAT64", "price", RollUp.MAX),
+    "distinct_count": ("city", Aggregation.DISTINCT_COUNT, "INT64", "city", RollUp.MAX),
+    "list": ("city", Aggregation.DISTINCT_LIST, "STRING", "city", RollUp.NONE),
+    "first": ("city", Aggregation.FIRST, "STRING", "city", RollUp.FIRST),
+    "last": ("price", Aggregation.LAST, "FLOAT64", "price", RollUp.LAST),
+}
+
+
+@pytest.mark.parametrize("word", MADE)
+def test_each_aggregation_becomes_a_metric(tmp_path: Path, word: str) -> None:
+    """With the type that follows, and the usual roll-up."""
+    value, *expected = MADE[word]
+    text = PRICE + entry(name="found", aggregation=word, property=value, events="[buy]")
+    metric = declared(read(tmp_path, text))["found"]
+    made = (metric.aggregation, metric.type, metric.value, metric.roll_up)
+    assert made == tuple(expected)
+    assert metric.where == EVENTS
+
+
+def test_every_word_is_tried() -> None:
+    """The tests above, and the clock of the quiz in the file that ships."""
+    assert {*MADE, "seconds_between"} == {*AGGREGATIONS}
+    quiz = declared(metric_table())["quiz_seconds"]
+    assert quiz.since == (Filter(events=("start_quiz",)),)
+    assert quiz.where == (Filter(events=("finish_quiz",)),)
+
+
+def test_a_property_is_declared(tmp_path: Path) -> None:
+    """It stands after those of every project, and a filter can read it."""
+    text = PRICE + entry(where="{property: price}", roll_up="max")
+    table = read(tmp_path, text)
+    assert table.properties[-1] == Property(name="price", names=("price", "$price"), kind="number")
+    metric = declared(table)["answers"]
+    assert metric.where == (Filter(value="price"),)
+    assert metric.roll_up is RollUp.MAX
+
+
+REFUSED = {
+    "a_key": (entry(evnts="[a]"), "5:5: Found the key 'evnts' in a metric: did you mean events?"),
+    "an_aggregation": (entry(aggregation="cuont"), "3:18: Found 'cuont' for aggregation: did you"),
+    "nothing": (entry(description="~"), "4:18: Found nothing for description: write a sentence"),
+    "no_description": (entry(description=""), "2:5: The key description is missing"),
+    "no_full_stop": (entry(description="Answers"), "4:18: Found 'Answers' for description"),
+    "a_number": (entry(events="[1]"), "5:14: Found 1 for events: write text in quotes."),
+    "a_switch": (entry(events="[yes]"), "5:14: Found True for events: write text in quotes."),
+    "no_list": (entry(events="a"), "5:13: Found 'a' for events: write a list"),
+    "an_empty_list": (entry(events="[]"), "5:13: Found an empty list for events"),
+    "an_event_twice": (entry(events="[a, a]"), "5:17: 'a' stands twice in events: delete one."),
+    "a_taken_name": (entry(name="os"), "2:11: The name os is taken"),
+    "an_event_column": (entry(name="event_at"), "2:11: The name event_at is taken"),
+    "an_inner_name": (entry(name="row_hash"), "2:11: The name row_hash is taken"),
+    "a_word_of_sql": (entry(name="select"), "2:11: The name select is a word of SQL"),
+    "an_injection": (entry(name="'x; DROP TABLE sessions'"), "2:11: Found 'x; DROP TABLE sessi"),
+    "a_hidden_name": (entry(name="_run"), "2:11: Found '_run' for name: write a small letter"),
+    "a_capital": (entry(name="Answers"), "2:11: Found 'Answers' for name"),
+    "a_line_break": (entry(events='["a\\nb"]'), "5:14: Found 'a\\nb' for events: write text."),
+    "a_persons_column": (
+        entry(name="session_count"),
+        "2:11: The name session_count would make a second column session_count of persons",
+    ),
+    "an_unknown_property": (
+        entry(aggregation="last", property="citty"),
+        "5:15: Found 'citty' for property: did you mean city?",
+    ),
+    "text_for_a_sum": (
+        entry(aggregation="sum", property="city"),
+        "5:15: The property city is text: sum needs a number",
+    ),
+    "a_number_for_a_list": (
+        entry(aggregation="list", property="touch_y"),
+        "5:15: The property touch_y is a number: list needs text.",
+    ),
+    "values_of_a_number": (
+        entry(where="{property: touch_y, values: ['1']}"),
+        "5:40: The property touch_y is a number: delete values.",
+    ),
+    "a_key_of_another": (entry(property="city"), "5:15: The aggregation count takes no key prop"),
+    "no_property": (entry(aggregation="max"), "3:18: The aggregation max needs the key property"),
+    "any_of_all": (entry(aggregation="any"), "3:18: The aggregation any needs events, name_con"),
+    "no_end": (
+        entry(aggregation="seconds_between", from_="[a]"),
+        "3:18: The aggregation seconds_between needs the key to",
+    ),
+    "a_roll_up": (entry(roll_up="ever"), "5:14: Found 'ever' for roll_up: "),
+    "no_yaml": ("metrics: [", "1:11: This is not YAML"),
+    "an_empty_file": ("", "1:1: Found nothing for the file"),
+    "a_loop": ("metrics: &a [*a]", "1:10: This is not YAML: an alias contains itself."),
+    "a_key_twice": (f"{entry()}    name: b\n", "5:5: The key name of a metric stands twice"),
+    "a_property_path": (
+        "properties: [{name: price, names: ['a\"]']}]\n" + entry(),
+        "1:36: Found 'a\"]' for names: write the name of a property",
+    ),
+    "a_taken_property": (
+        "properties: [{name: city, names: [town]}]\n" + entry(),
+        "1:21: The name city is taken",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), REFUSED.values(), ids=REFUSED)
+def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    """At its place, with what was found and the remedy."""
+    (line,) = refusals(tmp_path, text)
+    assert line.startswith(told)
+    assert re.search(r"[.:] ?\S", line)
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    """In the order of the file."""
+    text = f"{entry(name='Answers', events='a')}{GOOD}{GOOD}"
+    assert [line.split(" ")[0] for line in refusals(tmp_path, text)] == ["2:11:", "5:13:", "7:12:"]
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """With the setting that names it."""
+    metric_table.cache_clear()
+    with pytest.raises(SettingsError, match=r"none\.yaml of METRICS_FILE can't be read"):
+        metric_table(tmp_path / "none.yaml")
+
+
+def test_every_key_is_explained() -> None:
+    """By a sentence; the words of SQL are upper case, as the check compares them."""
+    assert all(text.endswith(".") for text in METRIC_KEYS.values())
+    assert all(word.isupper() for word in (each.replace("_", "") for each in RESERVED_WORDS))
