@@ -60,6 +60,17 @@ def read_runs(warehouse: Warehouse, page: RunsRequest) -> list[dict[str, object]
     return [_json_row(row) for row in rows]
 
 
+def read_reports(
+    warehouse: Warehouse, *, limit: int, before: str | None = None
+) -> list[dict[str, Any]]:
+    """Runs of the ledger with their reports and times as such, the newest run first."""
+    tables = _ledger(warehouse)
+    if tables is None:
+        return []
+    rows = query_ledger(warehouse, ledger_sql.reports_sql(*tables, limit=limit), before=before)
+    return [{**row, "report": json.loads(row["report"])} for row in rows]
+
+
 def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:
     """A run's report from the ledger; None if the run is not there."""
     tables = _ledger(warehouse)
