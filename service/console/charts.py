@@ -6,7 +6,6 @@ A chart is drawn from the table beneath it, so a page says the same without Java
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -118,8 +117,3 @@ class Spark:
         ]
         x, y = points[-1]
         return cls(points=" ".join(f"{x},{y}" for x, y in points), last_x=x, last_y=y)
-
-
-def middle(values: Sequence[float]) -> float | None:
-    """The median; None of nothing."""
-    return median(values) if values else None

@@ -164,6 +164,9 @@ def read_wanted(metric_table: MetricTable, asked: Mapping[str, str], today: date
     kind = asked.get("kind") or "trend"
     _check_known("kind", kind, ("trend", "funnel", "retention"))
     days, number = _days(asked, today)
+    if number and kind != "funnel":
+        first = _whole_periods("week" if kind == "retention" else cast("Step", step), days.first)
+        days = Days(first=first, last=days.last)
     return Wanted(
         kind=cast("Kind", kind),
         column=column,
@@ -298,7 +301,29 @@ def _chart(wanted: Wanted, answer: Answer) -> Chart:
         )
         for name in names
     )
-    return Chart(title=_heading(wanted), days=days, lines=lines, write=write, unit=unit)
+    return Chart(
+        title=_heading(wanted),
+        days=days,
+        lines=lines,
+        write=write,
+        unit=unit,
+        note=_partial(wanted.step, wanted.days),
+    )
+
+
+def _partial(step: Step, days: Days) -> str:
+    """A warning where the first or the last period is cut off by the days."""
+    after = days.last + timedelta(days=1)
+    ends = (("first", days.first), ("last", after))
+    cut = [name for name, of in ends if _whole_periods(step, of) != of]
+    return f"The {' and the '.join(cut)} {step} is not whole." if cut else ""
+
+
+def _whole_periods(step: Step, first: date) -> date:
+    """The day that the period of `first` begins with."""
+    if step == "week":
+        return first - timedelta(days=first.weekday())
+    return first.replace(day=1) if step == "month" else first
 
 
 def _unit(wanted: Wanted) -> tuple[str, Callable[[float | None], str]]:

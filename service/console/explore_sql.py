@@ -119,7 +119,8 @@ GROUP BY period
 ORDER BY period"""
     return f"""WITH {head}rows_of_days AS (
   SELECT
-    {period} AS period, {_split_sql(trend.split)} AS split{selected}
+    {period} AS period,
+    {_split_sql(trend.split)} AS split{selected}
   FROM {source}{where}
 ),
 split_values AS (

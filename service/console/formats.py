@@ -55,6 +55,11 @@ def duration(seconds: float | None) -> str:
     return f"{whole / _DAY:.0f} days"
 
 
+def minutes(seconds: float | None) -> str:
+    """Seconds as minutes, for where there is little room."""
+    return NONE if seconds is None else f"{seconds / _MINUTE:.1f} min"
+
+
 def _two(whole: int, size: int, name: str, smaller: int, smaller_name: str) -> str:
     rest = whole % size // smaller
     return f"{whole // size} {name}" + (f" {rest} {smaller_name}" if rest else "")
@@ -120,7 +125,11 @@ def change(now: float | None, before: float | None) -> float | None:
 
 def signed(part: float | None) -> str:
     """A change in percent, with its sign."""
-    return NONE if part is None else f"{100 * part:+.0f} %".replace("-", "\N{MINUS SIGN}")
+    if part is None:
+        return NONE
+    whole = round(100 * part)
+    sign = "\N{PLUS-MINUS SIGN}" if not whole else "+" if whole > 0 else "\N{MINUS SIGN}"
+    return f"{sign}{abs(whole)} %"
 
 
 def words(name: str) -> str:

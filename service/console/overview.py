@@ -195,7 +195,7 @@ def _smooth(values: Sequence[float | None]) -> tuple[float | None, ...]:
 
 def _writer(name: str) -> Callable[[float | None], str]:
     if name == "engaged_seconds":
-        return formats.duration
+        return formats.minutes
     if name in overview_sql.SHARES:
         return formats.share
     return lambda value: formats.number(None if value is None else round(value))

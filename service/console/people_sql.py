@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from sessions.layout import wrapped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -39,7 +41,8 @@ def list_sql(
     if by_id:
         conditions.append("(user_id = @id OR session_id = @id OR @id IN UNNEST(distinct_ids))")
     where = "\n  AND ".join(conditions)
-    return f"""SELECT {", ".join(columns)}
+    return f"""SELECT
+  {wrapped(columns, indent=2)}
 FROM {tables.sessions}
 WHERE {where}
 ORDER BY started_at DESC, session_id
@@ -62,7 +65,8 @@ LIMIT 1"""
 
 def person_sessions_sql(tables: Tables, days: Days, columns: Sequence[str]) -> str:
     """A SELECT of the sessions that used an id of the person @id, the latest start first."""
-    return f"""SELECT {", ".join(columns)}
+    return f"""SELECT
+  {wrapped(columns, indent=2)}
 FROM {tables.sessions}
 WHERE {days.sql}
   AND (user_id = @id OR user_id IS NULL AND EXISTS (

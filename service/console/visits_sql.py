@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from process_persons import tied_sessions_sql
+from sessions.layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,10 +56,11 @@ def visits_sql(
     whether the session is of the day on which its person was first seen.
     """
     names = dict.fromkeys((*PERSON_COLUMNS, *columns))
-    carried = ", ".join(f"s.{name}" for name in names if name != "distinct_ids")
+    carried = wrapped((f"s.{name}" for name in names if name != "distinct_ids"), indent=4)
     tied = tied_sessions_sql(metric_table, sessions="chosen", identities=tables.identities)
     return f"""chosen AS (
-  SELECT {", ".join(names)}
+  SELECT
+    {wrapped(names, indent=4)}
   FROM {tables.sessions}
   WHERE {days.sql}
 ),

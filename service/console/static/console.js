@@ -13,8 +13,9 @@ const write = {
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function tableOf(figure) {
-  const rows = [...figure.querySelectorAll("tbody tr")];
-  const names = [...figure.querySelectorAll("thead th")].slice(1).map((cell) => cell.textContent);
+  const table = figure.querySelector("table.figures");
+  const rows = [...table.tBodies[0].rows];
+  const names = [...table.tHead.rows[0].cells].slice(1).map((cell) => cell.textContent);
   const days = rows.map((row) => Date.parse(`${row.cells[0].textContent}T00:00:00Z`) / 1000);
   const lines = names.map((_, place) => rows.map((row) => {
     const value = row.cells[place + 1].dataset.v;
@@ -51,9 +52,9 @@ function draw(figure) {
   });
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   plot.replaceChildren();
-  new uPlot({
+  const chart = new uPlot({
     width: plot.clientWidth,
-    height: Math.max(170, Math.min(340, plot.clientWidth * (figure.classList.contains("tall") ? 0.28 : 0.2))),
+    height: figure.classList.contains("tall") ? 280 : 200,
     tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
     scales: { x: { range: isBars ? (_, least, most) => [least - step / 2, most + step / 2] : undefined },
               y: { range: (_, least, most) => figure.dataset.unit === "share" || (least ?? 0) >= 0 ? [0, (most || 1) * 1.08] : [least, most] } },
@@ -63,6 +64,7 @@ function draw(figure) {
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { markers: { width: 0, fill: (u, i) => i === 0 ? "transparent" : u.series[i].stroke() === "transparent" ? colour("--band") : u.series[i].stroke() } },
   }, [days, ...order.map((place) => shown[place])], plot);
+  chart.setLegend({ idx: days.length - 1 });  // until the pointer says otherwise
 }
 
 function drawAll() {

@@ -1,0 +1,3 @@
+SELECT *
+FROM sessions
+WHERE session_id = @session_id
