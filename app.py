@@ -32,7 +32,7 @@ from runs.progress import IN_PROGRESS
 from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
-from service.callers import GOOGLE_CERTIFICATES, CallerHeaders, Gate, make_gate
+from service.callers import CallerHeaders, Gate, make_gate
 from service.console import door, routes
 from service.console.answers import error_page, wants_page
 from service.deliveries import delivery
@@ -69,12 +69,12 @@ def create_app(
     *,
     is_local: bool = False,
     only_loopback: bool = False,
-    certificates_url: str = GOOGLE_CERTIFICATES,
+    certificates_url: str | None = None,
 ) -> Flask:
     """The service for these environment variables. It also starts, and logs it, if they are wrong.
 
     `is_local`: runs work on the sandbox's emulator. `only_loopback`: it answers to this machine's
-    own names alone, as it does where it is local. `certificates_url`: who signs tokens.
+    own names alone, as it does where it is local. `certificates_url`: whose tokens; None: Google.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
@@ -113,7 +113,7 @@ class _Deployment:
 
 
 def _deploy(
-    environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+    environ: Mapping[str, str], *, is_local: bool, certificates_url: str | None
 ) -> _Deployment | SettingsError:
     try:
         settings = Settings.from_environment(environ, local=is_local)
@@ -133,7 +133,7 @@ class _Site:
     """The endpoints that need settings, and what they share."""
 
     def __init__(
-        self, environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+        self, environ: Mapping[str, str], *, is_local: bool, certificates_url: str | None
     ) -> None:
         self._environ = environ
         self._is_local = is_local
@@ -154,9 +154,14 @@ class _Site:
         g.stack = ExitStack()
         g.stack.enter_context(log_fields(_trace(self._environ)))
         if request.path != _OPEN and not door.admits(self._deployment.settings):
-            key = request.headers.get("X-API-Key")
-            authorization = request.headers.get("Authorization")
-            self._deployment.gate(CallerHeaders(authorization=authorization, api_key=key))
+            get = request.headers.get
+            self._deployment.gate(
+                CallerHeaders(
+                    authorization=get("Authorization"),
+                    api_key=get("X-API-Key"),
+                    iap_assertion=get("X-Goog-IAP-JWT-Assertion"),
+                )
+            )
 
     @cached_property
     def console(self) -> Site:
