@@ -15,6 +15,7 @@ from sandbox.server import FAST, THREADS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
@@ -25,9 +26,15 @@ _PREFIX = "figure: "
 
 
 @pytest.fixture(scope="session")
-def endpoints(tmp_path_factory: pytest.TempPathFactory) -> Iterator[emulator.Endpoints]:
+def sandbox_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where this process's emulator is, for other processes that are to use it, too."""
+    return tmp_path_factory.mktemp("sandbox")
+
+
+@pytest.fixture(scope="session")
+def endpoints(sandbox_dir: Path) -> Iterator[emulator.Endpoints]:
     """Where this process's emulator answers. It slows with its tables: tests drop theirs."""
-    with emulator.attach(tmp_path_factory.mktemp("sandbox")) as found:
+    with emulator.attach(sandbox_dir) as found:
         yield found
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none';"
     " form-action 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "same-origin",  # without any, browsers send forms from the origin `null`
     "Vary": "Accept, HX-Request",
     "Cross-Origin-Opener-Policy": "same-origin",
 }

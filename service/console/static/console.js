@@ -52,7 +52,7 @@ function draw(figure) {
   });
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   plot.replaceChildren();
-  const chart = new uPlot({
+  new uPlot({
     width: plot.clientWidth,
     height: figure.classList.contains("tall") ? 280 : 200,
     tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
@@ -61,10 +61,10 @@ function draw(figure) {
     axes: [{ ...axis, values: "{D} {MMM}", grid: { show: false }, space: 70 }, { ...axis, size: 56, values: (_, ticks) => ticks.map(text) }],
     series: [{ label: "Day", value: (_, at) => at === null ? "–" : new Date(at * 1e3).toISOString().slice(0, 10) }, ...series],
     bands: band < names.length ? [{ series: [band + 2, band + 1], fill: colour("--band") }] : undefined,
+    hooks: { ready: [(chart) => chart.setLegend({ idx: days.length - 1 })] },  // until the pointer says more
     cursor: { drag: { x: false, y: false }, points: { size: 7 } },
     legend: { markers: { width: 0, fill: (u, i) => i === 0 ? "transparent" : u.series[i].stroke() === "transparent" ? colour("--band") : u.series[i].stroke() } },
   }, [days, ...order.map((place) => shown[place])], plot);
-  chart.setLegend({ idx: days.length - 1 });  // until the pointer says otherwise
 }
 
 function drawAll() {
@@ -89,6 +89,7 @@ document.addEventListener("change", (event) => {
   const form = event.target.closest("form[data-at-once]");
   if (!form) return;
   if (event.target.type === "date") form.elements.days.value = "";  // these days, not the last so many
+  if (event.target.name === "column") form.elements.measure.value = "";  // what fits the new column
   form.requestSubmit();
 });
 let width = 0;
