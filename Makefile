@@ -134,7 +134,7 @@ screenshots: setup ## Take the pictures of docs/images anew, of the demo in a br
 	@$(BIN)/python -m sandbox.screenshots
 
 demo: setup ## Seed 90 days, play some nights, and open the console at a printed address
-	@$(BIN)/python -m sandbox.demo_history
+	@$(BIN)/python -m sandbox.demo_history $(PORT:%=--port=%)
 
 lock: setup ## Resolve requirements.in and requirements-dev.in, with hashes and without addresses
 	@$(BIN)/uv pip compile $(LOCK) requirements.in -o requirements.txt

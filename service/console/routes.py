@@ -21,7 +21,7 @@ type GetSite = Callable[[], Site]
 
 _A_YEAR: Final = 31_536_000
 # Address, methods, module and function.
-_PAGES: Final = (
+PAGES: Final = (
     ("/", ("GET",), "overview", "show"),
     ("/explore", ("GET",), "explore", "show"),
     ("/explore.csv", ("GET",), "explore", "download"),
@@ -39,7 +39,7 @@ _PAGES: Final = (
 def make_blueprint(get_site: GetSite) -> Blueprint:
     """The pages, for a service that says what they look at when they are asked for."""
     blueprint = Blueprint("console", __name__, template_folder="templates")
-    for address, methods, module, function in _PAGES:
+    for address, methods, module, function in PAGES:
         name = f"{module}_{function}"
         view = _view(get_site, module, function)
         blueprint.add_url_rule(address, endpoint=name, view_func=view, methods=list(methods))
