@@ -167,23 +167,21 @@ def _hold_back(demo: Demo, day: dt.date) -> None:
 def _move_runs_into_their_nights(demo: Demo) -> None:
     """All of them ran within a minute: the ledger shows them night by night."""
     table = "posthog_aggregated.etl_runs"
-    rows = demo.client.query(f"SELECT run_id, started_at FROM {table} WHERE job = 'sessions'")
-    found = sorted((row["run_id"], row["started_at"]) for row in rows.result())
-    for place, (run_id, started_at) in enumerate(reversed(found)):
+    sql = f"SELECT run_id, started_at, finished_at FROM {table} WHERE job = 'sessions'"
+    rows = sorted(demo.client.query(sql).result(), key=lambda row: row["run_id"], reverse=True)
+    for place, row in enumerate(rows):
         night = dt.datetime.combine(demo.today, dt.time(), dt.UTC) - dt.timedelta(days=place)
-        back = round((started_at - night - _AT_NIGHT).total_seconds())
-        moved = (night + _AT_NIGHT).strftime("%Y%m%dT%H%M%S") + run_id[15:]
-        times = ", ".join(
-            f"{name} = TIMESTAMP_SUB({name}, INTERVAL {back} SECOND)"
-            for name in ("started_at", "finished_at")
-        )
-        began, begins = (
-            at.isoformat() for at in (started_at, started_at - dt.timedelta(seconds=back))
-        )
-        report = f"REPLACE(REPLACE(report, '{run_id}', '{moved}'), '{began}', '{begins}')"
+        back = row["started_at"].replace(microsecond=0) - night - _AT_NIGHT
+        run_id = (row["started_at"] - back).strftime("%Y%m%dT%H%M%S") + row["run_id"][15:]
+        report = f"REPLACE(report, '{row['run_id']}', '{run_id}')"
+        times = []
+        for name in ("started_at", "finished_at"):
+            at, moved = row[name].isoformat(), (row[name] - back).isoformat()
+            report = f"REPLACE({report}, '{at}', '{moved}')"
+            times.append(f"{name} = TIMESTAMP '{moved}'")
         demo.query(
-            f"UPDATE {table} SET run_id = '{moved}', report = {report}, {times}"
-            f" WHERE run_id = '{run_id}'"
+            f"UPDATE {table} SET run_id = '{run_id}', report = {report}, {', '.join(times)}"
+            f" WHERE run_id = '{row['run_id']}'"
         )
 
 
