@@ -26,15 +26,15 @@ _ALL: Final = "CREATE TABLE {n} AS SELECT * FROM {t}"
 
 @contextmanager
 def history(clients: Clients) -> Iterator[Scenario]:
-    """Sixty days up to yesterday, a full load, and a run that an audit has stopped."""
+    """Forty days up to yesterday, a full load, and a run that an audit has stopped."""
     yesterday = dt.datetime.now(dt.UTC).date() - dt.timedelta(days=1)
     with Scenario(clients=clients) as scenario:
         seed_history(
             clients.bigquery,
             scenario.datasets,
             seed=3,
-            sessions=150,
-            period=Period(last_day=yesterday, days=60),
+            sessions=70,
+            period=Period(last_day=yesterday, days=40),
             properties="string",
             progress=lambda _: None,
         )
