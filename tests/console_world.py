@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
+from app import create_app
 from runs.errors import AuditError
 from sandbox.filling import seed_history
 from sandbox.generator.history import Period
@@ -16,6 +17,8 @@ from tests.scenario import Scenario
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from flask.testing import FlaskClient
 
     from bigquery.clients import Clients
 
@@ -54,6 +57,15 @@ def environ_of(scenario: Scenario, sandbox_dir: Path) -> dict[str, str]:
         "POSTHOG_AGGREGATED_DATASET_ID": scenario.destination,
         "SANDBOX_DIR": str(sandbox_dir),
     }
+
+
+@contextmanager
+def calling(environ: dict[str, str]) -> Iterator[FlaskClient]:
+    """A browser of the service with these variables, whose clients are closed at the end."""
+    service = create_app(environ, is_local=True)
+    yield service.test_client()
+    site: Any = service.view_functions["ready"]
+    site.__self__._made.clients.close()  # noqa: SLF001 - a process would end here
 
 
 def take_lease(scenario: Scenario, seconds: int = 60) -> None:

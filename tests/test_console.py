@@ -18,7 +18,7 @@ from bigquery.warehouse import Warehouse
 from service.console import door, sign_in
 from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
-from tests.console_world import OTHER_RUN, environ_of, release_lease, take_lease
+from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
 from tests.scenario import Scenario
 from tests.test_requests_on_data import event
 
@@ -53,9 +53,10 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 
 
 @pytest.fixture(scope="module")
-def console(scenario: Scenario, sandbox_dir: Path) -> FlaskClient:
+def console(scenario: Scenario, sandbox_dir: Path) -> Iterator[FlaskClient]:
     """The service over that, as a browser on this machine calls it."""
-    return create_app(environ_of(scenario, sandbox_dir), is_local=True).test_client()
+    with calling(environ_of(scenario, sandbox_dir)) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -153,8 +154,10 @@ def test_before_the_first_run_a_page_says_what_to_do(
     clients: Clients, sandbox_dir: Path, path: str
 ) -> None:
     """Nothing to see is no error: the page leads to the first run and to what it needs."""
-    with Scenario(clients=clients) as empty:
-        browser = create_app(environ_of(empty, sandbox_dir), is_local=True).test_client()
+    with (
+        Scenario(clients=clients) as empty,
+        calling(environ_of(empty, sandbox_dir)) as browser,
+    ):
         answer = browser.get(path, headers=BROWSER)
         assert answer.status_code == 200
         assert "There is nothing to see yet" in answer.text
@@ -228,8 +231,8 @@ def test_a_token_is_of_one_browser(
     console: FlaskClient, sandbox_dir: Path, scenario: Scenario
 ) -> None:
     """A token that another browser was given is none."""
-    other = create_app(environ_of(scenario, sandbox_dir), is_local=True).test_client()
-    token = token_of(other.get("/runs", headers=BROWSER))
+    with calling(environ_of(scenario, sandbox_dir)) as other:
+        token = token_of(other.get("/runs", headers=BROWSER))
     answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
     assert answer.status_code == 400
     assert "The form is too old" in answer.text
@@ -248,6 +251,20 @@ def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -
     assert OTHER_RUN in answer.text
     assert OTHER_RUN in shown
     assert re.search(r"the lease expires at \d\d:\d\d:\d\d", shown)
+
+
+def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
+    console: FlaskClient, scenario: Scenario
+) -> None:
+    """While it holds the lease its page stays; then it has a report."""
+    take_lease(scenario)
+    try:
+        during = console.get(f"/live?more&run={OTHER_RUN}")
+    finally:
+        release_lease(scenario)
+    assert "HX-Refresh" not in during.headers
+    assert console.get(f"/live?more&run={OTHER_RUN}").headers["HX-Refresh"] == "true"
+    assert "HX-Refresh" not in console.get("/live?more").headers
 
 
 # Questions.
@@ -335,7 +352,7 @@ def test_the_key_gives_a_cookie(locked: FlaskClient) -> None:
     assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
     assert "Expires=" in cookie
     assert locked.get("/config").status_code == 200
-    assert locked.get("/sign-in", headers=BROWSER).status_code == 200
+    assert locked.get("/sign-in?next=/runs", headers=BROWSER).location == "/runs"
 
 
 def test_the_cookie_is_for_https_where_there_is_any(locked: FlaskClient) -> None:
@@ -352,7 +369,7 @@ def test_the_cookie_ends(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -
     sign_in_with(locked, KEY)
     later = time.time() + door.SIGNED_IN_SECONDS - 60
     monkeypatch.setattr(time, "time", lambda: later)
-    token_of(locked.get("/sign-in", headers=BROWSER))
+    assert token_of(locked.get("/nowhere", headers=BROWSER))
     assert locked.get("/config").status_code == 200
     monkeypatch.setattr(time, "time", lambda: later + 120)
     assert locked.get("/config").status_code == 401
@@ -367,7 +384,7 @@ def test_the_cookie_ends_with_the_key_and_by_leaving(locked: FlaskClient) -> Non
         other = create_app(environ).test_client()
         other.set_cookie("posthog_etl", cookie.value)
         assert other.get("/config").status_code == status
-    token = token_of(locked.get("/sign-in", headers=BROWSER))
+    token = token_of(locked.get("/nowhere", headers=BROWSER))
     assert locked.post("/sign-out", data={"csrf_token": token}).status_code == 303
     assert locked.get("/config").status_code == 401
 
@@ -391,6 +408,7 @@ def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
 def test_the_door_leads_nowhere_else(locked: FlaskClient) -> None:
     """An address of another site in `next` becomes the overview."""
     for following in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "x\n"):
+        locked.delete_cookie("posthog_etl")
         token = token_of(locked.get("/sign-in", headers=BROWSER))
         data = {"csrf_token": token, "key": KEY, "next": following}
         assert locked.post("/sign-in", data=data, headers=BROWSER).location == "/"

@@ -93,7 +93,7 @@ def test_nothing_else_is_in_the_image() -> None:
     """Modules that run, the packages' list, the console's pages; no test, sandbox or document."""
     tops = {name.partition("/")[0] for name in NAMES}
     modules = {path.name for path in ROOT.glob("*.py")}
-    assert tops <= modules | {"requirements.txt", "console", *PACKAGES}
+    assert tops <= modules | {"requirements.txt", *PACKAGES}
     assert {Path(name).suffix for name in NAMES if not name.startswith("service/console/")} <= {
         ".py",
         ".txt",

@@ -39,6 +39,11 @@ class Live:
     held: Held | None
     now: datetime
 
+    def shows(self, run_id: str) -> bool:
+        """Whether this run is in progress, here or elsewhere."""
+        here = any(run.run_id == run_id for run in self.runs)
+        return here or (self.held is not None and self.held.run_id == run_id)
+
     def seconds(self, run: RunInProgress) -> float:
         """How long a run has taken so far."""
         return (self.now - run.started_at).total_seconds()
@@ -47,11 +52,16 @@ class Live:
 def show(site: Site) -> ResponseReturnValue:
     """A part of a page: one line, or with `?more` everything known of the run in progress.
 
-    The line asks nobody but this process.
+    The line asks nobody but this process. With `&run=`, the page that asks is loaded again once
+    that run is over, since it has a report then.
     """
     is_long = "more" in request.args
     view = read_live(site, datetime.now(UTC), asks_lease=is_long)
-    return page("live_more.html" if is_long else "live.html", view)
+    answer = page("live_more.html" if is_long else "live.html", view)
+    watched = request.args.get("run")
+    if watched and not view.shows(watched):
+        answer.headers["HX-Refresh"] = "true"
+    return answer
 
 
 def read_live(site: Site, now: datetime, *, asks_lease: bool = True) -> Live:

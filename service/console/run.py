@@ -88,16 +88,14 @@ def show(site: Site, run_id: str) -> ResponseReturnValue:
     """The page of a run, 404 where there is none."""
     now = datetime.now(UTC)
     live = read_live(site, now)
-    mine = any(run.run_id == run_id for run in live.runs)
     found = None
     if is_run_id(run_id):
         with site.connect() as warehouse:
             found = inspection.read_run(warehouse, run_id)
-    if found is None and not mine:
+    is_live = live.shows(run_id)
+    if found is None and not is_live:
         return page("missing.html", Missing(what=f"There is no run {run_id[:40]}."), status=404)
-    view = tell(
-        run_id, found or {"status": "running"}, live if mine or _holds(live, run_id) else None
-    )
+    view = tell(run_id, found or {"status": "running"}, live if is_live else None)
     return page("run.html", view)
 
 
@@ -107,10 +105,6 @@ class Missing:
 
     title: str = "Not found"
     what: str
-
-
-def _holds(live: Live, run_id: str) -> bool:
-    return live.held is not None and live.held.run_id == run_id
 
 
 def tell(run_id: str, report: Mapping[str, Any], live: Live | None) -> RunView:

@@ -37,6 +37,8 @@ def show(site: Site) -> ResponseReturnValue:
     following = _safe(request.values.get("next", "/"))
     if site.settings.auth != "api_key":
         return page("sign_in.html", SignIn(next=following, is_needed=False))
+    if request.method == "GET" and door.is_signed_in():
+        return redirect(following)
     if request.method == "GET":
         return page("sign_in.html", SignIn(next=following, is_needed=True))
     error, status = _try_key(site.settings.api_key or "")
