@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from sandbox.apis.everything import serve_everything
 from sandbox.emulator import attach, bigquery_client
 from sandbox.filling import let_next_day_arrive, seed_history
 from sandbox.generator.history import Period
@@ -42,6 +43,8 @@ _FAILED: Final = 2  # this night's run has too little time
 _WORKDAY, _WEEKEND = 5, 3  # how busy they are
 _AT_NIGHT: Final = dt.timedelta(hours=3)
 _EVENTS: Final = "posthog_etl.events"
+_OLD_EVENTS: Final = '"The newest event is [0-9]+ hours old[^"]*"'
+_OTHER_JOBS: Final = ("claude_usage", "dog_breeds", "tmdb_changes")  # those that there are
 _SECONDS_TO_START: Final = 60
 
 
@@ -85,13 +88,16 @@ def played(tell: Callable[[str], None]) -> Iterator[Demo]:
     """The demo with all its nights played, while the block lasts."""
     with tempfile.TemporaryDirectory(prefix="demo") as folder:
         os.environ[FAST] = "1"  # the emulator in memory: five times as fast
-        environ = {**os.environ, "SANDBOX_DIR": folder}
-        with attach(Path(folder)) as endpoints:
-            today = dt.datetime.now(dt.UTC).date()
-            with contextlib.closing(bigquery_client(endpoints)) as client:
-                demo = Demo(client=client, environ=environ, today=today)
-                play(demo, tell)
-                yield demo
+        today = dt.datetime.now(dt.UTC).date()
+        with (
+            attach(Path(folder)) as endpoints,
+            contextlib.closing(bigquery_client(endpoints)) as client,
+            serve_everything(Path(folder), today - dt.timedelta(days=1)) as apis,
+        ):
+            environ = {**os.environ, **apis, "SANDBOX_DIR": folder}
+            demo = Demo(client=client, environ=environ, today=today)
+            play(demo, tell)
+            yield demo
 
 
 def play(demo: Demo, tell: Callable[[str], None]) -> None:
@@ -115,6 +121,9 @@ def play(demo: Demo, tell: Callable[[str], None]) -> None:
     for night in range(2, NIGHTS + 1):
         _next_night(demo, night, late, tell)
     _move_runs_into_their_nights(demo)
+    tell("The jobs that read APIs ...")
+    for job in _OTHER_JOBS:
+        demo.run("--job", job)
 
 
 def _next_night(demo: Demo, night: int, late: dt.date, tell: Callable[[str], None]) -> None:
@@ -179,6 +188,8 @@ def _move_runs_into_their_nights(demo: Demo) -> None:
             at, moved = row[name].isoformat(), (row[name] - back).isoformat()
             report = f"REPLACE({report}, '{at}', '{moved}')"
             times.append(f"{name} = TIMESTAMP '{moved}'")
+        for pattern in (f", {_OLD_EVENTS}", f"{_OLD_EVENTS}(, )?"):  # they were not, that night
+            report = f"REGEXP_REPLACE({report}, r'{pattern}', '')"
         demo.query(
             f"UPDATE {table} SET run_id = '{run_id}', report = {report}, {', '.join(times)}"
             f" WHERE run_id = '{row['run_id']}'"
