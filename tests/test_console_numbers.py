@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 MONDAY: Final = datetime(2026, 9, 7, 10, tzinfo=UTC)
 WEEKS: Final = tuple((MONDAY + timedelta(days=7 * week)).date() for week in range(3))
+SECONDS: Final = {"$pageview": 5, "$identify": 9, "view_event": 11, "join_event": 13}
 DAYS: Final = Days(first=WEEKS[0], last=(MONDAY + timedelta(days=20)).date())
 
 
 def happened(session: str, day: int, distinct_id: str, name: str = "$pageview") -> dict[str, Any]:
     """An event of a session on a day."""
-    at = MONDAY + timedelta(days=day, seconds=5 if name == "$pageview" else 9)
+    at = MONDAY + timedelta(days=day, seconds=SECONDS[name])
     properties: dict[str, Any] = {"$session_id": session, "$lib": "web" if day else "ios"}
     if name == "$identify":
         properties["$anon_distinct_id"] = "device"
