@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from bigquery.destination import find_table
+from bigquery.destination import find_table, list_rows
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, retry
 from jobs.registry import JOBS
@@ -41,6 +41,16 @@ def _holder(warehouse: Warehouse, name: TableId) -> dict[str, object] | None:
     if row["run_id"] is None or row["expires_at"] < datetime.now(UTC):
         return None
     return _json_row({name: row[name] for name in ("run_id", "expires_at")})
+
+
+def read_triggers(warehouse: Warehouse) -> dict[str, str]:
+    """The latest deliveries and executions that are settled, by the run that did it.
+
+    Bills nothing, as listing rows is free.
+    """
+    rows = (list_rows(warehouse, lease_table(warehouse, job)) or () for job in JOBS)
+    leases = (row for found in rows for row in found)
+    return {each["run_id"]: each["trigger"] for lease in leases for each in lease["triggers"]}
 
 
 def _json_row(row: dict[str, Any]) -> dict[str, object]:

@@ -62,7 +62,8 @@ def _people(tables: Tables) -> dict[str, str]:
         "sessions": people_sql.list_sql(
             tables, DAYS, columns=columns, flags=_FLAGS[:1], by_id=True
         ),
-        "session": people_sql.session_sql(tables),
+        "session_day": people_sql.session_day_sql(tables),
+        "session": people_sql.session_sql(tables, DAYS.first),
         "person": people_sql.person_sql(tables),
         "person_sessions": people_sql.person_sessions_sql(tables, DAYS, columns),
         "person_ids": people_sql.ids_sql(tables, DAYS),

@@ -284,6 +284,7 @@ def test_a_question_is_asked_once_between_two_runs(scenario: Scenario) -> None:
     take_lease(scenario)
     queries._looked_at = -1e9  # noqa: SLF001 - likewise
     assert not queries.ask("count", sql).is_cached
+    assert not queries.ask("count", sql).is_cached  # nothing is kept while a run changes it
     release_lease(scenario)
     with Scenario(clients=scenario.clients) as empty:
         nowhere = Warehouse(clients=empty.clients, settings=empty.make_settings(), run_id="no_run")

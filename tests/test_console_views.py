@@ -158,7 +158,7 @@ def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
     """What it did not come to tell is not needed."""
     view = run.tell("id", {"status": "lost"}, None)
     assert (view.status, view.accounts, view.bars) == ("lost", (), ())
-    assert runs._row(ledger_row(counts={}, sessions=None)).rows is None  # noqa: SLF001
+    assert runs._row(ledger_row(counts={}, sessions=None), {}).rows is None  # noqa: SLF001
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from sessions.layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import date
 
     from service.console.visits_sql import Days, Tables
 
@@ -49,9 +50,17 @@ ORDER BY started_at DESC, session_id
 LIMIT {PAGE}"""
 
 
-def session_sql(tables: Tables) -> str:
-    """A SELECT of everything stored of the session @session_id."""
-    return f"SELECT *\nFROM {tables.sessions}\nWHERE session_id = @session_id"
+def session_day_sql(tables: Tables) -> str:
+    """A SELECT of the day of the session @session_id: of two columns, since no day prunes it."""
+    return f"SELECT session_date\nFROM {tables.sessions}\nWHERE session_id = @session_id"
+
+
+def session_sql(tables: Tables, day: date) -> str:
+    """A SELECT of everything stored of the session @session_id, which is of this day."""
+    return f"""SELECT *
+FROM {tables.sessions}
+WHERE session_date = DATE '{day}'
+  AND session_id = @session_id"""
 
 
 def person_sql(tables: Tables) -> str:

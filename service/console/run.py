@@ -15,7 +15,7 @@ from service import inspection
 from service.console import formats
 from service.console.answers import page
 from service.console.live import Live, read_live
-from service.console.runs import kind_of, trigger_of
+from service.console.runs import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,14 +88,15 @@ def show(site: Site, run_id: str) -> ResponseReturnValue:
     """The page of a run, 404 where there is none."""
     now = datetime.now(UTC)
     live = read_live(site, now)
-    found = None
+    found, trigger = None, formats.NONE
     if is_run_id(run_id):
         with site.connect() as warehouse:
             found = inspection.read_run(warehouse, run_id)
+            trigger = inspection.read_triggers(warehouse).get(run_id, trigger)
     is_live = live.shows(run_id)
     if found is None and not is_live:
         return page("missing.html", Missing(what=f"There is no run {run_id[:40]}."), status=404)
-    view = tell(run_id, found or {"status": "running"}, live if is_live else None)
+    view = tell(run_id, found or {"status": "running"}, live if is_live else None, trigger)
     return page("run.html", view)
 
 
@@ -107,7 +108,9 @@ class Missing:
     what: str
 
 
-def tell(run_id: str, report: Mapping[str, Any], live: Live | None) -> RunView:
+def tell(
+    run_id: str, report: Mapping[str, Any], live: Live | None, trigger: str = formats.NONE
+) -> RunView:
     """The view of a report as the ledger keeps it."""
     asked = {
         name: value
@@ -123,7 +126,7 @@ def tell(run_id: str, report: Mapping[str, Any], live: Live | None) -> RunView:
         status=report["status"],
         kind=kind_of(run),
         reason=report.get("reason"),
-        trigger=trigger_of(report),
+        trigger=trigger,
         engine=report.get("engine", formats.NONE),
         started_at=formats.parsed(report.get("started_at")),
         finished_at=formats.parsed(report.get("finished_at")),

@@ -73,7 +73,8 @@ def show(site: Site) -> ResponseReturnValue:
     now = datetime.now(UTC)
     with site.connect() as warehouse:
         reports = inspection.read_reports(warehouse, limit=_PAGE, before=before)
-    rows = tuple(_row(each) for each in reports)
+        triggers = inspection.read_triggers(warehouse)
+    rows = tuple(_row(each, triggers) for each in reports)
     view = Runs(
         rows=rows,
         figures=_figures(rows),
@@ -84,7 +85,7 @@ def show(site: Site) -> ResponseReturnValue:
     return page("runs.html", view)
 
 
-def _row(run: Mapping[str, Any]) -> Row:
+def _row(run: Mapping[str, Any], triggers: Mapping[str, str]) -> Row:
     report = run["report"]
     counts = report.get("counts") or {}
     return Row(
@@ -92,7 +93,7 @@ def _row(run: Mapping[str, Any]) -> Row:
         job=run["job"],
         status=run["status"],
         kind=kind_of(run),
-        trigger=trigger_of(report),
+        trigger=triggers.get(run["run_id"], formats.NONE),
         started_at=run["started_at"],
         seconds=report.get("seconds"),
         sessions=(report.get("sessions") or {}).get("staged"),
@@ -108,12 +109,6 @@ def kind_of(run: Mapping[str, Any]) -> str:
     """What kind of run it was, in words."""
     kind = (run["kind"] or "").replace("_", " ")
     return f"{kind or formats.NONE}{', dry run' if run['report'].get('dry_run') else ''}"
-
-
-def trigger_of(report: Mapping[str, Any]) -> str:
-    """Who asked for it, as far as the report tells."""
-    trigger = report.get("trigger")
-    return str(trigger).partition(" ")[0] if trigger else formats.NONE
 
 
 def _figures(rows: Sequence[Row]) -> tuple[Figure, ...]:

@@ -55,12 +55,14 @@ def show(site: Site) -> ResponseReturnValue:
     """The page of the session `?id=`; with `&events` its events are read from the source."""
     session_id = request.args.get("id", "")
     parameters = [scalar("session_id", "STRING", session_id)]
-    answer = site.queries.ask("session", people_sql.session_sql(site.tables), parameters)
-    if not answer.rows:
+    found = site.queries.ask("session_day", people_sql.session_day_sql(site.tables), parameters)
+    if not found.rows:
         missing = Missing(what="There is no session of that id.")
         return page("missing.html", missing, status=404)
-    row = answer.rows[0]
-    answers = [answer]
+    sql = people_sql.session_sql(site.tables, found.rows[0]["session_date"])
+    stored = site.queries.ask("session", sql, parameters)
+    row = stored.rows[0]
+    answers = [found, stored]
     story = None
     if "events" in request.args:
         read = _read_events(site, row)
