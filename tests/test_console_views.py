@@ -340,8 +340,9 @@ STORY: Final = story.moments(
     [
         source_row("3", 50, "view_event"),
         source_row("1", 0, "$screen", screen_name="Discover"),
-        source_row("2", 2, "$pageview", pathname="/feed"),
         source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(days=1), row_hash="older"),
+        source_row("2", 2, "$pageview", pathname="/feed"),
+        source_row("0", -1, "Application Opened", screen_name="Splash"),
         source_row("4", 51, "view_event", reason="malformed"),
         source_row("5", 52, "$screen", screen_name="Profile"),
     ],
@@ -352,6 +353,7 @@ def test_events_stand_in_order_with_what_was_set_aside() -> None:
     """The copy with the latest ingestion counts; the others are there, each with its reason."""
     told = [(each.event, each.kind, each.aside) for each in STORY]
     assert told == [
+        ("Application Opened", "ours", None),
         ("$screen", "view", None),
         ("$pageview", "view", None),
         ("$pageview", "aside", "duplicate"),
@@ -363,20 +365,21 @@ def test_events_stand_in_order_with_what_was_set_aside() -> None:
 
 def test_gaps_are_between_events_that_count() -> None:
     """Long ones are told, with what of them counts as engaged."""
-    assert [each.gap_seconds for each in STORY] == [0, 0, 0, 48, 0, 0]
+    assert STORY[2].detail == "/feed"
+    assert [each.gap_seconds for each in STORY] == [0, 0, 0, 0, 48, 0, 0]
     assert [each.engaged_seconds for each in STORY if each.gap_seconds] == [30]
 
 
 @pytest.mark.parametrize(
     ("column", "places"),
     [
-        ("entry_screen", [0]),
-        ("exit_screen", [5]),
-        ("visited_discover", [0]),
-        ("viewed_event", [3]),
-        ("events_viewed", [3]),
-        ("screen_count", [0, 5]),
-        ("distinct_id", [5]),
+        ("entry_screen", [1]),
+        ("exit_screen", [6]),
+        ("visited_discover", [1]),
+        ("viewed_event", [4]),
+        ("events_viewed", [4]),
+        ("screen_count", [1, 6]),
+        ("distinct_id", [6]),
         ("event_count", []),
         ("joined_event", []),
     ],
