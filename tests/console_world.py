@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from werkzeug.serving import make_server
 
 from app import create_app
 from runs.errors import AuditError
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from flask import Flask
     from flask.testing import FlaskClient
 
     from bigquery.clients import Clients
@@ -63,9 +66,27 @@ def environ_of(scenario: Scenario, sandbox_dir: Path) -> dict[str, str]:
 def calling(environ: dict[str, str]) -> Iterator[FlaskClient]:
     """A browser of the service with these variables, whose clients are closed at the end."""
     service = create_app(environ, is_local=True)
-    yield service.test_client()
+    with closing_clients(service):
+        yield service.test_client()
+
+
+@contextmanager
+def closing_clients(service: Flask) -> Iterator[None]:
+    """Close what a service opens within the block."""
+    yield
     site: Any = service.view_functions["ready"]
     site.__self__._made.clients.close()  # noqa: SLF001 - a process would end here
+
+
+@contextmanager
+def serving_here(service: Flask) -> Iterator[str]:
+    """The address of a service in a thread of this process."""
+    with make_server("127.0.0.1", 0, service, threaded=True) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
 
 
 def take_lease(scenario: Scenario, seconds: int = 60) -> None:

@@ -13,8 +13,19 @@ import pytest
 from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import expect, sync_playwright
 
-from tests.console_world import OTHER_RUN, environ_of, history, release_lease, take_lease
+from app import create_app
+from tests.console_world import (
+    OTHER_RUN,
+    closing_clients,
+    environ_of,
+    history,
+    release_lease,
+    serving_here,
+    take_lease,
+)
+from tests.scenario import Scenario
 from tests.test_app import serving
+from tests.test_console import KEY, LOCKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +34,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from bigquery.clients import Clients
-    from tests.scenario import Scenario
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM: Final = next(filter(None, map(shutil.which, _NAMES)), None)
@@ -257,6 +267,46 @@ def test_a_full_load_is_asked_about(browser: Browser, address: str, scenario: Sc
         expect(sure).to_contain_text("By BigQuery's dry run")
         expect(sure).to_contain_text("The last run of this kind took")
         assert len(scenario.query("SELECT run_id FROM {d}.etl_runs")) == before
+
+
+def test_another_site_starts_nothing(browser: Browser, address: str, scenario: Scenario) -> None:
+    """A page of another origin sends the form that starts a run: it is refused by its origin."""
+    form = f'<form method="post" action="{address}/runs/new"><button>Win a prize</button></form>'
+    before = len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
+    with looking(browser) as look:
+        look.page.route(
+            "http://elsewhere.example/",
+            lambda route: route.fulfill(body=form, content_type="text/html"),
+        )
+        look.page.goto("http://elsewhere.example/")
+        look.page.get_by_role("button").click()
+        expect(look.page.get_by_role("main")).to_contain_text("A page of another origin may not")
+    assert len(scenario.query("SELECT run_id FROM {d}.etl_runs")) == before
+
+
+def test_signing_in(browser: Browser) -> None:
+    """The door stands where somebody wanted to go; a wrong key says so, the right one leads on."""
+    with serving_here(create_app(LOCKED)) as door, looking(browser) as look:
+        page = look.page
+        page.goto(f"{door}/runs/new")
+        page.get_by_label("The service's key").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("alert")).to_have_text("The key is wrong.")
+        page.get_by_label("The service's key").fill(KEY)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{door}/runs/new")
+        page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{door}/sign-in")
+
+
+def test_an_empty_warehouse(browser: Browser, clients: Clients, sandbox_dir: Path) -> None:
+    """The first page leads to the first run."""
+    with Scenario(clients=clients) as empty:
+        service = create_app(environ_of(empty, sandbox_dir), is_local=True)
+        with closing_clients(service), serving_here(service) as address, looking(browser) as look:
+            check_page(look, address, "There is nothing to see yet")
+            look.page.get_by_role("link", name="Start the first run").click()
+            expect(look.page.get_by_role("heading", level=1)).to_have_text("New run")
 
 
 def test_without_javascript(browser: Browser, address: str) -> None:
