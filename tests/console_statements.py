@@ -14,6 +14,7 @@ DAYS: Final = Days(first=dt.date(2026, 9, 7), last=dt.date(2026, 10, 11))
 SNAPSHOT_TABLES: Final = Tables(sessions="sessions", persons="persons", identities="identities")
 PARAMETERS: Final = {
     "until": {"type_kind": "TYPE_TIMESTAMP"},
+    "after": {"type_kind": "TYPE_STRING"},
     "id": {"type_kind": "TYPE_STRING"},
     "session_id": {"type_kind": "TYPE_STRING"},
 }

@@ -190,4 +190,21 @@ def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
     for (key, flags), sessions in found.items():
         sql = people_sql.list_sql(tables, DAYS, columns=("session_id",), flags=flags, by_id=True)
         asked = sql.replace("@until", "CAST(NULL AS TIMESTAMP)").replace("@id", f"'{key}'")
+        asked = asked.replace("@after", "''")
         assert [row["session_id"] for row in scenario.query(asked)] == sessions
+
+
+def test_a_list_goes_on_where_it_ended(scenario: Scenario, tables: Tables) -> None:
+    """Page by page, every session once, also of those that started at the same moment."""
+    at = MONDAY + timedelta(days=10)
+    scenario.arrive("posthog_events", [event(name, at) for name in ("a", "b", "c")])
+    scenario.run()
+    sql = people_sql.list_sql(
+        tables, DAYS, columns=("session_id", "started_at"), flags=(), by_id=False
+    ).replace(f"LIMIT {people_sql.PAGE}", "LIMIT 2")
+    until, after, found = "CAST(NULL AS TIMESTAMP)", "", []
+    while rows := scenario.query(sql.replace("@until", until).replace("@after", f"'{after}'")):
+        found += [row["session_id"] for row in rows]
+        until, after = f"TIMESTAMP '{rows[-1]['started_at'].isoformat()}'", found[-1]
+    assert found == ["is nobody", "is new", "a", "b", "c", "is back, not signed in", *found[6:]]
+    assert len(found) == len(set(found)) == 8

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from runs.errors import RequestError
-from service.console import explore, explore_sql, formats, news, overview, run, runs, story
+from service.console import explore, explore_sql, formats, health, news, overview, run, runs, story
 from service.console.charts import Chart, Line, Spark, usual_range
 from service.console.queries import Answer
 from service.console.start import needs_confirmation, read_request
@@ -200,6 +200,23 @@ def test_fewer_bounces_are_better() -> None:
     assert good("sessions", 0.1)
     assert good("sessions", -0.1) is False
     assert good("sessions", 0.01) is None
+
+
+def test_trends_of_the_health_page() -> None:
+    """Each reason's share of a run's rows beside the mean before it; changes of version."""
+    counted = [
+        report(counts={"aggregated": 8, "duplicate": 2}, metrics_version="a"),
+        report(counts={}, metrics_version="a"),
+        report(counts={"aggregated": 6, "duplicate": 2, "malformed": 2}, metrics_version="b"),
+    ]
+    told = {each.name: (each.now, each.usual) for each in health._reasons(counted)}  # noqa: SLF001
+    assert told == {
+        "aggregated": ("60.0 %", "80.0 %"),
+        "duplicate": ("20.0 %", "20.0 %"),
+        "malformed": ("20.0 %", "0.0 %"),
+    }
+    versions = [version for _, version in health._version_changes(counted)]  # noqa: SLF001
+    assert versions == ["b", "a"]
 
 
 # A new run.

@@ -34,11 +34,14 @@ PAGE: Final = 50
 def list_sql(
     tables: Tables, days: Days, *, columns: Sequence[str], flags: Sequence[str], by_id: bool
 ) -> str:
-    """A SELECT of sessions, the latest start first, before @until where that is not null.
+    """A SELECT of sessions, the latest start first; those after the one of @until and @after.
+
+    Where @until, the start of that one, is null: from the first.
 
     `flags` must all hold. `by_id`: only those of the user, distinct id or session @id.
     """
-    conditions = [days.sql, "(@until IS NULL OR started_at < @until)", *flags]
+    is_later = "started_at < @until OR (started_at = @until AND session_id > @after)"
+    conditions = [days.sql, f"(@until IS NULL OR {is_later})", *flags]
     if by_id:
         conditions.append("(user_id = @id OR session_id = @id OR @id IN UNNEST(distinct_ids))")
     where = "\n  AND ".join(conditions)

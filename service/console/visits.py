@@ -60,7 +60,10 @@ def show(site: Site) -> ResponseReturnValue:
         flags=flags,
         by_id=bool(asked_id),
     )
-    parameters = [scalar("until", "TIMESTAMP", until)]
+    parameters = [
+        scalar("until", "TIMESTAMP", until),
+        scalar("after", "STRING", request.args.get("after", "")),
+    ]
     parameters += [scalar("id", "STRING", asked_id)] if asked_id else []
     answer = site.queries.ask("sessions", sql, parameters)
     if asked_id and len(answer.rows) == 1 and answer.rows[0]["session_id"] == asked_id:
@@ -95,4 +98,6 @@ def _next(
     fields = [("first", str(days.first)), ("last", str(days.last))]
     fields += [("id", asked_id)] if asked_id else []
     fields += [("flag", name) for name in flags]
-    return f"/sessions?{urlencode([*fields, ('until', rows[-1]['started_at'].isoformat())])}"
+    last = rows[-1]
+    fields += [("until", last["started_at"].isoformat()), ("after", last["session_id"])]
+    return f"/sessions?{urlencode(fields)}"

@@ -101,4 +101,7 @@ window.addEventListener("resize", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", later);
 document.addEventListener("htmx:afterSwap", later);
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.detail.requestConfig.verb === "get") event.preventDefault();  // nobody looks
+});
 drawAll();
