@@ -324,6 +324,27 @@ def test_text_of_people_is_shown_as_text(console: FlaskClient) -> None:
     assert "&lt;script&gt;alert" in answer.text
 
 
+def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir: Path) -> None:
+    """Those of its person and day, not of others under the same id."""
+    later = NOON - timedelta(days=20)
+    with Scenario(clients=clients) as split:
+        split.arrive(
+            "posthog_events",
+            [
+                event("hard-coded", NOON, distinct_id="somebody"),
+                event("hard-coded", NOON + timedelta(seconds=1), distinct_id="another"),
+                event("hard-coded", later, distinct_id="another"),
+            ],
+        )
+        split.run()
+        with calling(environ_of(split, sandbox_dir)) as browser:
+            query = {"id": f"hard-coded/{NOON.date()}/somebody", "events": ""}
+            shown = browser.get("/session", query_string=query, headers=BROWSER).text
+            health = browser.get("/health-report", headers=BROWSER).text
+    assert len(re.findall(r'<li class="(?:view|ours|plain|aside)">', shown)) == 1
+    assert "hard-coded" in health
+
+
 # The door.
 
 

@@ -68,6 +68,9 @@ class Health:
     version_changes: tuple[tuple[datetime | None, str], ...]
     """When rows began to be built by another metric table, the latest first."""
     quarantined: tuple[Mapping[str, Any], ...]
+    """Pieces and sessions that are kept out."""
+    split_ids: tuple[Mapping[str, Any], ...]
+    """Ids that are no session's, whose rows are sessions by person and day."""
 
 
 def show(site: Site) -> ResponseReturnValue:
@@ -78,6 +81,7 @@ def show(site: Site) -> ResponseReturnValue:
         reports = inspection.read_reports(warehouse, limit=_RUNS)
         states = inspection.read_jobs(warehouse, now)
         quarantined = list_rows(warehouse, warehouse.table("quarantined_sessions")) or []
+        split_ids = list_rows(warehouse, warehouse.table("split_ids")) or []
     good = [
         run["report"]
         for run in reversed(reports)
@@ -92,6 +96,7 @@ def show(site: Site) -> ResponseReturnValue:
         metrics_version=good[-1].get("metrics_version") if good else None,
         version_changes=tuple(_version_changes(good)),
         quarantined=tuple(quarantined[:_MOST_QUARANTINED]),
+        split_ids=tuple(split_ids[:_MOST_QUARANTINED]),
     )
     return page("health.html", view)
 

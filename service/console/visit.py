@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -81,13 +81,18 @@ def _read_events(site: Site, row: Mapping[str, Any]) -> Answer:
         plan.ranges_sql(source, sorted(days)),
         sessions="(SELECT @session_id AS session_id)",
     )
-    raw_id = row["session_id"].split("/")[0] if row.get("is_split") else row["session_id"]
     now = datetime.now(UTC) - timedelta(seconds=2)
+    # A piece of a split id is what one distinct id did under it on one day.
+    source_id, _, distinct_id = row["session_id"].partition(f"/{days[0]}/")
     parameters = [
-        scalar("session_id", "STRING", raw_id),
+        scalar("session_id", "STRING", source_id if row.get("is_split") else row["session_id"]),
         scalar("snapshot_at", "TIMESTAMP", now),
     ]
-    return site.queries.ask("events", sql, parameters)
+    answer = site.queries.ask("events", sql, parameters)
+    if not row.get("is_split"):
+        return answer
+    mine = (each for each in answer.rows if (each["distinct_id"] or "") == distinct_id)
+    return replace(answer, rows=tuple(mine))
 
 
 def _tell(
