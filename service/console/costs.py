@@ -24,8 +24,7 @@ def events_source(site: Site) -> Source:
     import etl_functions as etl
 
     with site.connect() as warehouse:
-        table = warehouse.source(site.settings.posthog_dataset_id, "events")
-        return sources.resolve(etl.read_shape(warehouse, table), sources.EVENTS)
+        return etl.find_source(warehouse, sources.source_tables(site.settings)["events"])
 
 
 def source_sql(site: Site, wanted: RunRequest, now: datetime) -> tuple[str, list[Parameter]]:
