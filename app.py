@@ -15,6 +15,7 @@ import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -31,7 +32,9 @@ from runs.progress import IN_PROGRESS
 from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
-from service.callers import GOOGLE_CERTIFICATES, CallerHeaders, Gate, make_gate
+from service.callers import CallerHeaders, Gate, make_gate
+from service.console import door, routes
+from service.console.answers import error_page, wants_page
 from service.deliveries import delivery
 from service.origins import Sent, check_host, check_origin
 from service.readiness import Readiness
@@ -40,6 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from flask.typing import ResponseReturnValue
+
+    from runs.report import RunReport
+    from service.console.site import Site
 
 LOG: Final = logging.getLogger("posthog_etl.app")
 MAX_BODY_BYTES: Final = 64 * 1024
@@ -63,12 +69,12 @@ def create_app(
     *,
     is_local: bool = False,
     only_loopback: bool = False,
-    certificates_url: str = GOOGLE_CERTIFICATES,
+    certificates_url: str | None = None,
 ) -> Flask:
     """The service for these environment variables. It also starts, and logs it, if they are wrong.
 
     `is_local`: runs work on the sandbox's emulator. `only_loopback`: it answers to this machine's
-    own names alone, as it does where it is local. `certificates_url`: who signs tokens.
+    own names alone, as it does where it is local. `certificates_url`: whose tokens; None: Google.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
@@ -91,6 +97,8 @@ def create_app(
     service.get("/jobs")(site.jobs)
     service.get("/config")(site.config)
     service.post("/run")(site.start)
+    service.register_blueprint(routes.make_blueprint(lambda: site.console))
+    door.add_cookies(service, environ.get("ETL_API_KEY", "").strip())
     return service
 
 
@@ -105,7 +113,7 @@ class _Deployment:
 
 
 def _deploy(
-    environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+    environ: Mapping[str, str], *, is_local: bool, certificates_url: str | None
 ) -> _Deployment | SettingsError:
     try:
         settings = Settings.from_environment(environ, local=is_local)
@@ -125,7 +133,7 @@ class _Site:
     """The endpoints that need settings, and what they share."""
 
     def __init__(
-        self, environ: Mapping[str, str], *, is_local: bool, certificates_url: str
+        self, environ: Mapping[str, str], *, is_local: bool, certificates_url: str | None
     ) -> None:
         self._environ = environ
         self._is_local = is_local
@@ -145,10 +153,28 @@ class _Site:
         """Before every request: add its trace to the log lines, and check its caller."""
         g.stack = ExitStack()
         g.stack.enter_context(log_fields(_trace(self._environ)))
-        if request.path != _OPEN:
-            key = request.headers.get("X-API-Key")
-            authorization = request.headers.get("Authorization")
-            self._deployment.gate(CallerHeaders(authorization=authorization, api_key=key))
+        if request.path != _OPEN and not door.admits(self._deployment.settings):
+            get = request.headers.get
+            self._deployment.gate(
+                CallerHeaders(
+                    authorization=get("Authorization"),
+                    api_key=get("X-API-Key"),
+                    iap_assertion=get("X-Goog-IAP-JWT-Assertion"),
+                )
+            )
+
+    @cached_property
+    def console(self) -> Site:
+        """What the console's pages look at."""
+        from service.console.site import Site
+
+        made = self._deployment
+        return Site(
+            settings=made.settings,
+            connect=made.clients.warehouse,
+            readiness=made.readiness,
+            start=self._run,
+        )
 
     def ready(self) -> ResponseReturnValue:
         """Whether a run would find what it needs."""
@@ -174,7 +200,9 @@ class _Site:
         return jsonify(status=status, runs=[], lease=lease, problem=None)
 
     def runs(self) -> ResponseReturnValue:
-        """A page of the ledger, and the address of the next one."""
+        """A page of the ledger, and the address of the next one; for browsers the console's."""
+        if wants_page():
+            return routes.show(lambda: self.console, "runs")
         page = RunsRequest.from_query(request.args.to_dict(flat=False))
         with self._deployment.clients.warehouse() as warehouse:
             runs = inspection.read_runs(warehouse, page)
@@ -183,7 +211,9 @@ class _Site:
         return jsonify(runs=runs, next=following)
 
     def run(self, run_id: str) -> ResponseReturnValue:
-        """A run's report, and its progress while it runs in this process."""
+        """A run's report, and its progress while it runs in this process; likewise."""
+        if wants_page():
+            return routes.show(lambda: self.console, "run", run_id=run_id)
         here = next((run for run in IN_PROGRESS.all() if run.run_id == run_id), None)
         found = None
         if is_run_id(run_id):
@@ -211,18 +241,17 @@ class _Site:
 
     def start(self) -> ResponseReturnValue:
         """A run, and its report when it has ended."""
-        settings = self._deployment.settings
         if request.args:
             message = "POST /run takes no query parameters: say in the body what to run."
             raise RequestError(message)
         run_request = RunRequest.from_json(_body())
+        return jsonify(self._run(run_request, _trigger(run_request)).to_json())
 
+    def _run(self, run_request: RunRequest, trigger: str | None = None) -> RunReport:
         import main
 
-        report = main.run(
-            run_request, settings, is_local=self._is_local, trigger=_trigger(run_request)
-        )
-        return jsonify(report.to_json())
+        settings = self._deployment.settings
+        return main.run(run_request, settings, is_local=self._is_local, trigger=trigger)
 
 
 def _trace(environ: Mapping[str, str]) -> dict[str, str]:
@@ -295,19 +324,22 @@ def _failure(error: EtlError) -> ResponseReturnValue:
         logging.ERROR if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
     )
     LOG.log(level, "%s %s: %s", request.method, request.path, error)
-    answer = _error(type(error).__name__, str(error))
+    if isinstance(error, AuthenticationError) and door.is_needed():
+        return door.lead_to()
+    answer = _error(type(error).__name__, str(error), error.http_status)
     if isinstance(error, AuthenticationError):
         answer.headers["WWW-Authenticate"] = "Bearer"
-    return answer, error.http_status
+    return answer
 
 
 def _refusal(error: HTTPException) -> ResponseReturnValue:
     """An error of HTTP itself, with its headers: a 405 names the methods in `Allow`."""
-    answer = _error(type(error).__name__, _sentence(error))
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    answer = _error(type(error).__name__, _sentence(error), status)
     for name, value in error.get_headers():
         if name != "Content-Type":
             answer.headers[name] = value
-    return answer, error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    return answer
 
 
 def _sentence(error: HTTPException) -> str:
@@ -323,7 +355,8 @@ def _sentence(error: HTTPException) -> str:
 
 
 def _addresses() -> str:
-    rules = [(rule.methods or set(), rule.rule) for rule in current_app.url_map.iter_rules()]
+    every = current_app.url_map.iter_rules()
+    rules = [(rule.methods or set(), rule.rule) for rule in every if "." not in rule.endpoint]
     return " or ".join(
         f"{'POST' if 'POST' in methods else 'GET'} {path}" for methods, path in rules
     )
@@ -334,11 +367,16 @@ def _bug(error: Exception) -> ResponseReturnValue:
     error_id = uuid4().hex
     LOG.error("bug %s at %s %s", error_id, request.method, request.path, exc_info=error)
     message = f"Something unforeseen happened: look for {error_id} in the log."
-    return _error("InternalError", message, id=error_id), HTTPStatus.INTERNAL_SERVER_ERROR
+    return _error("InternalError", message, HTTPStatus.INTERNAL_SERVER_ERROR, id=error_id)
 
 
-def _error(type_: str, message: str, **more: str) -> Response:
-    return jsonify(error={"type": type_, "message": message, **more})
+def _error(type_: str, message: str, status: int, **more: str) -> Response:
+    """An error as JSON, or as a page where a browser asks."""
+    if wants_page():
+        return error_page(type_, message, status)
+    answer = jsonify(error={"type": type_, "message": message, **more})
+    answer.status_code = status
+    return answer
 
 
 def _start(*, only_loopback: bool = False) -> Flask:

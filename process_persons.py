@@ -161,13 +161,12 @@ def derived_counts_sql(*, sessions: str, identities: str, persons: str) -> str:
 FROM {sessions}"""
 
 
-def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: str) -> str:
-    """CTEs that end in `session_persons`: each session with whose it is.
+def tied_sessions_sql(metric_table: MetricTable, *, sessions: str, identities: str) -> str:
+    """A CTE `tied_sessions`: of each session without a user who it is by its distinct ids.
 
-    The session's own user, else that of the distinct id, among those that `identities` ties to
-    one, that it used last; else nobody but the distinct id, not a junk one, that it used last.
+    The user of the distinct id, among those that `identities` ties to one, that it used last; and
+    the distinct id, not a junk one, that it used last.
     """
-    columns = wrapped((f"s.{name}" for name in _names(rolled_up(metric_table))), indent=4)
     return f"""tied_sessions AS (
   SELECT
     s.session_id,
@@ -178,7 +177,16 @@ def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: s
   WHERE s.user_id IS NULL
     AND NOT {is_junk_sql(metric_table.junk_ids, "used_id")}
   GROUP BY s.session_id
-),
+)"""
+
+
+def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: str) -> str:
+    """CTEs that end in `session_persons`: each session with whose it is.
+
+    The session's own user, else that of `tied_sessions`, else nobody but its distinct id.
+    """
+    columns = wrapped((f"s.{name}" for name in _names(rolled_up(metric_table))), indent=4)
+    return f"""{tied_sessions_sql(metric_table, sessions=sessions, identities=identities)},
 session_persons AS (
   SELECT
     COALESCE(s.user_id, t.user_id) AS user_id,

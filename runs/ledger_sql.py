@@ -90,6 +90,12 @@ ORDER BY r.run_id DESC
 LIMIT {limit}"""
 
 
+def reports_sql(ledger: str, lease: str, *, limit: int) -> str:
+    """Like `runs_sql`, with each run's `report` as JSON text."""
+    runs = runs_sql(ledger, lease, limit=limit)
+    return runs.replace("r.finished_at, r.error\n", "r.finished_at, r.error, r.report\n")
+
+
 def run_sql(ledger: str, lease: str) -> str:
     """A SELECT of what the run @run_id came to: its `status`, and its `report` as JSON text."""
     return f"""SELECT {_STATUS_SQL}, r.report

@@ -13,10 +13,10 @@ from typing import Any, Final, Literal, Self
 from runs.errors import SettingsError
 
 type Engine = Literal["pandas", "bigquery"]
-type Auth = Literal["platform", "oidc", "api_key"]
+type Auth = Literal["platform", "oidc", "api_key", "iap"]
 
 ENGINES: Final[tuple[Engine, ...]] = ("pandas", "bigquery")
-AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key")
+AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key", "iap")
 LOCAL_PROJECT: Final = "local"
 _LONGEST_NAME: Final = 255  # of a file or folder, in bytes
 _SHORTEST_LEASE_SECONDS: Final = 20  # four renewals, each an UPDATE of one to three seconds
@@ -341,7 +341,7 @@ class Settings:
         metadata=_env(
             "AUTH",
             _choice(AUTHS),
-            "Who checks callers: Cloud Run, or the service itself by token or by key",
+            "Who checks callers: Cloud Run, or the service itself by token, key or proxy",
         ),
     )
     oidc_audience: str | None = field(
@@ -371,6 +371,15 @@ class Settings:
             "ETL_API_KEY",
             _or_none(_text("at least 16 printable characters without spaces", r"[!-~]{16,}")),
             "Key that callers must send, with AUTH=api_key",
+            is_private=True,
+        ),
+    )
+    iap_audience: str | None = field(
+        default=None,
+        metadata=_env(
+            "IAP_AUDIENCE",
+            _or_none(_text("the audience of the proxy's header, /projects/...", r"/projects/\S+")),
+            "Audience that Identity-Aware Proxy signs for, with AUTH=iap",
             is_private=True,
         ),
     )
@@ -624,7 +633,17 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         lambda auth, api_key: auth != "api_key" or api_key,
         "AUTH=api_key needs ETL_API_KEY",
     ),
+    (
+        ("auth", "iap_audience"),
+        lambda auth, audience: auth != "iap" or audience,
+        "AUTH=iap needs IAP_AUDIENCE",
+    ),
     # Otherwise somebody believes that the service is locked, and it is open.
+    (
+        ("auth", "iap_audience"),
+        lambda auth, audience: auth == "iap" or not audience,
+        "IAP_AUDIENCE needs AUTH=iap: set it, or unset the audience",
+    ),
     (
         ("auth", "oidc_audience", "oidc_allowed"),
         lambda auth, audience, allowed: auth == "oidc" or not (audience or allowed),

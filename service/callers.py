@@ -1,4 +1,4 @@
-"""Who may call the service, by token or by key. Not what a caller may ask for.
+"""Who may call the service, by token, by key or through a proxy. Not what a caller may ask for.
 
 A refused caller does not learn the reason. The log has it, without what the caller sent. Headers of
 Cloud Scheduler prove nothing, since anybody can send them.
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger("posthog_etl.callers")
 GOOGLE_CERTIFICATES: Final = "https://www.googleapis.com/oauth2/v1/certs"
+IAP_KEYS: Final = "https://www.gstatic.com/iap/verify/public_key"
 _ISSUERS: Final = {"https://accounts.google.com", "accounts.google.com"}
+_IAP_ISSUERS: Final = {"https://cloud.google.com/iap"}
 _SKEW_SECONDS: Final = 10  # between two clocks
 _FETCH_SECONDS: Final = 5.0
 _CACHE_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
@@ -41,17 +43,18 @@ _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who ru
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallerHeaders:
-    """The two headers of a request that may prove who sends it."""
+    """The headers of a request that may prove who sends it."""
 
     authorization: str | None
     api_key: str | None
+    iap_assertion: str | None = None
 
 
 type Gate = Callable[[CallerHeaders], None]
 """Raises an EtlError where the caller may not pass."""
 
 
-def make_gate(settings: Settings, *, certificates_url: str = GOOGLE_CERTIFICATES) -> Gate:
+def make_gate(settings: Settings, *, certificates_url: str | None = None) -> Gate:
     """What every request but `GET /health` must pass, as the setting AUTH says.
 
     Raises AuthenticationError (401) whatever fails, ForbiddenError (403) for somebody known who is
@@ -60,7 +63,9 @@ def make_gate(settings: Settings, *, certificates_url: str = GOOGLE_CERTIFICATES
     if settings.auth == "api_key":
         return _KeyGate(settings.api_key or "")
     if settings.auth == "oidc":
-        return _TokenGate(settings, _Certificates(certificates_url))
+        return _TokenGate(settings, _Certificates(certificates_url or GOOGLE_CERTIFICATES))
+    if settings.auth == "iap":
+        return _IapGate(settings, _Certificates(certificates_url or IAP_KEYS))
     return lambda _: None  # the platform has checked
 
 
@@ -100,38 +105,74 @@ class _TokenGate:
 
     def _verified_email(self, token: str) -> str:
         """The e-mail address that Google vouches for."""
-        from google.auth import jwt
-        from google.auth.exceptions import InvalidValue
-
-        try:
-            certificates = self._certificates.of_key(jwt.decode_header(token).get("kid"))
-            claims = jwt.decode(
-                token,
-                certs=certificates,
-                audience=self._audience,
-                clock_skew_in_seconds=_SKEW_SECONDS,
-            )
-            problem = _problem(claims)
-        except UnavailableError:
-            raise
-        except InvalidValue as error:  # of time, audience or algorithm: it quotes no token
-            problem = str(error)
-        except Exception as error:  # noqa: BLE001 - of many types, and none may let a caller in
-            problem = f"the token is not one that Google signed ({type(error).__name__})"
-        if problem:
-            _refuse(problem)
+        claims = _verified(token, self._certificates, self._audience, _problem)
         return str(claims["email"])
 
 
-def _problem(claims: Mapping[str, object]) -> str | None:
+class _IapGate:
+    """Identity-Aware Proxy has decided who may pass: its signature on this service is all."""
+
+    def __init__(self, settings: Settings, keys: _Certificates) -> None:
+        self._audience = settings.iap_audience
+        self._keys = keys
+
+    def __call__(self, headers: CallerHeaders) -> None:
+        token = headers.iap_assertion or ""
+        if not token or len(token) > _LONGEST_TOKEN:
+            _refuse("there is no X-Goog-IAP-JWT-Assertion: was the proxy passed by?")
+        _verified(token, self._keys, self._audience, _iap_problem)
+
+
+def _verified(
+    token: str,
+    certificates: _Certificates,
+    audience: str | None,
+    problem_of: Callable[[Mapping[str, object], Mapping[str, object]], str | None],
+) -> Mapping[str, object]:
+    """The claims of a token that Google signed for this audience and this time, or a refusal."""
+    from google.auth import jwt
+    from google.auth.exceptions import InvalidValue
+
+    try:
+        head = jwt.decode_header(token)
+        claims: Mapping[str, object] = jwt.decode(
+            token,
+            certs=certificates.of_key(head.get("kid")),
+            audience=audience,
+            clock_skew_in_seconds=_SKEW_SECONDS,
+        )
+        problem = problem_of(claims, head)
+    except UnavailableError:
+        raise
+    except InvalidValue as error:  # of time, audience or algorithm: it quotes no token
+        problem = str(error)
+    except Exception as error:  # noqa: BLE001 - of many types, and none may let a caller in
+        problem = f"the token is not one that Google signed ({type(error).__name__})"
+    if problem:
+        _refuse(problem)
+    return claims
+
+
+def _problem(claims: Mapping[str, object], _: Mapping[str, object]) -> str | None:
     """What is wrong with a token that Google signed for this audience and this time."""
-    if claims.get("iss") not in _ISSUERS:
+    if claims.get("email_verified") is not True or not isinstance(claims.get("email"), str):
+        return "the token has no e-mail address that was verified"
+    return _origin_problem(claims, _ISSUERS)
+
+
+def _iap_problem(claims: Mapping[str, object], head: Mapping[str, object]) -> str | None:
+    """The same of the proxy's, which signs by one algorithm alone."""
+    if head.get("alg") != "ES256":
+        return "the token is not signed by ES256"
+    return _origin_problem(claims, _IAP_ISSUERS)
+
+
+def _origin_problem(claims: Mapping[str, object], issuers: set[str]) -> str | None:
+    if claims.get("iss") not in issuers:
         return "the token has another issuer"
     not_before = claims.get("nbf", 0)
     if not isinstance(not_before, int) or not_before > time.time() + _SKEW_SECONDS:
         return "the token is not valid yet"
-    if claims.get("email_verified") is not True or not isinstance(claims.get("email"), str):
-        return "the token has no e-mail address that was verified"
     return None
 
 

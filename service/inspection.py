@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from bigquery.destination import find_table
+from bigquery.destination import find_table, list_rows
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, retry
 from jobs.registry import JOBS, find_job
@@ -46,6 +46,16 @@ def _holder(warehouse: Warehouse, name: TableId) -> dict[str, object] | None:
     return _json_row({name: row[name] for name in ("run_id", "expires_at")})
 
 
+def read_triggers(warehouse: Warehouse) -> dict[str, str]:
+    """The latest deliveries and executions that are settled, by the run that did it.
+
+    Bills nothing, as listing rows is free.
+    """
+    rows = (list_rows(warehouse, lease_table(warehouse, job)) or () for job in JOBS)
+    leases = (row for found in rows for row in found)
+    return {each["run_id"]: each["trigger"] for lease in leases for each in lease["triggers"]}
+
+
 def _json_row(row: dict[str, Any]) -> dict[str, object]:
     return {
         name: value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
@@ -61,6 +71,17 @@ def read_runs(warehouse: Warehouse, page: RunsRequest) -> list[dict[str, object]
     sql = ledger_sql.runs_sql(*tables, limit=page.limit)
     rows = query_ledger(warehouse, sql, before=page.before)
     return [_json_row(row) for row in rows]
+
+
+def read_reports(
+    warehouse: Warehouse, *, limit: int, before: str | None = None
+) -> list[dict[str, Any]]:
+    """Runs of the ledger with their reports and times as such, the newest run first."""
+    tables = _ledger(warehouse)
+    if tables is None:
+        return []
+    rows = query_ledger(warehouse, ledger_sql.reports_sql(*tables, limit=limit), before=before)
+    return [{**row, "report": json.loads(row["report"])} for row in rows]
 
 
 def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:

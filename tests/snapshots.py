@@ -32,6 +32,7 @@ from sessions.metrics import POSTHOG_METRICS
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
 from tests.apis.statements import statements as of_apis
+from tests.console_statements import statements as of_the_console
 from tests.shipped import METRIC_TABLE
 
 ROOT = Path(__file__).parent.parent
@@ -125,7 +126,7 @@ def a_plan(kind: plan.Kind) -> plan.Plan:
 def statements() -> dict[str, str]:
     """Each statement by the name of its file, in the order of a run."""
     ours = {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
-    return {**ours, **of_apis()}
+    return {**ours, **of_apis(), **of_the_console()}
 
 
 def _lease() -> dict[str, str]:
@@ -251,6 +252,7 @@ def _read() -> dict[str, str]:
     runs = "etl_runs"
     return {
         "ledger_runs": ledger_sql.runs_sql(runs, "etl_lease_sessions", limit=20),
+        "ledger_reports": ledger_sql.reports_sql(runs, "etl_lease_sessions", limit=30),
         "ledger_run": ledger_sql.run_sql(runs, "etl_lease_sessions"),
         "ledger_leases": ledger_sql.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
         "ledger_failure": ledger_sql.failure_sql(runs),

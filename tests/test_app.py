@@ -312,7 +312,7 @@ def test_a_large_body_of_unknown_length(service: Service) -> None:
     assert answer.status == 413
 
 
-@pytest.mark.parametrize("path", ["/", "/run/", "/healthz", "/static/app.js"])
+@pytest.mark.parametrize("path", ["/run/", "/healthz", "/static/app.js"])
 def test_unknown_addresses(service: Service, path: str) -> None:
     """An address that isn't there is a 404 that names those that are."""
     answer = service.request("GET", path)

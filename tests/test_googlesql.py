@@ -30,6 +30,7 @@ from runs.ledger_row import find_failure
 from runs.ledger_sql import RunsRequest
 from runs.request import RunRequest
 from service import inspection, readiness
+from service.console.visits_sql import Tables
 from sessions import audit, enrichment, plan, projection, sources, splitting
 from sessions.bigquery_engine import aggregate_sql, pick_sql
 from sessions.data_dictionary import NEVER, null_rules
@@ -37,7 +38,7 @@ from sessions.metric_table import Aggregation, Metric, MetricTable
 from sessions.persons import daily_activity_schema
 from sessions.projection import downloaded_columns
 from sessions.tables import aggregated_schema, sessions_schema
-from tests import snapshots
+from tests import console_statements, snapshots
 from tests.case_files import Cases, load_cases
 from tests.clock import starting_at
 from tests.googlesql import Analyzer, Evaluator, ListeningClient, Sent, type_name
@@ -230,6 +231,7 @@ def query_without_a_run(scenario: Scenario, run_id: str) -> None:
     settings, now = scenario.make_settings(), datetime.now(UTC)
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
+    assert inspection.read_reports(warehouse, limit=3)
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
     assert check_sessions(METRIC_TABLE, warehouse, now)
@@ -297,6 +299,24 @@ def test_bigquery_would_take_the_question(
     tables = f"local.{recorder.destination}."
     sql = QUESTIONS[question].replace("posthog_aggregated.", tables)
     assert analyzer.follow(Sent(sql=sql)) is None
+
+
+@pytest.mark.usefixtures("refused")
+def test_bigquery_would_take_the_consoles_statements(
+    recorder: Recorder, analyzer: Analyzer
+) -> None:
+    """Each question of the pages, and a trend of every column, on the tables of a run."""
+    name = f"`local`.`{recorder.destination}`"
+    tables = Tables(**{each: f"{name}.`{each}`" for each in ("sessions", "persons", "identities")})
+    asked = console_statements.statements(tables) | console_statements.every_trend(tables)
+    types = console_statements.PARAMETERS
+    problems = {
+        name: analyzer.follow(
+            Sent(sql=sql, parameters={key: types[key] for key in types if f"@{key}" in sql})
+        )
+        for name, sql in asked.items()
+    }
+    assert {name: problem for name, problem in problems.items() if problem} == {}
 
 
 # The type of a column as BigQuery's metadata name it, and as it is declared.

@@ -93,8 +93,8 @@ def test_nothing_else_is_in_the_image() -> None:
     """Modules that run, the packages' list, the console's pages, config; no test or document."""
     tops = {name.partition("/")[0] for name in NAMES}
     modules = {path.name for path in ROOT.glob("*.py")}
-    assert tops <= modules | {"requirements.txt", "config", "console", *PACKAGES}
-    assert {Path(name).suffix for name in NAMES if not name.startswith("console/")} <= {
+    assert tops <= modules | {"requirements.txt", "config", *PACKAGES}
+    assert {Path(name).suffix for name in NAMES if not name.startswith("service/console/")} <= {
         ".py",
         ".txt",
         ".yaml",

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
+PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "service/console", "sessions")
 PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
+    "service.console.charts", "service.console.explore_sql", "service.console.failures",
+    "service.console.formats", "service.console.overview_sql", "service.console.people_sql",
+    "service.console.story", "service.console.visits_sql",
     "runs.checks", "runs.report", "runs.request", "runs.settings", "runs.tables",
 }  # fmt: skip
 
@@ -28,7 +31,7 @@ _BELOW = {"runs", "bigquery", "sessions"}
 MAY_IMPORT = {
     "app": {"main", "service", "bigquery", "runs"},
     "main": {"jobs", "service", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
-    "service": {"jobs", "service", "etl_functions"} | _BELOW,
+    "service": {"jobs", "service", "etl_functions", "process_persons"} | _BELOW,
     "jobs": {
         "apis",
         "jobs",

@@ -122,8 +122,12 @@ def test_every_setting_is_read() -> None:
         "SANDBOX_DIR": "/sandboxes/one",
     }
     locked = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside AUTH=oidc
-    assert environ.keys() | locked == {setting.variable for setting in SETTINGS}
+    proxied = {"AUTH": "iap", "IAP_AUDIENCE": "/projects/1/apps/etl"}  # likewise
+    assert environ.keys() | locked.keys() | proxied.keys() == {
+        setting.variable for setting in SETTINGS
+    }
     assert Settings.from_environment(PROJECT | locked).api_key == locked["ETL_API_KEY"]
+    assert Settings.from_environment(PROJECT | proxied).iap_audience == proxied["IAP_AUDIENCE"]
     assert Settings.from_environment(environ) == Settings(
         project_id="example.com:my-project",
         posthog_dataset_id="posthog",

@@ -366,7 +366,7 @@ def test_the_configuration_shows_no_secret_and_no_id() -> None:
     assert shown["EXCLUDE_DISTINCT_IDS"] == ["(not shown)"] * 3
     assert shown["ETL_API_KEY"] == "(not shown)"
     private = {setting.variable for setting in SETTINGS if setting.is_private}
-    assert private == PRIVATE.keys() - {"AUTH"} | {"OIDC_AUDIENCE", "OIDC_ALLOWED"}
+    assert private == PRIVATE.keys() - {"AUTH"} | {"OIDC_AUDIENCE", "OIDC_ALLOWED", "IAP_AUDIENCE"}
     jobs = answer.get_json()["jobs"]
     assert jobs["tmdb_changes"]["rules"]["min_votes"] == 2
     assert {name for name, job in jobs.items() if job["missing"]} == set()

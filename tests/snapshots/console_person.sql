@@ -1,0 +1,5 @@
+SELECT *
+FROM persons
+WHERE person_id = @id
+ORDER BY user_id IS NULL
+LIMIT 1

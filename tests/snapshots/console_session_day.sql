@@ -1,0 +1,3 @@
+SELECT session_date
+FROM sessions
+WHERE session_id = @session_id

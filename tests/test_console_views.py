@@ -1,0 +1,408 @@
+"""What the console's pages say, from records alone: no server, no browser, no BigQuery."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+
+from runs.errors import RequestError
+from service.console import explore, explore_sql, formats, health, news, overview, run, runs, story
+from service.console.charts import Chart, Line, Spark, usual_range
+from service.console.queries import Answer
+from service.console.start import needs_confirmation, read_request
+from sessions.metric_table import Bookkeeping
+from tests.shipped import METRIC_TABLE
+
+NOW: Final = datetime(2026, 11, 26, 9, tzinfo=UTC)
+TODAY: Final = NOW.date()
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (formats.number(1234567), "1,234,567"),
+        (formats.number(2.5), "2.5"),
+        (formats.number(None), "\N{EN DASH}"),
+        (formats.compact(999), "999"),
+        (formats.compact(1234), "1.2k"),
+        (formats.compact(56_000_000), "56M"),
+        (formats.share(0.1234), "12.3 %"),
+        (formats.duration(0.44), "0.4 s"),
+        (formats.duration(59.6), "1 min"),
+        (formats.duration(185), "3 min 5 s"),
+        (formats.duration(7800), "2 h 10 min"),
+        (formats.duration(864_000), "10 days"),
+        (formats.size(999), "999 B"),
+        (formats.size(1_500_000), "1.5 MB"),
+        (formats.size(2e15), "2000 TB"),
+        (formats.dollars(0), "$0"),
+        (formats.dollars(0.00012), "$0.00012"),
+        (formats.dollars(1234.5), "$1,234.50"),
+        (formats.moment(NOW), "26 Nov 2026, 09:00"),
+        (formats.ago(NOW - timedelta(seconds=5), NOW), "just now"),
+        (formats.ago(NOW - timedelta(minutes=59), NOW), "59 min ago"),
+        (formats.ago(NOW - timedelta(hours=49), NOW), "2 days ago"),
+        (formats.ago(None, NOW), "never"),
+        (formats.signed(0.004), "\N{PLUS-MINUS SIGN}0 %"),
+        (formats.signed(-0.31), "\N{MINUS SIGN}31 %"),
+        (formats.words("joined_event"), "Joined event"),
+    ],
+)
+def test_values_as_people_write_them(said: str, text: str) -> None:
+    """Counts, shares, times, sizes and money, each in one form."""
+    assert said == text
+
+
+def test_a_chart_is_its_table() -> None:
+    """Rows of the table are days, its columns the lines and the band; the summary is in words."""
+    days = (date(2026, 11, 1), date(2026, 11, 2))
+    line = Line(name="sessions", values=(3, None))
+    band = (Line(name="least", values=(1, 1)), Line(name="most", values=(5, 6)))
+    chart = Chart(title="Sessions", days=days, lines=(line,), write=formats.number, band=band)
+    assert chart.rows == ((days[0], (3, 1, 5)), (days[1], (None, 1, 6)))
+    assert chart.summary == ("Sessions, 2026-11-01 to 2026-11-02: sessions from 3 to 3, at most 3.")
+
+
+def test_the_usual_range_is_of_the_same_weekday() -> None:
+    """The least and most of the four weeks before; none where one of them is not known."""
+    monday = date(2026, 11, 23)
+    before = {monday - timedelta(days=7 * week): 10.0 * week for week in range(1, 5)}
+    others = {monday - timedelta(days=day): 1000.0 for day in range(1, 7)}
+    band = usual_range(before | others, [monday, monday + timedelta(days=1)])
+    assert band is not None
+    assert [line.values for line in band] == [(10.0, None), (40.0, None)]
+    assert usual_range(others, [monday]) is None
+
+
+def test_a_sparkline_is_as_wide_as_its_values() -> None:
+    """From left to right, the least at the bottom; two values make the shortest."""
+    spark = Spark.of([1, None, 3])
+    assert spark is not None
+    assert spark.points == "1.0,22.0 99.0,2.0"
+    assert Spark.of([1, None]) is None
+
+
+# Runs.
+
+
+def report(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - of a report
+    """A run as the ledger has it."""
+    body = {
+        "status": "succeeded",
+        "request": {"limit": None, "job": "sessions", "params": {}},
+        "counts": {"aggregated": 90, "duplicate": 9, "malformed": 1, "excluded": 0},
+        "steps": [
+            {"name": "lease", "seconds": 1.0, "bytes": 0, "parts": {}},
+            {"name": "aggregate", "seconds": 3.0, "bytes": 7, "parts": {"load": 1.0}},
+        ],
+        "newest_event_at": (NOW - timedelta(hours=9)).isoformat(),
+        "finished_at": (NOW - timedelta(hours=6)).isoformat(),
+        "warnings": [],
+        "sessions": {"touched": 5},
+    }
+    return body | changed
+
+
+def ledger_row(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - likewise
+    """A row of the ledger with its report."""
+    found = report(**changed)
+    return {
+        "run_id": "20261126T030000_00000000",
+        "job": "sessions",
+        "status": found["status"],
+        "kind": "incremental",
+        "error": found.get("error"),
+        "started_at": NOW,
+        "report": found,
+    }
+
+
+def test_the_bar_of_a_run_is_whole() -> None:
+    """Each row lies in it once, the most frequent end first, and what none came to is left out."""
+    accounts = run.tell("id", report(), None).accounts
+    assert [each.name for each in accounts] == ["aggregated", "duplicate", "malformed"]
+    assert [(each.x, each.width) for each in accounts] == [(0, 90), (90, 9), (99, 1)]
+
+
+def test_steps_follow_and_parts_run_side_by_side() -> None:
+    """A step begins where the one before ended, its parts where it began itself."""
+    bars = run.tell("id", report(), None).bars
+    assert [(each.name, each.x, each.width) for each in bars] == [
+        ("lease", 0, 25),
+        ("aggregate", 25, 75),
+        ("load", 25, 25),
+    ]
+
+
+def test_the_request_that_repeats_a_run() -> None:
+    """Only what differs from the defaults, as a body, a command line and a filled form."""
+    asked: dict[str, Any] = {
+        "full_load": True,
+        "start_date": None,
+        "limit": 5,
+        "job": "sessions",
+        "params": {},
+    }
+    view = run.tell("id", report(request=asked), None)
+    assert view.body == '{"full_load": true, "limit": 5}'
+    assert view.command == ".venv/bin/python main.py --full-load --limit 5"
+    assert view.again == "/runs/new?full_load=True&limit=5"
+    again = dict(parse_qsl(urlsplit(view.again).query))
+    with pytest.raises(RequestError, match="full_load takes every session"):
+        read_request(again)
+
+
+def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
+    """What it did not come to tell is not needed."""
+    view = run.tell("id", {"status": "lost"}, None)
+    assert (view.status, view.accounts, view.bars) == ("lost", (), ())
+    assert runs._row(ledger_row(counts={}, sessions=None), {}).rows is None  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("rows", "level", "headline"),
+    [
+        ([ledger_row()], "good", "Everything is fine. Fresh until 26 Nov 2026, 00:00 UTC."),
+        ([ledger_row(warnings=["a"])], "warn", "Fresh until 26 Nov 2026, 00:00 UTC, with a warn"),
+        (
+            [ledger_row(newest_event_at=(NOW - timedelta(hours=27)).isoformat())],
+            "warn",
+            "The newest event is of 25 Nov 2026, 06:00 UTC: look at PostHog's export.",
+        ),
+        ([ledger_row(status="failed", error="x"), ledger_row()], "bad", "The last run failed."),
+        ([ledger_row(status="running"), ledger_row()], "good", "Everything is fine."),
+        ([], "new", "No run has succeeded yet."),
+        ([ledger_row(status="running")], "new", "The first run is in progress."),
+        ([ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
+    ],
+)
+def test_one_line_says_whether_everything_is_fine(
+    rows: list[dict[str, Any]], level: str, headline: str
+) -> None:
+    """A failure outweighs old events, which outweigh warnings."""
+    told = news.tell(rows, NOW)
+    assert told.level == level
+    assert told.headline.startswith(headline)
+
+
+def test_other_jobs_are_no_news_of_the_sessions() -> None:
+    """Their failures are on the health page."""
+    other = ledger_row(status="failed", error="x") | {"job": "another"}
+    assert news.tell([other, ledger_row()], NOW).level == "good"
+
+
+def test_fewer_bounces_are_better() -> None:
+    """More of anything else is; a small change says nothing."""
+    good = overview._is_good  # noqa: SLF001 - no page shows it alone
+    assert good("is_bounce", -0.1)
+    assert good("sessions", 0.1)
+    assert good("sessions", -0.1) is False
+    assert good("sessions", 0.01) is None
+
+
+def test_trends_of_the_health_page() -> None:
+    """Each reason's share of a run's rows beside the mean before it; changes of version."""
+    counted = [
+        report(counts={"aggregated": 8, "duplicate": 2}, metrics_version="a"),
+        report(counts={}, metrics_version="a"),
+        report(counts={"aggregated": 6, "duplicate": 2, "malformed": 2}, metrics_version="b"),
+    ]
+    told = {each.name: (each.now, each.usual) for each in health._reasons(counted)}  # noqa: SLF001
+    assert told == {
+        "aggregated": ("60.0 %", "80.0 %"),
+        "duplicate": ("20.0 %", "20.0 %"),
+        "malformed": ("20.0 %", "0.0 %"),
+    }
+    versions = [version for _, version in health._version_changes(counted)]  # noqa: SLF001
+    assert versions == ["b", "a"]
+
+
+# A new run.
+
+
+@pytest.mark.parametrize(
+    ("asked", "sure"),
+    [
+        ({}, False),
+        ({"limit": "5", "dry_run": "on"}, False),
+        ({"full_load": "on"}, True),
+        ({"force": "on"}, True),
+        ({"start_date": "2026-01-01"}, True),
+    ],
+)
+def test_what_may_cost_much_is_asked_about(asked: dict[str, str], sure: bool) -> None:  # noqa: FBT001
+    """A full load, days and force; what an ordinary night does starts at once."""
+    assert needs_confirmation(read_request(asked)) is sure
+
+
+# Explore.
+
+
+def wanted(**asked: str) -> explore.Wanted:
+    """What an address asks for."""
+    return explore.read_wanted(METRIC_TABLE, asked, TODAY)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"column": "quiz_seconds", "measure": "median", "step": "week", "split": "country"},
+        {"column": "people", "split": "new_or_returning", "step": "month"},
+        {"kind": "funnel", "flag1": "started_quiz", "flag2": "completed_quiz", "of": "people"},
+        {"kind": "retention", "days": "180"},
+    ],
+)
+def test_a_link_reproduces_the_page(asked: dict[str, str]) -> None:
+    """The address of an answer asks for the same, on whatever day it is opened."""
+    first = wanted(**asked)
+    again = dict(parse_qsl(urlsplit(first.address()).query))
+    later = explore.read_wanted(METRIC_TABLE, again, TODAY + timedelta(days=40))
+    assert later.address() == first.address()
+    assert (later.days, later.flags, later.people) == (first.days, first.flags, first.people)
+
+
+def test_every_declared_column_can_be_explored() -> None:
+    """All but lists, times and bookkeeping, without any code; ids and addresses split none."""
+    columns = METRIC_TABLE.columns
+    known = {each.name: each for each in columns if not isinstance(each, Bookkeeping)}
+    measured = explore_sql.measured(METRIC_TABLE)
+    left_out = {known[name].type for name in known.keys() - measured.keys()}
+    assert left_out <= {"RECORD", "TIMESTAMP", "DATE", "STRING"}
+    assert {"_run_id", "session_id", "distinct_ids"} & measured.keys() == set()
+    assert {"user_id", "distinct_id", "entry_url"} & set(explore_sql.splits(METRIC_TABLE)) == set()
+
+
+def test_a_measure_that_does_not_fit_is_replaced() -> None:
+    """Another column was chosen in the form: it is shown by what fits it."""
+    assert wanted(column="is_bounce", measure="median").measure == "share"
+
+
+def test_weeks_and_months_begin_with_their_first_day() -> None:
+    """The last so many days are widened to whole periods; days that were named stay."""
+    assert wanted(step="week", days="10").days.first == date(2026, 11, 16)
+    assert wanted(step="month", days="10").days.first == date(2026, 11, 1)
+    named = wanted(step="week", first="2026-11-18", last="2026-11-20").days
+    assert named.first == date(2026, 11, 18)
+
+
+def row(period: date, split: str, value: float) -> dict[str, Any]:
+    """A row of an answer."""
+    return {"period": period, "split": split, "value": value, "sessions": value}
+
+
+def test_a_day_without_a_row_is_a_zero_and_no_share() -> None:
+    """Nothing happened: a count is 0, a share is not known."""
+    days = date(2026, 11, 1), date(2026, 11, 2)
+    rows = (row(days[0], "web", 4), row(days[1], "web", 5), row(days[1], "ios", 1))
+    for column, empty in (("sessions", 0), ("is_bounce", None)):
+        view = explore.tell(METRIC_TABLE, wanted(column=column), Answer(rows=rows, sql=""))
+        assert view.chart is not None
+        assert [(line.name, line.values) for line in view.chart.lines] == [
+            ("web", (4, 5)),
+            ("ios", (empty, 1)),
+        ]
+
+
+def test_the_rest_of_a_split_stands_last() -> None:
+    """However many sessions it has."""
+    rows = (row(TODAY, "other", 99), row(TODAY, "web", 1))
+    view = explore.tell(METRIC_TABLE, wanted(), Answer(rows=rows, sql=""))
+    assert view.chart is not None
+    assert [line.name for line in view.chart.lines] == ["web", "other"]
+
+
+def test_a_funnel_counts_of_all_and_of_the_step_before() -> None:
+    """The first step is everything; what follows nobody has no share."""
+    answer = Answer(rows=({"step_0": 8, "step_1": 4, "step_2": 0, "step_3": 0},), sql="")
+    steps = explore.tell(METRIC_TABLE, wanted(kind="funnel"), answer).funnel
+    assert [(each.count, each.of_all, each.of_before) for each in steps] == [
+        (8, 1, None),
+        (4, 0.5, 0.5),
+        (0, 0, 0),
+        (0, 0, None),
+    ]
+
+
+def test_weeks_to_come_are_empty() -> None:
+    """The triangle ends with the week of the last day; a week with nobody is 0 %."""
+    monday = date(2026, 11, 9)
+    weeks = {0: 10, 2: 5}
+    rows = tuple({"cohort": monday, "week_no": no, "people": n} for no, n in weeks.items())
+    asked = wanted(kind="retention", first="2026-11-02", last="2026-11-25")
+    (cohort,) = explore.tell(METRIC_TABLE, asked, Answer(rows=rows, sql="")).cohorts
+    assert cohort.people == 10
+    assert cohort.weeks == ((0, 0.0, 0), (5, 0.5, 4), None)
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
+    """Text that begins like one gets a quote; numbers stay numbers."""
+    text = explore.csv_text(({"split": "=1+1", "value": -3}, {"split": None, "value": 2.5}))
+    assert text.splitlines() == ["split,value", "'=1+1,-3", ",2.5"]
+
+
+# A session's story.
+
+
+def source_row(uuid: str, seconds: float, event: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row as the projection gives it."""
+    at = NOW + timedelta(seconds=seconds)
+    usual = {"ingested_at": at, "row_hash": uuid, "reason": None, "distinct_id": "somebody"}
+    return {"uuid": uuid, "event_at": at, "event": event} | usual | values
+
+
+STORY: Final = story.moments(
+    METRIC_TABLE,
+    [
+        source_row("3", 50, "view_event"),
+        source_row("1", 0, "$screen", screen_name="Discover"),
+        source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(days=1), row_hash="older"),
+        source_row("2", 2, "$pageview", pathname="/feed"),
+        source_row("0", -1, "Application Opened", screen_name="Splash"),
+        source_row("4", 51, "view_event", reason="malformed"),
+        source_row("5", 52, "$screen", screen_name="Profile"),
+    ],
+)
+
+
+def test_events_stand_in_order_with_what_was_set_aside() -> None:
+    """The copy with the latest ingestion counts; the others are there, each with its reason."""
+    told = [(each.event, each.kind, each.aside) for each in STORY]
+    assert told == [
+        ("Application Opened", "ours", None),
+        ("$screen", "view", None),
+        ("$pageview", "view", None),
+        ("$pageview", "aside", "duplicate"),
+        ("view_event", "ours", None),
+        ("view_event", "aside", "malformed"),
+        ("$screen", "view", None),
+    ]
+
+
+def test_gaps_are_between_events_that_count() -> None:
+    """Long ones are told, with what of them counts as engaged."""
+    assert STORY[2].detail == "/feed"
+    assert [each.gap_seconds for each in STORY] == [0, 0, 0, 0, 48, 0, 0]
+    assert [each.engaged_seconds for each in STORY if each.gap_seconds] == [30]
+
+
+@pytest.mark.parametrize(
+    ("column", "places"),
+    [
+        ("entry_screen", [1]),
+        ("exit_screen", [6]),
+        ("visited_discover", [1]),
+        ("viewed_event", [4]),
+        ("events_viewed", [4]),
+        ("screen_count", [1, 6]),
+        ("distinct_id", [6]),
+        ("event_count", []),
+        ("joined_event", []),
+    ],
+)
+def test_a_value_points_at_its_events(column: str, places: list[int]) -> None:
+    """Firsts, lasts, flags and counts; what every event makes marks none."""
+    assert [place for place, each in enumerate(STORY) if column in each.marks] == places
