@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import main
+from oracle import sessions as oracle
 from runs.request import RunRequest
 from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from sessions.report import SessionsReport
-from tests import oracle, persons_oracle
+from tests import persons_oracle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tests import histories, oracle, persons_oracle
+from oracle import sessions as oracle
+from tests import histories, persons_oracle
 from tests.clock import starting_at
 from tests.scenario import Scenario, derived_differences, differences
 

@@ -18,8 +18,8 @@ import pytest
 
 from jobs import sessions as job
 from jobs.sessions_work import begin
+from oracle import sessions as oracle
 from sessions.metrics import METRIC_TABLE
-from tests import oracle
 from tests.scenario import Row, Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, event
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.oracle import reasons
+from oracle.sessions import reasons
 from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import MIDNIGHT, event
 

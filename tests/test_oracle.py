@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from oracle.sessions import Exclusions, expected_sessions, quarantined, reasons
 from sessions.metrics import METRIC_TABLE
 from tests.case_files import load_case, load_cases
-from tests.oracle import Exclusions, expected_sessions, quarantined, reasons
 
 type Row = dict[str, Any]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
+PACKAGES = ("apis", "bigquery", "jobs", "oracle", "runs", "service", "sessions")
 PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
     "runs.checks", "runs.report", "runs.request", "runs.settings", "runs.tables",

@@ -156,8 +156,7 @@ def quarantined(
     result = {}
     for session_id, valid in _sort_out(events, exclusions).quarantined.items():
         times = [event.at for event in valid]
-        reason = _quarantine_reason(valid)
-        assert reason is not None
+        reason = _quarantine_reason(valid) or ""
         result[session_id] = (_time(min(times)), _time(max(times)), len(valid), reason)
     return result
 
