@@ -12,6 +12,7 @@ from oracle import sessions as oracle
 from runs.request import RunRequest
 from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sessions.metrics import METRIC_TABLE
 from sessions.report import SessionsReport
 from tests import persons_oracle
 
@@ -170,6 +171,7 @@ class Scenario:
     def expected(self) -> dict[str, Row]:
         """What the oracle makes of everything that has arrived."""
         return oracle.expected_sessions(
+            METRIC_TABLE,
             self.arrived.get("posthog_events", []),
             self.arrived.get("firebase_users", []),
             self.arrived.get("firebase_events", []),

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from oracle import sessions as oracle
+from sessions.metrics import METRIC_TABLE
 from tests import histories, persons_oracle
 from tests.clock import starting_at
 from tests.scenario import Scenario, derived_differences, differences
@@ -52,7 +53,7 @@ def check(scenario: Scenario, report: RunReport) -> None:
 
 def ties(events: list[Row], users: list[Row]) -> bool:
     """Whether any anonymous id is a user's."""
-    sessions = oracle.expected_sessions(events, users, [], [])
+    sessions = oracle.expected_sessions(METRIC_TABLE, events, users, [], [])
     today = histories.FIRST_DAY.date()
     return bool(persons_oracle.expected_derived(sessions, users, [], today=today).identities)
 

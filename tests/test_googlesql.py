@@ -436,7 +436,9 @@ def test_google_evaluates_a_full_load_to_the_oracles_sessions(
 ) -> None:
     """From raw rows with malformed JSON to the last derived column, cell by cell, in all cases."""
     rows = google.select("SELECT * FROM sessions")
-    expected = expected_sessions(cases.events, cases.users, cases.documents, cases.posthog_sessions)
+    expected = expected_sessions(
+        METRIC_TABLE, cases.events, cases.users, cases.documents, cases.posthog_sessions
+    )
     assert len(rows) == len(expected) > 150
     assert differences(without_digests(by_id(rows)), expected) == []
 

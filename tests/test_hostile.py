@@ -174,7 +174,11 @@ def test_hostile_rows_harm_no_good_session(
         assert report.counts["duplicate"] > HOSTILE_ROWS / 1_000
         assert report.sessions["quarantined"] > 0
         alone = oracle.expected_sessions(
-            good["posthog_events"], good["firebase_users"], good["firebase_events"], []
+            METRIC_TABLE,
+            good["posthog_events"],
+            good["firebase_users"],
+            good["firebase_events"],
+            [],
         )
         assert len(alone) == GOOD_SESSIONS
         found = scenario.sessions()

@@ -42,7 +42,9 @@ def _event(session_id: str, at: datetime = AT, properties: Row | None = None) ->
 @pytest.fixture(scope="module")
 def table() -> dict[str, Row]:
     """Return the sessions of all cases loaded together."""
-    return expected_sessions(CASES.events, CASES.users, CASES.documents, CASES.posthog_sessions)
+    return expected_sessions(
+        METRIC_TABLE, CASES.events, CASES.users, CASES.documents, CASES.posthog_sessions
+    )
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)
@@ -93,6 +95,7 @@ def test_cases_do_not_meet() -> None:
 def test_the_order_of_rows_does_not_matter(table: dict[str, Row]) -> None:
     """Every input read backwards gives the same table."""
     assert table == expected_sessions(
+        METRIC_TABLE,
         CASES.events[::-1],
         CASES.users[::-1],
         CASES.documents[::-1],
@@ -102,7 +105,7 @@ def test_the_order_of_rows_does_not_matter(table: dict[str, Row]) -> None:
 
 def test_every_row_falls_under_one_reason(table: dict[str, Row]) -> None:
     """The reasons partition the rows, and what is aggregated are the events of the table."""
-    counted = reasons(CASES.events)
+    counted = reasons(METRIC_TABLE, CASES.events)
     assert sum(counted.values()) == len(CASES.events)
     assert all(count > 0 for reason, count in counted.items() if reason != "excluded")
     assert counted["aggregated"] == sum(row["event_count"] for row in table.values())
@@ -120,7 +123,7 @@ def test_the_first_reason_that_holds_counts() -> None:
         _event("kept") | {"distinct_id": "somebody else"},
         _event("kept") | {"distinct_id": "somebody else"},
     ]
-    assert reasons(rows, exclusions=nobody) == {
+    assert reasons(METRIC_TABLE, rows, exclusions=nobody) == {
         "bad_timestamp": 1,
         "malformed": 0,
         "no_session": 1,
@@ -134,8 +137,8 @@ def test_the_first_reason_that_holds_counts() -> None:
 def test_2018_is_credible() -> None:
     """The first moment of 2018 counts, the microsecond before it does not."""
     start = datetime(2018, 1, 1, tzinfo=UTC)
-    assert reasons([_event("s", start)])["aggregated"] == 1
-    assert reasons([_event("s", start - MICROSECOND)])["bad_timestamp"] == 1
+    assert reasons(METRIC_TABLE, [_event("s", start)])["aggregated"] == 1
+    assert reasons(METRIC_TABLE, [_event("s", start - MICROSECOND)])["bad_timestamp"] == 1
 
 
 @pytest.mark.parametrize(
@@ -160,31 +163,34 @@ def test_exclusions_set_rows_aside(
     """Rows are excluded by exact distinct id, exact library, emulator and bot, if so set."""
     rows = [_event("s", properties=properties)]
     settings = Exclusions(**exclusions)
-    assert reasons(rows, exclusions=settings)["excluded"] == excluded
-    assert len(expected_sessions(rows, [], [], [], exclusions=settings)) == 1 - excluded
+    assert reasons(METRIC_TABLE, rows, exclusions=settings)["excluded"] == excluded
+    assert (
+        len(expected_sessions(METRIC_TABLE, rows, [], [], [], exclusions=settings)) == 1 - excluded
+    )
 
 
 @pytest.mark.parametrize(("count", "reason"), [(100_000, None), (100_001, "rows")])
 def test_a_session_of_too_many_rows_is_quarantined(count: int, reason: str | None) -> None:
     """A hundred thousand valid rows, repeats included, are a session; one more is quarantined."""
     rows = [_event("s")] * count
-    assert quarantined(rows) == ({"s": (AT, AT, count, reason)} if reason else {})
+    assert quarantined(METRIC_TABLE, rows) == ({"s": (AT, AT, count, reason)} if reason else {})
 
 
 def test_a_session_of_too_long_a_span_is_quarantined() -> None:
     """Three days are a session; a microsecond more is quarantined for its span."""
     end = AT + timedelta(days=3)
-    assert quarantined([_event("s"), _event("s", end)]) == {}
+    assert quarantined(METRIC_TABLE, [_event("s"), _event("s", end)]) == {}
     longer = [_event("s", end + MICROSECOND), _event("s")]
-    assert quarantined(longer) == {"s": (AT, end + MICROSECOND, 2, "span")}
-    assert reasons(longer)["quarantined"] == 2
-    assert expected_sessions(longer, [], [], []) == {}
+    assert quarantined(METRIC_TABLE, longer) == {"s": (AT, end + MICROSECOND, 2, "span")}
+    assert reasons(METRIC_TABLE, longer)["quarantined"] == 2
+    assert expected_sessions(METRIC_TABLE, longer, [], [], []) == {}
 
 
 def test_rows_that_count_nowhere_are_reported() -> None:
     """Users without id, and documents without id, creator or creation time, are counted."""
     bad: dict[str, int] = {}
     expected_sessions(
+        METRIC_TABLE,
         [],
         [{"user_id": None}, {"user_id": ""}, {"user_id": "u"}],
         [
@@ -216,6 +222,7 @@ def _recorded(name: str) -> list[Row]:
 def recorded() -> dict[str, Row]:
     """Return the sessions of the recorded robots."""
     return expected_sessions(
+        METRIC_TABLE,
         _recorded("posthog_events.jsonl.gz"),
         _recorded("firebase_users.jsonl"),
         _recorded("firebase_events.jsonl"),

@@ -26,14 +26,16 @@ PURE_NAMES = {
 # What each package, and each module at the root, may import of ours.
 _BELOW = {"runs", "bigquery", "sessions"}
 MAY_IMPORT = {
-    "app": {"main", "service", "bigquery", "runs"},
-    "main": {"jobs", "service", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
-    "service": {"jobs", "service", "etl_functions"} | _BELOW,
-    "jobs": {"jobs", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
+    "app": {"main", "oracle", "service", "bigquery", "runs"},
+    "main": {"jobs", "oracle", "service", "etl_functions", "process_sessions", "process_persons"}
+    | _BELOW,
+    "service": {"jobs", "oracle", "service", "etl_functions"} | _BELOW,
+    "jobs": {"jobs", "oracle", "etl_functions", "process_sessions", "process_persons"} | _BELOW,
     "etl_functions": _BELOW,
     "process_sessions": {"sessions"},
     "process_persons": {"sessions"},
     "sessions": {"sessions", "runs", "bigquery"},
+    "oracle": {"oracle", "sessions"},  # of sessions the declarations alone: see below
     "runs": {"runs", "bigquery"},
     "bigquery": {"bigquery", "runs", "sandbox"},  # the sandbox for --local, and there alone
     "process_claude_usage": {"apis"},
@@ -45,8 +47,8 @@ MAY_IMPORT = {
 # All that pure modules import besides ours. None of these has a clock, a file or a network open.
 HARMLESS = {
     "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "functools",
-    "base64", "binascii", "hashlib", "itertools", "json", "math", "pathlib", "re", "reprlib",
-    "types", "typing",
+    "base64", "binascii", "contextlib", "hashlib", "itertools", "json", "math", "pathlib", "re",
+    "reprlib", "types", "typing", "unicodedata",
 }  # fmt: skip
 FRAMES = {"numpy", "pandas", "pyarrow"}
 # Methods that would make the harmless ones read the clock or the machine.
@@ -114,7 +116,9 @@ def modules() -> dict[str, ast.Module]:
 def is_pure(name: str) -> bool:
     """Whether a module is one of those that must be."""
     is_listed = name in PURE_NAMES or name in PURE_OF_APIS
-    return is_listed or name.partition(".")[0] == "sessions" or name.startswith("process_")
+    return (
+        is_listed or name.partition(".")[0] in {"oracle", "sessions"} or name.startswith("process_")
+    )
 
 
 PURE = sorted(name for name in modules() if is_pure(name))
@@ -173,6 +177,18 @@ def test_the_shipped_metric_table_is_named_by_its_job_alone() -> None:
         if any(each.name.split(".")[:2] == ["sessions", "metrics"] for each in imports(tree))
     }
     assert naming == {"jobs.sessions"}
+
+
+def test_the_oracle_shares_nothing_with_the_engines_but_the_declarations() -> None:
+    """A rule that both used could be wrong in both, and nothing would differ."""
+    imported = {
+        each.name.rpartition(".")[0]
+        for name, tree in modules().items()
+        if name.startswith("oracle.")
+        for each in imports(tree)
+        if each.package in OURS - {"oracle"}
+    }
+    assert imported == {"sessions.metric_table"}
 
 
 def test_the_sandbox_is_imported_by_local_runs_alone() -> None:
