@@ -131,8 +131,8 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
         bad["users"] = people.bad
         bad["documents"] = created.bad
     rows: dict[str, Row] = {}
-    for session_id, valid in _sort_out(metric_table, events, exclusions).sessions.items():
-        ordered = _in_order(_deduplicated(valid))
+    for session_id, valid in sort_out(metric_table, events, exclusions).sessions.items():
+        ordered = in_order(deduplicated(valid))
         row: Row = {"session_id": session_id} | _event_columns(ordered) | {"_days": _days(valid)}
         row |= people.columns(row["distinct_ids"], ordered[0].at)
         row |= created.columns(row["user_id"], ordered[0].at, ordered[-1].at)
@@ -146,7 +146,7 @@ def quarantined(
 ) -> dict[str, tuple[datetime, datetime, int, str]]:
     """Return first and last time, number of valid rows and reason of each quarantined session."""
     result = {}
-    for session_id, valid in _sort_out(metric_table, events, exclusions).quarantined.items():
+    for session_id, valid in sort_out(metric_table, events, exclusions).quarantined.items():
         times = [event.at for event in valid]
         reason = _quarantine_reason(valid) or ""
         result[session_id] = (time_of(min(times)), time_of(max(times)), len(valid), reason)
@@ -157,7 +157,7 @@ def reasons(
     metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
 ) -> dict[str, int]:
     """Return how many rows fell under each reason: together, all rows."""
-    counted = _sort_out(metric_table, events, exclusions).reasons
+    counted = sort_out(metric_table, events, exclusions).reasons
     return {reason: counted[reason] for reason in REASONS}
 
 
@@ -172,9 +172,10 @@ def properties_text(row: Row) -> str:
     return json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
 
 
-def _sort_out(
+def sort_out(
     metric_table: MetricTable, events: Iterable[Row], exclusions: Exclusions | None
 ) -> Sorting:
+    """Return every row under the reason that it falls under, and the valid ones by session."""
     declared = _declared(metric_table)
     sorting = Sorting()
     valid: dict[str, list[Event]] = {}
@@ -190,7 +191,7 @@ def _sort_out(
             sorting.reasons["quarantined"] += len(rows)
         else:
             sorting.sessions[session_id] = rows
-            kept = len(_deduplicated(rows))
+            kept = len(deduplicated(rows))
             sorting.reasons["aggregated"] += kept
             sorting.reasons["duplicate"] += len(rows) - kept
     return sorting
@@ -298,7 +299,7 @@ def _quarantine_reason(rows: list[Event]) -> str | None:
     return None
 
 
-def _deduplicated(rows: list[Event]) -> list[Event]:
+def deduplicated(rows: list[Event]) -> list[Event]:
     """Return one row per uuid: latest ingestion, then latest time, then greatest MD5."""
     copies: dict[str, list[Event]] = {}
     for row in rows:
@@ -309,7 +310,8 @@ def _deduplicated(rows: list[Event]) -> list[Event]:
     ]
 
 
-def _in_order(events: list[Event]) -> list[Event]:
+def in_order(events: list[Event]) -> list[Event]:
+    """Return the events by time, then by uuid."""
     return sorted(events, key=lambda event: (event.at, event.uuid))
 
 

@@ -1,0 +1,178 @@
+"""Stored sessions verified against the source: what is read, and at what cost. Computes no cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import etl_functions as etl
+from bigquery.destination import find_table
+from bigquery.jobs import estimate_bytes, run_query
+from bigquery.parameters import Parameter, array, scalar
+from oracle.comparison import SourceRows, Verification, compare, unknown_columns
+from oracle.ids import is_phone_like, phone
+from oracle.sessions import Exclusions
+from runs.errors import DestinationError, RequestError
+from sessions import samples, sources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bigquery.warehouse import Warehouse
+    from sessions.metric_table import MetricTable
+    from sessions.samples import VerifyRequest
+
+type Row = dict[str, Any]
+type Confirm = Callable[[Reading], None]  # raises where the reading is not wanted
+
+_TIB: Final = 2**40
+_AROUND: Final = timedelta(seconds=60)  # of a session: the tolerance for documents
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a verification is about to read."""
+
+    days: tuple[date, ...]
+    bytes_estimated: int
+    usd: float
+
+    def __str__(self) -> str:
+        """In a sentence."""
+        days = ", ".join(f"{day}" for day in self.days)
+        return (
+            f"It reads {len(self.days)} days ({days}): {self.bytes_estimated / 1e9:.3f} GB,"
+            f" ${self.usd:.4f}."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """A statement and its parameters."""
+
+    sql: str
+    parameters: tuple[Parameter, ...]
+
+
+def verify(
+    metric_table: MetricTable,
+    warehouse: Warehouse,
+    request: VerifyRequest,
+    confirm: Confirm,
+) -> Verification:
+    """Compare every cell of the chosen sessions with what the source rows say.
+
+    `confirm` is told what is to be read, before it is read. Raises RequestError where no session
+    is chosen or the reading would pass MAX_BYTES_BILLED.
+    """
+    stored = _choose(metric_table, warehouse, request)
+    days = tuple(samples.days_to_read(stored))
+    queries = source_queries(metric_table, warehouse, stored, days)
+    reading = estimate(warehouse, queries, days)
+    confirm(reading)
+    source = SourceRows(**{name: _rows(warehouse, name, query) for name, query in queries.items()})
+    verdicts = compare(metric_table, stored, source, exclusions=exclusions(warehouse))
+    return Verification(
+        seed=request.seed,
+        days=days,
+        bytes_estimated=reading.bytes_estimated,
+        usd=reading.usd,
+        verdicts=tuple(verdicts),
+        unchecked=tuple(unknown_columns(metric_table)),
+    )
+
+
+def exclusions(warehouse: Warehouse) -> Exclusions:
+    """The settings that leave rows out, as the oracle takes them."""
+    settings = warehouse.settings
+    return Exclusions(
+        exclude_distinct_ids=frozenset(settings.exclude_distinct_ids),
+        exclude_libs=frozenset(settings.exclude_libs),
+        exclude_emulators=settings.exclude_emulators,
+        exclude_bots=settings.exclude_bots,
+    )
+
+
+def _choose(metric_table: MetricTable, warehouse: Warehouse, request: VerifyRequest) -> list[Row]:
+    table = warehouse.table("sessions")
+    if find_table(warehouse, table) is None:
+        message = f"Table {table} does not exist yet: run main.py once, then verify."
+        raise DestinationError(message)
+    if request.session_id is not None:
+        sql = samples.session_sql(metric_table, table.sql)
+        parameters = [scalar("session_id", "STRING", request.session_id)]
+    else:
+        sql = samples.sample_sql(metric_table, table.sql, size=request.size)
+        parameters = [
+            scalar("seed", "STRING", request.seed),
+            scalar("first_day", "DATE", request.start_date or date.min),
+            scalar("last_day", "DATE", request.end_date or date.max),
+        ]
+    rows = run_query(warehouse, "sample", sql, parameters, refused_as=DestinationError)
+    if not rows:
+        message = f"Table {table} has no such session: see --explain, or choose other days."
+        raise RequestError(message)
+    return rows
+
+
+def source_queries(
+    metric_table: MetricTable, warehouse: Warehouse, stored: list[Row], days: tuple[date, ...]
+) -> dict[str, Query]:
+    """A query for each source table, by the field of SourceRows that it fills."""
+    posthog = warehouse.settings.posthog_dataset_id
+    firebase = warehouse.settings.firebase_dataset_id
+    resolve = sources.resolve
+    events = resolve(etl.read_shape(warehouse, warehouse.source(posthog, "events")), sources.EVENTS)
+    sessions = resolve(
+        etl.read_shape(warehouse, warehouse.source(posthog, "sessions")), sources.POSTHOG_SESSIONS
+    )
+    users = resolve(etl.read_shape(warehouse, warehouse.source(firebase, "users")), sources.USERS)
+    documents = resolve(
+        etl.read_shape(warehouse, warehouse.source(firebase, "events")), sources.DOCUMENTS
+    )
+    ids = sorted({samples.loose(row["session_id"].partition("/")[0]) for row in stored})
+    ids = sorted({*ids, *(samples.loose(row["session_id"]) for row in stored)})
+    distinct_ids = {each for row in stored for each in row["distinct_ids"]}
+    tails = {samples.phone_tail(phone(each) or "") for each in distinct_ids if is_phone_like(each)}
+    keys = array("keys", "STRING", ids)
+    spans = (
+        array("firsts", "TIMESTAMP", [row["started_at"] - _AROUND for row in stored]),
+        array("lasts", "TIMESTAMP", [row["ended_at"] + _AROUND for row in stored]),
+    )
+    people = (
+        array("keys", "STRING", sorted({samples.loose(each) for each in distinct_ids})),
+        array("tails", "STRING", sorted(tails - {""})),
+    )
+    return {
+        "events": Query(sql=samples.events_sql(metric_table, events, days), parameters=(keys,)),
+        "users": Query(sql=samples.users_sql(users), parameters=people),
+        "documents": Query(sql=samples.documents_sql(documents), parameters=spans),
+        "posthog_sessions": Query(sql=samples.posthog_sessions_sql(sessions), parameters=(keys,)),
+    }
+
+
+def estimate(warehouse: Warehouse, queries: dict[str, Query], days: tuple[date, ...]) -> Reading:
+    """What the queries would read. Raises RequestError where that passes MAX_BYTES_BILLED."""
+    sizes = [
+        estimate_bytes(warehouse, name, query.sql, query.parameters)
+        for name, query in queries.items()
+    ]
+    most = warehouse.settings.max_bytes_billed
+    if most is not None and max(sizes) > most:
+        message = (
+            f"A query would read {max(sizes)} bytes, more than MAX_BYTES_BILLED ({most}): "
+            "choose fewer sessions or days."
+        )
+        raise RequestError(message)
+    usd = sum(sizes) / _TIB * warehouse.settings.usd_per_tib
+    return Reading(days=days, bytes_estimated=sum(sizes), usd=usd)
+
+
+def _rows(warehouse: Warehouse, name: str, query: Query) -> list[Row]:
+    return run_query(warehouse, f"verify_{name}", query.sql, query.parameters)
+
+
+def new_seed(now: datetime) -> str:
+    """A seed nobody chose: the time, to the second."""
+    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}"
