@@ -238,10 +238,8 @@ def json_value(value: object) -> object:
 def verification_text(found: Verification) -> str:
     """Return what people read of a verification."""
     shown = found.to_json()
-    lines = [
-        f"{shown['sessions']} sessions, {shown['cells']} cells and {shown['source_rows']} source rows"
-        f" of {len(found.days)} days compared, by seed {found.seed}."
-    ]
+    compared = f"{shown['sessions']} sessions, {shown['cells']} cells, {shown['source_rows']} rows"
+    lines = [f"Compared {compared} of {len(found.days)} days, by seed {found.seed}."]
     for verdict in found.of("wrong"):
         lines += map(difference_text, verdict.differences)
     if changed := found.of("changed"):

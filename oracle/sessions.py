@@ -31,7 +31,7 @@ from oracle.ids import (
 from oracle.people import Users, channels, read_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+    from collections.abc import Iterable, Mapping, MutableMapping
 
     from sessions.metric_table import MetricTable
 
@@ -197,13 +197,19 @@ def sort_out(
     return sorting
 
 
-def _declared(metric_table: MetricTable) -> tuple[tuple[str, ...], ...]:
-    """Return the names of each declared property: what a row says, besides its own columns."""
+def _declared(metric_table: MetricTable) -> dict[tuple[str, ...], bool]:
+    """Return the names of each declared property, and whether it is an id, which is trimmed.
+
+    With its own columns they are what a row says.
+    """
+    ids = {item.names for item in metric_table.properties if item.kind == "id"}
     lists = (names for item in metric_table.properties for names in (item.names, item.per))
-    return tuple(dict.fromkeys(names for names in lists if names))
+    return {names: names in ids for names in lists if names}
 
 
-def _read(row: Row, declared: Sequence[tuple[str, ...]], exclusions: Exclusions) -> Event | str:
+def _read(
+    row: Row, declared: Mapping[tuple[str, ...], bool], exclusions: Exclusions
+) -> Event | str:
     """Return the event, or the reason that sets its row aside: the first that holds."""
     at = micros(row.get("timestamp"))
     ingested_at = micros(row.get("bq_ingested_timestamp"))
@@ -223,7 +229,10 @@ def _read(row: Row, declared: Sequence[tuple[str, ...]], exclusions: Exclusions)
         return "excluded"
     name = row.get("event") or ""
     raw = NULL if row.get("uuid") or row.get("properties") is None else text
-    texts = SEPARATOR.join(_first_scalar(properties, names) or NULL for names in declared)
+    values = {names: _first_scalar(properties, names) for names in declared}
+    texts = SEPARATOR.join(
+        (trimmed(value) if declared[names] else value) or NULL for names, value in values.items()
+    )
     line = SEPARATOR.join((session_id, name, distinct_id or NULL, str(at), raw, texts))
     text_hash = hashlib.md5(line.encode(), usedforsecurity=False).hexdigest()
     return Event(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MOST_SESSIONS: Final = 200
 PHONE_TAIL: Final = 6
 _MIDNIGHT: Final = dt.timedelta(hours=1)
+_ESCAPES: Final = r"\\u[0-9a-fA-F]{4}|\\."
 # A quoted text or a bare value after a name of the session id.
 _VALUE: Final = r"""(\"(?:[^\"\\]|\\.)*\"|[^\",}\s]*)"""
 
@@ -138,7 +139,7 @@ FROM (
 WHERE EXISTS (
   SELECT 1
   FROM UNNEST(REGEXP_EXTRACT_ALL(properties, r'{pattern}')) AS found
-  WHERE LOWER(REGEXP_REPLACE(found, r'\\\\u[0-9a-fA-F]{{4}}|\\\\.|[^a-zA-Z0-9]', '')) IN UNNEST(@keys)
+  WHERE LOWER(REGEXP_REPLACE(found, r'{_ESCAPES}|[^a-zA-Z0-9]', '')) IN UNNEST(@keys)
 )"""
 
 
@@ -172,7 +173,7 @@ WHERE id_key IN (
 
 
 def documents_sql(source: Source) -> str:
-    """A SELECT of all rows of the documents that may be created from @firsts to @lasts, in pairs."""
+    """A SELECT of all rows of the documents created from one of @firsts to its of @lasts."""
     return f"""WITH document_rows AS (
   SELECT
     {source.column("document_id")} AS document_id,

@@ -8,6 +8,7 @@ import pytest
 
 from bigquery.warehouse import Warehouse
 from jobs.sessions import VERIFY
+from oracle.comparison import verification_text
 from sessions.samples import VerifyRequest
 from tests.case_files import load_cases
 from tests.scenario import Scenario
@@ -50,3 +51,35 @@ def test_right_sessions_are_right_in_every_cell(scenario: Scenario) -> None:
     assert len(found.verdicts) > 150
     assert found.unchecked == ()
     assert told[0].days == found.days
+
+
+def test_a_wrong_stored_value_is_named(scenario: Scenario) -> None:
+    """A value planted in the table is found by session, column, both values and its events."""
+    session_id = "bla-4"
+    scenario.query(f"UPDATE {{d}}.sessions SET event_count = 99 WHERE session_id = '{session_id}'")
+    found = verify(scenario, VerifyRequest(seed="1", session_id=session_id), [])
+    (difference,) = found.of("wrong")[0].differences
+    assert (difference.session_id, difference.column) == (session_id, "event_count")
+    assert (difference.stored, difference.computed) == (99, len(difference.events))
+    assert not found.is_right
+    assert f"{session_id}.event_count is 99 and should be" in verification_text(found)
+
+
+def test_a_session_whose_rows_changed_is_no_error(scenario: Scenario) -> None:
+    """Rows that arrived after the run, or were rewritten in place, are told apart from errors."""
+    rows = [row for row in scenario.arrived["posthog_events"] if row["uuid"] == "bla-4.01"]
+    scenario.arrive("posthog_events", [row | {"uuid": "bla-4.new"} for row in rows])
+    found = verify(scenario, VerifyRequest(seed="1", session_id="bla-4"), [])
+    assert [v.session_id for v in found.of("changed")] == ["bla-4"]
+    assert found.is_right
+
+
+def test_the_same_seed_chooses_the_same_sessions(scenario: Scenario) -> None:
+    """A finding can be looked at again by its seed; another seed looks elsewhere."""
+
+    def chosen(seed: str) -> list[str]:
+        found = verify(scenario, VerifyRequest(seed=seed, size=8), [])
+        return [verdict.session_id for verdict in found.verdicts]
+
+    assert chosen("a") == chosen("a") != chosen("b")
+    assert len(chosen("a")) == 8
