@@ -13,7 +13,7 @@ from bigquery.parameters import records, scalar
 from bigquery.staging import create_staging_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
-from jobs.sessions_verification import verify
+from jobs.sessions_verification import explain, verify, verify_and_record
 from jobs.sessions_work import SessionsWork, begin
 from process_persons import (
     daily_activity_sql,
@@ -238,6 +238,8 @@ def _unless_idle(step: Callable[[SessionsWork], None]) -> Callable[[SessionsWork
     return work_unless_idle
 
 
+EXPLAIN: Final = partial(explain, METRIC_TABLE)
+VERIFY_AND_RECORD: Final = partial(verify_and_record, METRIC_TABLE)
 VERIFY: Final = partial(verify, METRIC_TABLE)
 """Verifies stored sessions: see `jobs/sessions_verification.py`."""
 

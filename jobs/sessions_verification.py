@@ -5,28 +5,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import etl_functions as etl
 from bigquery.destination import find_table
 from bigquery.jobs import estimate_bytes, run_query
 from bigquery.parameters import Parameter, array, scalar
-from oracle.comparison import SourceRows, Verification, compare, unknown_columns
+from oracle.comparison import (
+    SourceRows,
+    Verification,
+    compare,
+    difference_text,
+    unknown_columns,
+)
 from oracle.ids import is_phone_like, phone
 from oracle.sessions import Exclusions
+from oracle.story import Story, tell
 from runs.errors import DestinationError, RequestError
+from runs.ledger_row import start_ledger
+from runs.log import log_run_finished
+from runs.report import RunReport
+from runs.request import RunRequest
 from sessions import samples, sources
+from sessions.samples import VerifyRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
-    from sessions.samples import VerifyRequest
+
+
+class AbsentError(RequestError):
+    """There is no stored session of that id; the message says why, where that is known."""
+
 
 type Row = dict[str, Any]
 type Confirm = Callable[[Reading], None]  # raises where the reading is not wanted
 
 _TIB: Final = 2**40
+_NEAR: Final = timedelta(seconds=3660)  # of a session: documents that are told of
 _AROUND: Final = timedelta(seconds=60)  # of a session: the tolerance for documents
 
 
@@ -83,6 +101,71 @@ def verify(
     )
 
 
+def explain(
+    metric_table: MetricTable, warehouse: Warehouse, session_id: str, confirm: Confirm
+) -> Story:
+    """The story of a stored session. Raises RequestError that says why there is none."""
+    request = VerifyRequest(seed="", session_id=session_id)
+    try:
+        stored = _choose(metric_table, warehouse, request)
+    except AbsentError as error:
+        raise AbsentError(_why_absent(warehouse, session_id)) from error
+    days = tuple(samples.days_to_read(stored))
+    queries = source_queries(metric_table, warehouse, stored, days, around=_NEAR)
+    confirm(estimate(warehouse, queries, days))
+    source = SourceRows(**{name: _rows(warehouse, name, query) for name, query in queries.items()})
+    return tell(metric_table, stored[0], source, exclusions=exclusions(warehouse))
+
+
+def _why_absent(warehouse: Warehouse, session_id: str) -> str:
+    """Why a session is not stored, as far as the destination's tables tell."""
+    sql = samples.kept_out_sql(
+        warehouse.table("quarantined_sessions").sql, warehouse.table("sessions").sql
+    )
+    parameter = scalar("session_id", "STRING", session_id)
+    row = run_query(warehouse, "kept_out", sql, [parameter], refused_as=DestinationError)[0]
+    if row["reason"]:
+        return (
+            f"Session {session_id} is kept out of the table (quarantined_sessions says "
+            f"{row['reason']}): it is no single visit."
+        )
+    if row["pieces"]:
+        return (
+            f"Session {session_id} is split into {row['pieces']} pieces: name one of them, "
+            f"like {row['piece']}."
+        )
+    return (
+        f"There is no session {session_id}: either its events are not loaded yet (run main.py), or "
+        "all were set aside, or the source has none of that id."
+    )
+
+
+def verify_and_record(
+    metric_table: MetricTable, warehouse: Warehouse, request: VerifyRequest, now: datetime
+) -> Verification:
+    """Verify without asking, and write the outcome to the ledger and the log, as a run's.
+
+    So a cell that differs alerts like a failed run.
+    """
+    found = verify(metric_table, warehouse, request, lambda _: None)
+    wrong = [each for verdict in found.of("wrong") for each in verdict.differences]
+    report = RunReport(
+        run_id=f"{now:%Y%m%dT%H%M%S}_{uuid4().hex[:8]}",
+        status="failed" if wrong else "succeeded",
+        kind="verify",
+        request=RunRequest(),
+        engine=warehouse.settings.engine,
+        started_at=now,
+        finished_at=datetime.now(UTC),
+        counts={"sessions": len(found.verdicts), "wrong_cells": len(wrong)},
+        bytes_processed=warehouse.bytes_billed,
+        error=f"{len(wrong)} cells are wrong: {difference_text(wrong[0])}" if wrong else None,
+    )
+    start_ledger(warehouse, report).result()
+    log_run_finished(report)
+    return found
+
+
 def exclusions(warehouse: Warehouse) -> Exclusions:
     """The settings that leave rows out, as the oracle takes them."""
     settings = warehouse.settings
@@ -112,12 +195,17 @@ def _choose(metric_table: MetricTable, warehouse: Warehouse, request: VerifyRequ
     rows = run_query(warehouse, "sample", sql, parameters, refused_as=DestinationError)
     if not rows:
         message = f"Table {table} has no such session: see --explain, or choose other days."
-        raise RequestError(message)
+        raise AbsentError(message)
     return rows
 
 
 def source_queries(
-    metric_table: MetricTable, warehouse: Warehouse, stored: list[Row], days: tuple[date, ...]
+    metric_table: MetricTable,
+    warehouse: Warehouse,
+    stored: list[Row],
+    days: tuple[date, ...],
+    *,
+    around: timedelta = _AROUND,
 ) -> dict[str, Query]:
     """A query for each source table, by the field of SourceRows that it fills."""
     posthog = warehouse.settings.posthog_dataset_id
@@ -137,8 +225,8 @@ def source_queries(
     tails = {samples.phone_tail(phone(each) or "") for each in distinct_ids if is_phone_like(each)}
     keys = array("keys", "STRING", ids)
     spans = (
-        array("firsts", "TIMESTAMP", [row["started_at"] - _AROUND for row in stored]),
-        array("lasts", "TIMESTAMP", [row["ended_at"] + _AROUND for row in stored]),
+        array("firsts", "TIMESTAMP", [row["started_at"] - around for row in stored]),
+        array("lasts", "TIMESTAMP", [row["ended_at"] + around for row in stored]),
     )
     people = (
         array("keys", "STRING", sorted({samples.loose(each) for each in distinct_ids})),
@@ -171,8 +259,3 @@ def estimate(warehouse: Warehouse, queries: dict[str, Query], days: tuple[date, 
 
 def _rows(warehouse: Warehouse, name: str, query: Query) -> list[Row]:
     return run_query(warehouse, f"verify_{name}", query.sql, query.parameters)
-
-
-def new_seed(now: datetime) -> str:
-    """A seed nobody chose: the time, to the second."""
-    return f"{now.astimezone(UTC):%Y%m%d%H%M%S}"

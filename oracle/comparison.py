@@ -63,6 +63,7 @@ class Verdict:
     cells: int
     source_rows: int
     differences: tuple[Difference, ...]
+    computed: Row
 
 
 def compare(
@@ -107,6 +108,7 @@ def _verdict(
             cells=0,
             source_rows=len(rows),
             differences=(),
+            computed={},
         )
     names = [name for name in row if name in computed and name not in UNCOMPARED]
     events = in_order(deduplicated(rows))
@@ -127,6 +129,7 @@ def _verdict(
         cells=len(names),
         source_rows=len(rows),
         differences=differences,
+        computed=computed,
     )
 
 

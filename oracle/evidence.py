@@ -35,7 +35,7 @@ def events_behind(metric_table: MetricTable, name: str, events: Sequence[Event])
             return [event for event in events if event.uuid in found]
         case Enriched():
             latest = {event.distinct_id: event for event in events if event.distinct_id}
-            return [event for event in events if latest.get(event.distinct_id) is event]
+            return [event for event in events if event in latest.values()]
         case _:
             return list(events)
 

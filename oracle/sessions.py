@@ -197,6 +197,13 @@ def sort_out(
     return sorting
 
 
+def read_row(
+    metric_table: MetricTable, row: Row, exclusions: Exclusions | None = None
+) -> Event | str:
+    """Return the event of one row, or the reason that sets it aside."""
+    return _read(row, _declared(metric_table), exclusions or Exclusions())
+
+
 def _declared(metric_table: MetricTable) -> dict[tuple[str, ...], bool]:
     """Return the names of each declared property, and whether it is an id, which is trimmed.
 

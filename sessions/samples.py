@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+import reprlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from runs.errors import RequestError
 from sessions.plan import ranges_sql
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from sessions.metric_table import MetricTable
     from sessions.sources import Source
@@ -49,6 +50,27 @@ class VerifyRequest:
         if self.start_date and self.end_date and self.end_date < self.start_date:
             message = f"The last day {self.end_date} is before the first day {self.start_date}."
             raise RequestError(message)
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, Sequence[str]], now: dt.datetime) -> Self:
+        """Read the parameters of a GET: sessions, and a seed or, for a new one, none."""
+        for name, values in query.items():
+            if name not in {"sessions", "seed"} or len(values) != 1:
+                message = (
+                    f"There is no parameter {reprlib.repr(name)} there, or it stands twice: "
+                    "use sessions and seed, once at most."
+                )
+                raise RequestError(message)
+        size = query["sessions"][0] if "sessions" in query else "20"
+        return cls(
+            seed=query["seed"][0] if "seed" in query else new_seed(now),
+            size=int(size) if re.fullmatch("[0-9]{1,3}", size) else 0,
+        )
+
+
+def new_seed(now: dt.datetime) -> str:
+    """A seed that nobody chose: the time, to the second."""
+    return f"{now.astimezone(dt.UTC):%Y%m%d%H%M%S}"
 
 
 def loose(text: str) -> str:
@@ -96,6 +118,15 @@ def session_sql(metric_table: MetricTable, sessions: str) -> str:
     return f"""SELECT {_columns_sql(metric_table)}
 FROM {sessions}
 WHERE session_id = @session_id"""
+
+
+def kept_out_sql(quarantined: str, sessions: str) -> str:
+    """A SELECT of one row: why @session_id is kept out, and the pieces that it is split into."""
+    return f"""SELECT
+  (SELECT MAX(reason) FROM {quarantined} WHERE session_id = @session_id) AS reason,
+  COUNT(*) AS pieces, MIN(session_id) AS piece
+FROM {sessions}
+WHERE STARTS_WITH(session_id, CONCAT(@session_id, '/'))"""
 
 
 def _columns_sql(metric_table: MetricTable) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
 
 from bigquery.warehouse import Warehouse
-from jobs.sessions import VERIFY
+from jobs.sessions import EXPLAIN, VERIFY, VERIFY_AND_RECORD
+from jobs.sessions_verification import AbsentError
 from oracle.comparison import verification_text
+from runs.errors import RequestError
+from runs.ledger_row import last_successes
 from sessions.samples import VerifyRequest
 from tests.case_files import load_cases
 from tests.scenario import Scenario
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from jobs.sessions_verification import Reading
     from oracle.comparison import Verification
+    from oracle.story import Story
 
 
 @pytest.fixture(scope="module", params=["string", "json"])
@@ -83,3 +88,64 @@ def test_the_same_seed_chooses_the_same_sessions(scenario: Scenario) -> None:
 
     assert chosen("a") == chosen("a") != chosen("b")
     assert len(chosen("a")) == 8
+
+
+def explained(scenario: Scenario, session_id: str) -> Story:
+    """The story of a session of the scenario."""
+    settings = scenario.make_settings()
+    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="explain")
+    return EXPLAIN(warehouse, session_id, lambda _: None)
+
+
+def test_a_story_tells_copies_gaps_people_and_what_columns_come_from(scenario: Scenario) -> None:
+    """Events stand in order with their copies, and each column names the events behind it."""
+    rows = {key: row for key, row in scenario.sessions().items() if key != "bla-4"}
+    known = [key for key, row in rows.items() if row["user_id"]]
+    busiest = max(known, key=lambda key: rows[key]["event_count"])
+    story = explained(scenario, busiest)
+    assert story.standing == "right"
+    assert len(story.events) == rows[busiest]["event_count"]
+    assert sum(e.gap_seconds for e in story.events) == rows[busiest]["duration_seconds"]
+    assert {i.user_id for i in story.distinct_ids} >= {rows[busiest]["user_id"]}
+    columns = {column.name: column for column in story.columns}
+    assert columns["started_at"].events == (1,)
+    assert columns["event_count"].events == tuple(range(1, len(story.events) + 1))
+    assert "phoneNumber" not in str(story.to_json())
+
+
+@pytest.mark.parametrize(("session_id", "why"), [("nobody's", "There is no session nobody's")])
+def test_an_absent_session_is_explained(scenario: Scenario, session_id: str, why: str) -> None:
+    """For an id that is not stored the answer says what is known of it."""
+    with pytest.raises(AbsentError, match=why):
+        explained(scenario, session_id)
+
+
+def test_a_quarantined_session_says_so(scenario: Scenario) -> None:
+    """Kept out is told apart from absent."""
+    session_id = scenario.query("SELECT session_id FROM {d}.quarantined_sessions")[0]["session_id"]
+    with pytest.raises(AbsentError, match="is kept out of the table"):
+        explained(scenario, session_id)
+
+
+def test_a_recorded_verification_is_in_the_ledger(scenario: Scenario) -> None:
+    """A weekly check leaves a row of kind verify, which is no success of the job."""
+    settings = scenario.make_settings()
+    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="verify")
+    before = last_successes(warehouse)
+    VERIFY_AND_RECORD(warehouse, VerifyRequest(seed="1", session_id="bla-4"), datetime.now(UTC))
+    rows = scenario.query("SELECT status, error FROM {d}.etl_runs WHERE kind = 'verify'")
+    assert rows == [{"status": "succeeded", "error": None}]
+    assert last_successes(warehouse) == before
+
+
+def test_a_reading_over_the_limit_is_refused_before_it_is_made(scenario: Scenario) -> None:
+    """What is told first is the days and the cost, and a refusal of them reads nothing."""
+
+    def refuse(reading: Reading) -> None:
+        raise RequestError(str(reading))
+
+    settings = scenario.make_settings()
+    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="verify")
+    with pytest.raises(RequestError, match=r"It reads \d+ days \(20"):
+        VERIFY(warehouse, VerifyRequest(seed="1", size=1), refuse)
+    assert {step for step, _ in warehouse.usage} == {"sample"}
