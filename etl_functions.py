@@ -22,7 +22,7 @@ from runs.errors import (
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
 from sessions.sources import FIRESTORE_TIME, TableShape
-from sessions.tables import STATE, quarantined_schema, sessions_schema
+from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,6 +49,7 @@ def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
     """The tables that a run makes where they are missing, by name."""
     return {
         "sessions": sessions_schema(metric_table),
+        "split_ids": split_schema(metric_table),
         "quarantined_sessions": quarantined_schema(metric_table),
         STATE_TABLE: STATE,
         "persons": persons_schema(metric_table),

@@ -151,6 +151,7 @@ def _audit(work: SessionsWork) -> None:
     work.sessions = {
         "touched": figures.touched,
         "deleted": figures.deleted,
+        "split": work.split,
         "quarantined": figures.quarantined,
         "outdated": figures.outdated,
         "staged": figures.staged,
@@ -178,11 +179,13 @@ def _publish(work: SessionsWork) -> None:
         work.staging(),
         destination=publication.DestinationTables(
             sessions=run.table("sessions"),
+            split_ids=run.table("split_ids"),
             quarantined=run.table("quarantined_sessions"),
             state=run.table(etl.STATE_TABLE),
             lease=run.lease.sql,
         ),
         session_dates=work.session_dates,
+        has_split=work.split > 0 or plan.is_full_load,
     )
     parameters = [
         scalar("metrics_version", "STRING", work.metrics_version),

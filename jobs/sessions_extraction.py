@@ -13,7 +13,7 @@ from bigquery.jobs import run_query
 from bigquery.parameters import Parameter, array, scalar
 from runs.errors import SourceError
 from runs.report import FRESH
-from sessions import enrichment, projection, sources
+from sessions import enrichment, projection, sources, splitting
 from sessions import plan as planning
 
 if TYPE_CHECKING:
@@ -160,15 +160,24 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
     touched_sql = planning.touched_sql(
         work.metric_table, plan, projected=projected, sessions=sessions, quarantined=quarantined
     )
+    split = run.warehouse.staging("split").sql
+    split_sql = splitting.split_sql(work.metric_table, projected=projected, touched=touched)
+    tables = {name: (touched_sql, ""), "split": (split_sql, "")}
     others: list[date] = []
     if plan.is_full_load:
-        run.stage(name, touched_sql)
+        work.split = run.stage_script(name, tables, splitting.count_sql(split))[0]["split"]
     else:
-        others_sql = planning.other_days_sql(touched=touched, sessions=sessions)
-        stored = run.stage_script(name, {name: (touched_sql, "")}, others_sql)[0]
+        others_sql = planning.other_days_sql(touched=touched, sessions=sessions, split=split)
+        stored = run.stage_script(name, tables, others_sql)[0]
+        work.split = stored["split"]
         others = _other_days(work, stored)
         if others:
             project(others, sessions=touched)
+            split_tables = {"split": (split_sql, "")}
+            count_sql = splitting.count_sql(split)
+            work.split = run.stage_script("split", split_tables, count_sql)[0]["split"]
+    if work.split:
+        _split(work, name)
     work.read_days = len(others)
     work.listed_rows = sum(plan.rows_of(day) for day in (*work.read_whole, *others))
     work.read_days += len(work.read_whole)
@@ -176,6 +185,23 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
         run.stage(
             "touched", planning.latest_sql(projected=projected, found=touched, limit=plan.limit)
         )
+
+
+def _split(work: SessionsWork, touched: str) -> None:
+    """Make pieces of the ids that are too long; a run with a limit leaves them to a later one."""
+    run, split = work.run, work.run.warehouse.staging("split").sql
+    name = run.warehouse.staging(touched).sql
+    if work.made_plan.limit is not None:
+        sql = splitting.left_out_sql(touched=name, split=split)
+        work.split = 0
+    else:
+        sql = splitting.pieces_sql(
+            projected=run.warehouse.staging("projected").sql,
+            touched=name,
+            split=split,
+            is_full_load=work.made_plan.is_full_load,
+        )
+    run_query(run.warehouse, "split", sql)
 
 
 @dataclass(kw_only=True)
@@ -201,6 +227,7 @@ class _Projector:
                 bots=settings.exclude_bots,
             ),
             sessions=sessions,
+            split_ids=None if self.work.made_plan.is_full_load else run.table("split_ids"),
         )
         parameters = [
             self.snapshot,

@@ -16,6 +16,7 @@ from oracle.comparison import (
     Verification,
     compare,
     difference_text,
+    split_id,
     unknown_columns,
 )
 from oracle.ids import is_phone_like, phone
@@ -124,10 +125,10 @@ def _why_absent(warehouse: Warehouse, session_id: str) -> str:
     )
     parameter = scalar("session_id", "STRING", session_id)
     row = run_query(warehouse, "kept_out", sql, [parameter], refused_as=DestinationError)[0]
-    if row["reason"]:
+    if row["kept_out"]:
         return (
-            f"Session {session_id} is kept out of the table (quarantined_sessions says "
-            f"{row['reason']}): it is no single visit."
+            f"Session {session_id} is kept out of the table, because it has {row['kept_out']} rows:"
+            " see quarantined_sessions."
         )
     if row["pieces"]:
         return (
@@ -219,8 +220,10 @@ def source_queries(
     documents = resolve(
         etl.read_shape(warehouse, warehouse.source(firebase, "events")), sources.DOCUMENTS
     )
-    ids = sorted({samples.loose(row["session_id"].partition("/")[0]) for row in stored})
-    ids = sorted({*ids, *(samples.loose(row["session_id"]) for row in stored)})
+    wanted = {
+        split_id(row["session_id"]) if row["is_split"] else row["session_id"] for row in stored
+    } | {row["session_id"] for row in stored}
+    ids = sorted(map(samples.loose, wanted))
     distinct_ids = {each for row in stored for each in row["distinct_ids"]}
     tails = {samples.phone_tail(phone(each) or "") for each in distinct_ids if is_phone_like(each)}
     keys = array("keys", "STRING", ids)

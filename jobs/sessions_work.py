@@ -35,6 +35,7 @@ class SessionsWork:
     idle: dict[str, int] | None = None  # Firebase's figures, where no session is to change
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
+    split: int = 0  # ids that were found to be too long for one session
     listed_rows: int = 0  # of the days that were read, by the source's metadata
     non_null: dict[str, bool] = field(default_factory=dict)  # travelling properties: any value?
     outdated_dates: set[date] = field(default_factory=set)

@@ -31,7 +31,7 @@ from oracle.ids import (
 from oracle.people import Users, channels, read_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, MutableMapping
+    from collections.abc import Collection, Iterable, Mapping, MutableMapping
 
     from sessions.metric_table import MetricTable
 
@@ -39,8 +39,8 @@ type Row = dict[str, Any]
 
 FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 INGESTION_TOLERANCE = DAY
-QUARANTINE_SPAN = 3 * DAY
-QUARANTINE_ROWS = 100_000
+LONGEST_SESSION = 3 * DAY
+MOST_ROWS = 100_000
 GAP_CAP = 30 * SECOND
 ENGAGED = 10 * SECOND
 ENGAGED_VIEWS = 2
@@ -107,6 +107,15 @@ class Sorting:
     reasons: Counter[str] = field(default_factory=Counter)
     sessions: dict[str, list[Event]] = field(default_factory=dict)
     quarantined: dict[str, list[Event]] = field(default_factory=dict)
+    split: dict[str, list[Event]] = field(default_factory=dict)
+    pieces: set[str] = field(default_factory=set)
+
+    def add(self, session_id: str, rows: list[Event]) -> None:
+        """Add a session, and count its rows."""
+        self.sessions[session_id] = rows
+        kept = len(deduplicated(rows))
+        self.reasons["aggregated"] += kept
+        self.reasons["duplicate"] += len(rows) - kept
 
 
 def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
@@ -118,11 +127,12 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
     *,
     exclusions: Exclusions | None = None,
     bad: MutableMapping[str, int] | None = None,
+    known_split: Collection[str] = (),
 ) -> dict[str, Row]:
     """Return the row of each session, by session id, without the columns of the run itself.
 
     `bad` receives how many users have no id (`users`), and how many documents no id, creator or
-    creation time (`documents`): they count nowhere.
+    creation time (`documents`): they count nowhere. `known_split`: see `sort_out`.
     """
     people = Users(users)
     created = read_documents(documents)
@@ -131,9 +141,11 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
         bad["users"] = people.bad
         bad["documents"] = created.bad
     rows: dict[str, Row] = {}
-    for session_id, valid in sort_out(metric_table, events, exclusions).sessions.items():
+    sorting = sort_out(metric_table, events, exclusions, known_split)
+    for session_id, valid in sorting.sessions.items():
         ordered = in_order(deduplicated(valid))
         row: Row = {"session_id": session_id} | _event_columns(ordered) | {"_days": _days(valid)}
+        row["is_split"] = session_id in sorting.pieces
         row |= people.columns(row["distinct_ids"], ordered[0].at)
         row |= created.columns(row["user_id"], ordered[0].at, ordered[-1].at)
         row["channel_type"] = by_session.get(session_id)
@@ -141,16 +153,23 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
     return rows
 
 
+def split_ids(
+    metric_table: MetricTable, events: Iterable[Row]
+) -> dict[str, tuple[datetime, datetime, int]]:
+    """Return first and last time and number of valid rows of each id that is no session's."""
+    return _extents(sort_out(metric_table, events, None).split)
+
+
 def quarantined(
-    metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
-) -> dict[str, tuple[datetime, datetime, int, str]]:
-    """Return first and last time, number of valid rows and reason of each quarantined session."""
-    result = {}
-    for session_id, valid in sort_out(metric_table, events, exclusions).quarantined.items():
-        times = [event.at for event in valid]
-        reason = _quarantine_reason(valid) or ""
-        result[session_id] = (time_of(min(times)), time_of(max(times)), len(valid), reason)
-    return result
+    metric_table: MetricTable, events: Iterable[Row]
+) -> dict[str, tuple[datetime, datetime, int]]:
+    """Return the same of each piece that is kept out."""
+    return _extents(sort_out(metric_table, events, None).quarantined)
+
+
+def _extents(found: Mapping[str, list[Event]]) -> dict[str, tuple[datetime, datetime, int]]:
+    times = {key: [event.at for event in rows] for key, rows in found.items()}
+    return {key: (time_of(min(each)), time_of(max(each)), len(each)) for key, each in times.items()}
 
 
 def reasons(
@@ -173,9 +192,15 @@ def properties_text(row: Row) -> str:
 
 
 def sort_out(
-    metric_table: MetricTable, events: Iterable[Row], exclusions: Exclusions | None
+    metric_table: MetricTable,
+    events: Iterable[Row],
+    exclusions: Exclusions | None,
+    known_split: Collection[str] = (),
 ) -> Sorting:
-    """Return every row under the reason that it falls under, and the valid ones by session."""
+    """Return every row under the reason that it falls under, and the valid ones by session.
+
+    `known_split`: ids that are split although these rows alone don't show it.
+    """
     declared = _declared(metric_table)
     sorting = Sorting()
     valid: dict[str, list[Event]] = {}
@@ -186,15 +211,33 @@ def sort_out(
         else:
             valid.setdefault(outcome.session_id, []).append(outcome)
     for session_id, rows in valid.items():
-        if _quarantine_reason(rows):
-            sorting.quarantined[session_id] = rows
-            sorting.reasons["quarantined"] += len(rows)
-        else:
-            sorting.sessions[session_id] = rows
-            kept = len(deduplicated(rows))
-            sorting.reasons["aggregated"] += kept
-            sorting.reasons["duplicate"] += len(rows) - kept
+        if session_id not in known_split and not _is_too_long(rows):
+            sorting.add(session_id, rows)
+            continue
+        sorting.split[session_id] = rows
+        for piece, its_rows in _pieces(rows).items():
+            if len(its_rows) > MOST_ROWS:
+                sorting.quarantined[piece] = its_rows
+                sorting.reasons["quarantined"] += len(its_rows)
+            else:
+                sorting.pieces.add(piece)
+                sorting.add(piece, its_rows)
     return sorting
+
+
+def _is_too_long(rows: list[Event]) -> bool:
+    """Return whether an id lives too long, or has too many rows, to be one session's."""
+    times = [row.at for row in rows]
+    return max(times) - min(times) > LONGEST_SESSION or len(rows) > MOST_ROWS
+
+
+def _pieces(rows: list[Event]) -> dict[str, list[Event]]:
+    """Return what each distinct id did on each UTC day, under the id of the piece."""
+    pieces: dict[str, list[Event]] = {}
+    for row in rows:
+        piece = f"{row.session_id}/{time_of(row.at).date()}/{row.distinct_id or ''}"
+        pieces.setdefault(piece, []).append(row)
+    return pieces
 
 
 def read_row(
@@ -304,15 +347,6 @@ def _refuse(constant: str) -> str:
 
 def _first_scalar(properties: Mapping[str, str], names: Iterable[str]) -> str | None:
     return next((properties[name] for name in names if name in properties), None)
-
-
-def _quarantine_reason(rows: list[Event]) -> str | None:
-    times = [row.at for row in rows]
-    if max(times) - min(times) > QUARANTINE_SPAN:
-        return "span"
-    if len(rows) > QUARANTINE_ROWS:
-        return "rows"
-    return None
 
 
 def deduplicated(rows: list[Event]) -> list[Event]:

@@ -350,7 +350,8 @@ def outdated_rows_sql(
 def _complete_columns(metric_table: MetricTable, row: str, *, keys: str) -> str:
     names = [f"{row}.{metric.name}" for metric in metric_table.metrics]
     enriched = [f"e.{column.name}" for column in metric_table.enriched]
-    return wrapped([f"{keys}.session_id", f"{keys}._days", *names, *enriched], indent=4)
+    written = [f"{keys}.{name}" for name in ("session_id", "is_split", "_days")]
+    return wrapped([*written, *names, *enriched], indent=4)
 
 
 def _finish_sql(metric_table: MetricTable) -> str:

@@ -191,10 +191,10 @@ class MetricTable:
     """The properties that a session id is read from: the first that is not empty."""
     engaged_gap_cap_seconds: int
     """The most that a gap between two events counts as engaged."""
-    quarantine_span_seconds: int
-    """A session whose events lie further apart is quarantined."""
-    quarantine_rows: int
-    """A session of more rows is quarantined."""
+    longest_session_seconds: int
+    """An id whose events lie further apart is split: it is the id of no session."""
+    most_session_rows: int
+    """An id of more rows is split, too; a piece of more rows is quarantined."""
     ingestion_tolerance_seconds: int
     """An event later than its ingestion by more has a bad timestamp."""
     creation_tolerance_seconds: int
@@ -233,9 +233,9 @@ class MetricTable:
         return tuple(column for column in self.columns if isinstance(column, Derived))
 
     @property
-    def quarantine_days(self) -> int:
+    def longest_session_days(self) -> int:
         """How many days before and after one of its days a session may have rows on."""
-        return -(-self.quarantine_span_seconds // _SECONDS_A_DAY)
+        return -(-self.longest_session_seconds // _SECONDS_A_DAY)
 
     def version(self, exclusions: Iterable[object]) -> str:
         """A hash of all that a row's values depend on, besides the source rows.
@@ -247,8 +247,8 @@ class MetricTable:
             self.properties,
             self.session_id_names,
             self.engaged_gap_cap_seconds,
-            self.quarantine_span_seconds,
-            self.quarantine_rows,
+            self.longest_session_seconds,
+            self.most_session_rows,
             self.ingestion_tolerance_seconds,
             self.creation_tolerance_seconds,
             FIRST_DAY.isoformat(),

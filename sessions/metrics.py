@@ -155,7 +155,18 @@ def _exit(name: str, value: str, description: str) -> Metric:
 # The order here is the order of the table's columns.
 COLUMNS: tuple[Column, ...] = (
     # who
-    Bookkeeping(name="session_id", type="STRING", description="PostHog's session id: the key."),
+    Bookkeeping(
+        name="session_id",
+        type="STRING",
+        description="PostHog's session id: the key. Of a piece of a split id: "
+        "SESSION_ID/YYYY-MM-DD/DISTINCT_ID.",
+    ),
+    Bookkeeping(
+        name="is_split",
+        type="BOOL",
+        description="Whether the row is a piece of an id that lives too long, or has too many rows,"
+        " to be one session's: what one distinct id did under it on one UTC day.",
+    ),
     Metric(
         name="distinct_id",
         aggregation=Aggregation.LAST,
@@ -390,8 +401,8 @@ METRIC_TABLE = MetricTable(
     properties=PROPERTIES,
     session_id_names=("$session_id", "session_id", "sessionId"),
     engaged_gap_cap_seconds=30,
-    quarantine_span_seconds=3 * 24 * 3600,
-    quarantine_rows=100_000,
+    longest_session_seconds=3 * 24 * 3600,
+    most_session_rows=100_000,
     ingestion_tolerance_seconds=24 * 3600,
     creation_tolerance_seconds=60,
     phone_digits=7,

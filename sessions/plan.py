@@ -188,7 +188,7 @@ def next_days(plan: Plan, *, read: int, found: int) -> tuple[dt.date, ...]:
 
 def neighbours(metric_table: MetricTable, plan: Plan, days: Iterable[dt.date]) -> set[dt.date]:
     """The known days on which sessions of `days` may have more rows, themselves left out."""
-    farthest = metric_table.quarantine_days
+    farthest = metric_table.longest_session_days
     near = {
         day + dt.timedelta(days=offset)
         for day in days
@@ -311,7 +311,7 @@ def touched_sql(
     if plan.kind == "incremental":
         differs = "f.row_count IS DISTINCT FROM s.row_count OR f.digest IS DISTINCT FROM s.digest"
     near = {*plan.days}
-    for offset in range(1, metric_table.quarantine_days + 1):
+    for offset in range(1, metric_table.longest_session_days + 1):
         near |= {day - dt.timedelta(days=offset) for day in plan.days}
     return f"""WITH {found},
 stored AS (
@@ -326,11 +326,15 @@ FULL JOIN stored AS s ON s.session_id = f.session_id AND s.day = f.day
 WHERE {differs}"""
 
 
-def other_days_sql(*, touched: str, sessions: str) -> str:
-    """A SELECT of the days, and the partitions, that touched sessions are stored with."""
+def other_days_sql(*, touched: str, sessions: str, split: str) -> str:
+    """A SELECT of the days, and the partitions, that touched sessions are stored with.
+
+    And of `split`: how many of their ids are too long already, by the rows read so far.
+    """
     return f"""SELECT
   ARRAY_AGG(DISTINCT d.day) AS days,
-  ARRAY_AGG(DISTINCT s.session_date) AS session_dates
+  ARRAY_AGG(DISTINCT s.session_date) AS session_dates,
+  (SELECT COUNT(*) FROM {split}) AS split
 FROM {touched} AS t
 JOIN {sessions} AS s ON s.session_id = t.session_id, UNNEST(s._days) AS d"""
 
@@ -384,17 +388,15 @@ GROUP BY day, account"""
 def planned_sql(metric_table: MetricTable, *, projected: str, touched: str, batches: int) -> str:
     """A SELECT of the touched sessions that have rows, with the batch each one belongs to.
 
-    (`session_id`, `batch`, `session_no`, `_days`, `first_at`, `last_at`, `row_count`,
-    `quarantine_reason`, `is_quarantined`); `session_no` counts from 0 within the batch.
+    (`session_id`, `is_split`, `batch`, `session_no`, `_days`, `first_at`, `last_at`, `row_count`,
+    `is_quarantined`); `session_no` counts from 0 within the batch.
     """
     hashed = "CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(session_id)), 1, 8)) AS INT64)"
-    longest = metric_table.quarantine_span_seconds * 1_000_000  # µs
-    span = f"TIMESTAMP_DIFF(last_at, first_at, MICROSECOND) > {longest}"
     return f"""WITH session_days AS (
   SELECT
     session_id, DATE(event_at) AS day,
     MIN(event_at) AS first_at, MAX(event_at) AS last_at, COUNT(*) AS row_count,
-    {sum_sql("digest")} AS digest
+    {sum_sql("digest")} AS digest, LOGICAL_OR(is_split) AS is_split
   FROM {projected}
   WHERE reason IS NULL AND session_id IN (SELECT session_id FROM {touched})
   GROUP BY session_id, day
@@ -402,25 +404,22 @@ def planned_sql(metric_table: MetricTable, *, projected: str, touched: str, batc
 spans AS (
   SELECT
     session_id, MIN(first_at) AS first_at, MAX(last_at) AS last_at, SUM(row_count) AS row_count,
+    LOGICAL_OR(is_split) AS is_split,
     ARRAY_AGG(
       STRUCT(day AS day, row_count AS row_count, digest AS digest) ORDER BY day
     ) AS _days
   FROM session_days
   GROUP BY session_id
 ),
-judged AS (
+in_batches AS (
   SELECT
-    session_id, first_at, last_at, row_count, _days,
-    CASE
-      WHEN {span} THEN 'span'
-      WHEN row_count > {metric_table.quarantine_rows} THEN 'rows'
-    END AS quarantine_reason,
+    session_id, is_split, first_at, last_at, row_count, _days,
     MOD({hashed}, {batches}) AS batch
   FROM spans
 )
 SELECT
-  session_id, batch,
+  session_id, is_split, batch,
   ROW_NUMBER() OVER (PARTITION BY batch ORDER BY session_id) - 1 AS session_no,
-  _days, first_at, last_at, row_count, quarantine_reason,
-  quarantine_reason IS NOT NULL AS is_quarantined
-FROM judged"""
+  _days, first_at, last_at, row_count,
+  row_count > {metric_table.most_session_rows} AS is_quarantined
+FROM in_batches"""

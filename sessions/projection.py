@@ -13,6 +13,7 @@ from sessions.digests import joined_sql, row_digest_sql, row_hash_sql
 from sessions.ids import session_id_sql, trimmed_sql
 from sessions.layout import called, wrapped
 from sessions.metric_table import UNCHANGED_BY_REPEATS
+from sessions.splitting import PIECE_SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,6 +50,7 @@ def projected_columns(metric_table: MetricTable) -> dict[str, str]:
         "ingested_at": "TIMESTAMP",
         "row_hash": "STRING",
         "digest": "INT64",
+        "is_split": "BOOL",
         "reason": "STRING",
         **{item.name: _BIGQUERY_TYPES[item.kind] for item in metric_table.properties},
     }
@@ -61,12 +63,13 @@ def project_sql(
     *,
     exclusions: Iterable[str] = (),
     sessions: str | None = None,
+    split_ids: str | None = None,
 ) -> str:
     """A SELECT of `projected_columns`: a row per source row that satisfies `rows`, at @snapshot_at.
 
     `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
     `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
-    of those.
+    of those. Rows of `split_ids`, another one, have the id of their piece.
     """
     as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
     properties = metric_table.properties
@@ -76,6 +79,9 @@ def project_sql(
     excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
     session_id = session_id_sql(metric_table.junk_ids, "session_id")
     wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
+    is_split = "FALSE"
+    if split_ids:
+        is_split = f"IFNULL(session_id IN (SELECT session_id FROM {split_ids}), FALSE)"
     numbers = _number_aliases(properties)
     computed = {
         item.name: _value_sql(item, texts) for item in properties if item.kind == "fraction"
@@ -130,6 +136,7 @@ typed_values AS (
   SELECT
     {wrapped(carried, indent=4)},
     {row_hash_sql(_HASHED)} AS row_hash,
+    {is_split} AS is_split,
     CASE
       WHEN event_at IS NULL OR event_at < TIMESTAMP '{FIRST_DAY} 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > {tolerance}
@@ -142,8 +149,10 @@ typed_values AS (
   FROM number_values
 )
 SELECT
-  session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  {f"IF(is_split, {PIECE_SQL}, session_id) AS session_id" if split_ids else "session_id"},
+  IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   {row_digest_sql(identity)} AS digest,
+  is_split,
   {wrapped(["reason", *_names(properties)], indent=2)}
 FROM typed_values"""
 

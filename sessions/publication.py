@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runs.lease_sql import complete_sql, hold_lease_sql
 from sessions.layout import wrapped
 from sessions.plan import dates_sql
-from sessions.tables import STATE, quarantined_schema, sessions_schema
+from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -25,6 +25,7 @@ class StagingTables:
 
     projected: str
     touched: str
+    split: str
     planned: str
     batches: str
     aggregated: str
@@ -40,6 +41,7 @@ class DestinationTables:
     """The tables that a publication changes, as they stand in SQL."""
 
     sessions: str
+    split_ids: str
     quarantined: str
     state: str
     lease: str
@@ -52,11 +54,13 @@ def publish_sql(
     *,
     destination: DestinationTables,
     session_dates: Iterable[dt.date],
+    has_split: bool,
 ) -> str:
     """One transaction: the touched and outdated sessions out, the staged ones in, state along.
 
     It holds only while the lease is still that of @run_id and @fence. `session_dates`: the
-    partitions that the sessions to replace are stored in. The state moves with ordinary runs
+    partitions that the sessions to replace are stored in; `has_split`: whether ids were found to be
+    too long. The state moves with ordinary runs
     alone: @metrics_version, @sessions_created_at, @days, @users, @documents.
     """
     sessions = destination.sessions
@@ -75,6 +79,7 @@ def publish_sql(
         *hold_lease_sql(destination.lease),
         f"DELETE FROM {sessions}\nWHERE {replaced}",
         f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}",
+        *(_split_sql(metric_table, plan, tables, destination.split_ids) if has_split else ()),
         *_quarantine_sql(metric_table, plan, tables, destination.quarantined),
         *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
@@ -104,10 +109,19 @@ def _quarantine_sql(
     metric_table: MetricTable, plan: Plan, tables: StagingTables, quarantined: str
 ) -> list[str]:
     insert = f"""INSERT INTO {quarantined} ({_names(quarantined_schema(metric_table))})
-SELECT session_id, first_at, last_at, row_count, quarantine_reason, @run_id
+SELECT session_id, first_at, last_at, row_count, @run_id
 FROM {tables.planned}
 WHERE is_quarantined"""
     return [f"DELETE FROM {quarantined}\nWHERE TRUE", insert] if plan.is_full_load else [insert]
+
+
+def _split_sql(
+    metric_table: MetricTable, plan: Plan, tables: StagingTables, split_ids: str
+) -> list[str]:
+    insert = f"""INSERT INTO {split_ids} ({_names(split_schema(metric_table))})
+SELECT session_id, first_at, last_at, row_count, @run_id
+FROM {tables.split}"""
+    return [f"DELETE FROM {split_ids}\nWHERE TRUE", insert] if plan.is_full_load else [insert]
 
 
 def _state_sql(state: str) -> list[str]:

@@ -22,7 +22,7 @@ class SessionsReport(RunReport):
     read_days: int = 0
     """The changed days and those read for the sessions that touch them."""
     sessions: Mapping[str, int] = field(default_factory=dict)
-    """Sessions: `touched`, `deleted`, `quarantined`, `outdated` and `staged`."""
+    """Sessions: `touched`, `deleted`, `split` (ids), `quarantined`, `outdated` and `staged`."""
     firebase: Mapping[str, int] = field(default_factory=dict)
     """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`."""
     persons: Mapping[str, int] = field(default_factory=dict)

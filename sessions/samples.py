@@ -97,7 +97,7 @@ def sample_sql(metric_table: MetricTable, sessions: str, *, size: int) -> str:
   SELECT
     session_id, session_date, TO_HEX(MD5(CONCAT(@seed, session_id))) AS draw,
     ROW_NUMBER() OVER (
-      PARTITION BY session_date, lib, user_id IS NULL, STRPOS(session_id, '/') > 0
+      PARTITION BY session_date, lib, user_id IS NULL, is_split
       ORDER BY TO_HEX(MD5(CONCAT(@seed, session_id)))
     ) AS choice_no
   FROM {sessions}
@@ -123,7 +123,7 @@ WHERE session_id = @session_id"""
 def kept_out_sql(quarantined: str, sessions: str) -> str:
     """A SELECT of one row: why @session_id is kept out, and the pieces that it is split into."""
     return f"""SELECT
-  (SELECT MAX(reason) FROM {quarantined} WHERE session_id = @session_id) AS reason,
+  (SELECT MAX(row_count) FROM {quarantined} WHERE session_id = @session_id) AS kept_out,
   COUNT(*) AS pieces, MIN(session_id) AS piece
 FROM {sessions}
 WHERE STARTS_WITH(session_id, CONCAT(@session_id, '/'))"""

@@ -69,23 +69,30 @@ def aggregated_schema(metric_table: MetricTable) -> TableSchema:
 
 def quarantined_schema(metric_table: MetricTable) -> TableSchema:
     """The table `quarantined_sessions`."""
-    span = f"span (over {metric_table.quarantine_days} days)"
-    reasons = f"{span} or rows (over {metric_table.quarantine_rows:,})."
     return TableSchema(
-        fields=(
-            Field(name="session_id", type="STRING", description="PostHog's session id: the key."),
-            Field(
-                name="first_at", type="TIMESTAMP", description="Its first event when it was found."
-            ),
-            Field(
-                name="last_at", type="TIMESTAMP", description="Its last event when it was found."
-            ),
-            Field(name="row_count", type="INT64", description="Its valid rows when it was found."),
-            Field(name="reason", type="STRING", description=reasons),
-            Field(name="_run_id", type="STRING", description="The run that found it."),
-        ),
-        description="Sessions kept out of `sessions`: a hard-coded id, a bot. "
-        "A full load looks again.",
+        fields=_found_fields("The piece, as SESSION_ID/YYYY-MM-DD/DISTINCT_ID: the key."),
+        description="Pieces of split ids that are kept out of `sessions`, because they have over "
+        f"{metric_table.most_session_rows:,} rows: bots. A full load looks again.",
+    )
+
+
+def split_schema(metric_table: MetricTable) -> TableSchema:
+    """The table `split_ids`."""
+    return TableSchema(
+        fields=_found_fields("PostHog's session id: the key."),
+        description=f"Ids that live longer than {metric_table.longest_session_days} days, or have "
+        f"over {metric_table.most_session_rows:,} rows: their sessions are pieces. A full load "
+        "looks again.",
+    )
+
+
+def _found_fields(key: str) -> tuple[Field, ...]:
+    return (
+        Field(name="session_id", type="STRING", description=key),
+        Field(name="first_at", type="TIMESTAMP", description="Its first event when it was found."),
+        Field(name="last_at", type="TIMESTAMP", description="Its last event when it was found."),
+        Field(name="row_count", type="INT64", description="Its valid rows when it was found."),
+        Field(name="_run_id", type="STRING", description="The run that found it."),
     )
 
 

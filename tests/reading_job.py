@@ -16,7 +16,7 @@ _KEPT = {
     "session_id", "distinct_id", "distinct_ids", "identified", "user_id", "user_match",
     "user_signed_up_at", "session_date", "started_at", "ended_at", "engaged_seconds",
     "event_count", "channel_type", "events_created", "checkins_created",
-    "_loaded_at", "_run_id", "_metrics_version", "_days",
+    "is_split", "_loaded_at", "_run_id", "_metrics_version", "_days",
 }  # fmt: skip
 
 READING = replace(
@@ -47,7 +47,7 @@ READING = replace(
     ),
     session_id_names=("reading_id",),
     engaged_gap_cap_seconds=5,
-    quarantine_rows=2,
+    most_session_rows=2,
     junk_ids=("a reader",),
 )
 

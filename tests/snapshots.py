@@ -13,7 +13,16 @@ import etl_functions as etl
 from bigquery.tables import TableId
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
 from runs import lease_sql, ledger_sql
-from sessions import audit, bigquery_engine, checks, enrichment, plan, projection, sources
+from sessions import (
+    audit,
+    bigquery_engine,
+    checks,
+    enrichment,
+    plan,
+    projection,
+    sources,
+    splitting,
+)
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
 from sessions.metrics import METRIC_TABLE
@@ -33,6 +42,7 @@ SMALL = {name: getattr(STAGING, name) for name in ("user_keys", "documents", "ch
 DERIVED = {"sessions": "sessions", "identities": "identities", "persons": "persons"}
 DESTINATION = publish.DestinationTables(
     sessions="sessions",
+    split_ids="split_ids",
     quarantined="quarantined_sessions",
     state=etl.STATE_TABLE,
     lease="etl_lease_sessions",
@@ -161,7 +171,15 @@ def _planned() -> dict[str, str]:
         },
         "found": plan.found_sql(projected=projected, quarantined=known),
         "latest": plan.latest_sql(projected=projected, found="staging_found", limit=100),
-        "other_days": plan.other_days_sql(touched=touched, sessions="sessions"),
+        "other_days": plan.other_days_sql(
+            touched=touched, sessions="sessions", split=STAGING.split
+        ),
+        "split": splitting.split_sql(METRIC_TABLE, projected=projected, touched=touched),
+        "split_count": splitting.count_sql(STAGING.split),
+        "split_pieces": splitting.pieces_sql(
+            projected=projected, touched=touched, split=STAGING.split, is_full_load=True
+        ),
+        "split_left_out": splitting.left_out_sql(touched=touched, split=STAGING.split),
         "accounts": plan.accounts_sql(
             projected=projected, touched=touched, quarantined=known, rest="unchanged"
         ),
@@ -204,7 +222,12 @@ def _published() -> dict[str, str]:
     return {
         **{
             f"publish_{kind}": publish.publish_sql(
-                METRIC_TABLE, a_plan(kind), STAGING, destination=DESTINATION, session_dates=DAYS
+                METRIC_TABLE,
+                a_plan(kind),
+                STAGING,
+                destination=DESTINATION,
+                session_dates=DAYS,
+                has_split=True,
             )
             for kind in kinds
         },

@@ -29,6 +29,7 @@ from tests.test_googlesql import (
     listening_to,
     query_without_a_run,
     read,
+    run_with_split_ids,
     sql_functions,
 )
 from tests.test_source_shapes import EVENTS
@@ -141,6 +142,7 @@ def run_in_every_way(scenario: Scenario, late: list[Row]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
         main.main(RunRequest(job="greeting"), scenario.make_settings(), scenario.clients)
+    run_with_split_ids(scenario)
 
 
 @settings(

@@ -92,8 +92,8 @@ def test_two_tables_are_used_in_one_process(scenario: Scenario, engine: Engine) 
         of_reading.run(full_load=True, engine=engine, job="reading")
     assert differences(of_shipped.sessions(), of_shipped.expected()) == []
     assert differences(of_reading.sessions(), READINGS) == []
-    (quarantined,) = of_reading.query("SELECT session_id, reason FROM {d}.quarantined_sessions")
-    assert quarantined == {"session_id": "r3", "reason": "rows"}
+    (quarantined,) = of_reading.query("SELECT session_id FROM {d}.quarantined_sessions")
+    assert quarantined["session_id"].startswith("r3/")
     (person,) = of_reading.query("SELECT pages_read FROM {d}.persons WHERE user_id = 'ann'")
     assert person["pages_read"] == 5.0
     for made, metric_table in ((of_shipped, METRIC_TABLE), (of_reading, READING)):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oracle.sessions import Exclusions, expected_sessions, quarantined, reasons
+from oracle.sessions import Exclusions, expected_sessions, quarantined, reasons, split_ids
 from sessions.metrics import METRIC_TABLE
 from tests.case_files import load_case, load_cases
 
@@ -107,7 +107,7 @@ def test_every_row_falls_under_one_reason(table: dict[str, Row]) -> None:
     """The reasons partition the rows, and what is aggregated are the events of the table."""
     counted = reasons(METRIC_TABLE, CASES.events)
     assert sum(counted.values()) == len(CASES.events)
-    assert all(count > 0 for reason, count in counted.items() if reason != "excluded")
+    assert {reason for reason, count in counted.items() if not count} == {"excluded", "quarantined"}
     assert counted["aggregated"] == sum(row["event_count"] for row in table.values())
     valid = sum(day["row_count"] for row in table.values() for day in row["_days"])
     assert counted["aggregated"] + counted["duplicate"] == valid
@@ -169,21 +169,33 @@ def test_exclusions_set_rows_aside(
     )
 
 
-@pytest.mark.parametrize(("count", "reason"), [(100_000, None), (100_001, "rows")])
-def test_a_session_of_too_many_rows_is_quarantined(count: int, reason: str | None) -> None:
-    """A hundred thousand valid rows, repeats included, are a session; one more is quarantined."""
-    rows = [_event("s")] * count
-    assert quarantined(METRIC_TABLE, rows) == ({"s": (AT, AT, count, reason)} if reason else {})
+def test_a_piece_of_too_many_rows_is_quarantined() -> None:
+    """A hundred thousand valid rows, repeats included, are a session; with one more it is split.
+
+    Then whoever did no more than that stays, and who did is kept out.
+    """
+    rows = [_event("s")] * 100_000
+    assert (split_ids(METRIC_TABLE, rows), quarantined(METRIC_TABLE, rows)) == ({}, {})
+    other = _event("s") | {"distinct_id": "another"}
+    assert split_ids(METRIC_TABLE, [*rows, other]) == {"s": (AT, AT, 100_001)}
+    assert quarantined(METRIC_TABLE, [*rows, other]) == {}
+    more = [*rows, rows[0], other]
+    piece = f"s/{AT.date()}/somebody"
+    assert quarantined(METRIC_TABLE, more) == {piece: (AT, AT, 100_001)}
+    assert reasons(METRIC_TABLE, more)["quarantined"] == 100_001
+    assert expected_sessions(METRIC_TABLE, more, [], [], []).keys() == {f"s/{AT.date()}/another"}
 
 
-def test_a_session_of_too_long_a_span_is_quarantined() -> None:
-    """Three days are a session; a microsecond more is quarantined for its span."""
+def test_an_id_of_too_long_a_span_is_split() -> None:
+    """Three days are a session; a microsecond more is the id of pieces."""
     end = AT + timedelta(days=3)
-    assert quarantined(METRIC_TABLE, [_event("s"), _event("s", end)]) == {}
+    assert split_ids(METRIC_TABLE, [_event("s"), _event("s", end)]) == {}
     longer = [_event("s", end + MICROSECOND), _event("s")]
-    assert quarantined(METRIC_TABLE, longer) == {"s": (AT, end + MICROSECOND, 2, "span")}
-    assert reasons(METRIC_TABLE, longer)["quarantined"] == 2
-    assert expected_sessions(METRIC_TABLE, longer, [], [], []) == {}
+    assert split_ids(METRIC_TABLE, longer) == {"s": (AT, end + MICROSECOND, 2)}
+    assert expected_sessions(METRIC_TABLE, longer, [], [], []).keys() == {
+        f"s/{AT.date()}/somebody",
+        f"s/{end.date()}/somebody",
+    }
 
 
 def test_rows_that_count_nowhere_are_reported() -> None:

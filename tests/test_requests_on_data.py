@@ -298,18 +298,23 @@ def test_the_columns_of_another_table_are_mended_or_refused(loaded: Scenario) ->
     assert loaded.run().kind == "nothing_new"
 
 
-def test_quarantine_keeps_a_session_out_for_good(loaded: Scenario) -> None:
-    """A hard-coded id: out of sessions, in quarantine once, its later rows counted, no day read."""
+def test_an_id_that_becomes_too_long_is_split_for_good(loaded: Scenario) -> None:
+    """A hard-coded id: its row is replaced by pieces; later rows are read with their day alone."""
     assert "hard-coded" in loaded.sessions()
     loaded.arrive("posthog_events", HARD_CODED[2:3])
-    assert loaded.run().sessions["quarantined"] == 1
+    report = loaded.run()
+    assert (report.sessions["split"], report.sessions["staged"]) == (1, 3)
+    pieces = {key for key, row in loaded.sessions().items() if row["is_split"]}
     assert "hard-coded" not in loaded.sessions()
+    assert {key.split("/")[0] for key in pieces} == {"hard-coded"}
     loaded.arrive("posthog_events", HARD_CODED[3:])
     report = loaded.run()
-    assert (report.counts["quarantined"], report.read_days) == (1, 1)
+    assert (report.sessions["split"], report.sessions["staged"], report.read_days) == (0, 1, 1)
+    before = loaded.sessions()
     loaded.run(full_load=True)  # looks again, and finds the same
-    rows = loaded.query("SELECT session_id, row_count, reason FROM {d}.quarantined_sessions")
-    assert rows == [{"session_id": "hard-coded", "row_count": 4, "reason": "span"}]
+    assert differences(loaded.sessions(), before) == []
+    rows = loaded.query("SELECT session_id, row_count FROM {d}.split_ids")
+    assert rows == [{"session_id": "hard-coded", "row_count": 4}]
 
 
 def test_rows_rewritten_in_place_are_seen(loaded: Scenario) -> None:

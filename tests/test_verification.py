@@ -120,11 +120,13 @@ def test_an_absent_session_is_explained(scenario: Scenario, session_id: str, why
         explained(scenario, session_id)
 
 
-def test_a_quarantined_session_says_so(scenario: Scenario) -> None:
-    """Kept out is told apart from absent."""
-    session_id = scenario.query("SELECT session_id FROM {d}.quarantined_sessions")[0]["session_id"]
-    with pytest.raises(AbsentError, match="is kept out of the table"):
+def test_a_split_id_names_a_piece(scenario: Scenario) -> None:
+    """An id that is split is told apart from one that is absent, and its pieces are explained."""
+    session_id = scenario.query("SELECT session_id FROM {d}.split_ids")[0]["session_id"]
+    with pytest.raises(AbsentError, match=rf"is split into \d+ pieces.*{session_id}/20"):
         explained(scenario, session_id)
+    pieces = [key for key in scenario.sessions() if key.startswith(f"{session_id}/")]
+    assert explained(scenario, pieces[0]).standing == "right"
 
 
 def test_a_recorded_verification_is_in_the_ledger(scenario: Scenario) -> None:

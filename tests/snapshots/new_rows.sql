@@ -79,8 +79,8 @@ enriched AS (
 ),
 complete AS (
   SELECT
-    p.session_id, p._days, a.distinct_id, a.distinct_ids, a.identified, a.started_at, a.ended_at,
-    a.engaged_seconds, a.event_count, a.event_counts, a.pageview_count, a.screen_count,
+    p.session_id, p.is_split, p._days, a.distinct_id, a.distinct_ids, a.identified, a.started_at,
+    a.ended_at, a.engaged_seconds, a.event_count, a.event_counts, a.pageview_count, a.screen_count,
     a.autocapture_count, a.rageclick_count, a.unique_screens, a.unique_pages, a.entry_screen,
     a.exit_screen, a.entry_url, a.exit_url, a.referring_domain, a.utm_source, a.utm_medium,
     a.utm_campaign, a.lib, a.os, a.device_type, a.app_version, a.country, a.city,
@@ -95,6 +95,7 @@ complete AS (
 )
 SELECT
   session_id,
+  is_split,
   distinct_id,
   distinct_ids,
   identified,

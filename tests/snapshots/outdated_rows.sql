@@ -1,7 +1,7 @@
 WITH complete AS (
   SELECT
-    s.session_id, s._days, s.distinct_id, s.distinct_ids, s.identified, s.started_at, s.ended_at,
-    s.engaged_seconds, s.event_count, s.event_counts, s.pageview_count, s.screen_count,
+    s.session_id, s.is_split, s._days, s.distinct_id, s.distinct_ids, s.identified, s.started_at,
+    s.ended_at, s.engaged_seconds, s.event_count, s.event_counts, s.pageview_count, s.screen_count,
     s.autocapture_count, s.rageclick_count, s.unique_screens, s.unique_pages, s.entry_screen,
     s.exit_screen, s.entry_url, s.exit_url, s.referring_domain, s.utm_source, s.utm_medium,
     s.utm_campaign, s.lib, s.os, s.device_type, s.app_version, s.country, s.city,
@@ -16,6 +16,7 @@ WITH complete AS (
 )
 SELECT
   session_id,
+  is_split,
   distinct_id,
   distinct_ids,
   identified,

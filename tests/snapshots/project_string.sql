@@ -142,6 +142,7 @@ typed_values AS (
       '\x1f',
       '\x1e'
     ))) AS row_hash,
+    FALSE AS is_split,
     CASE
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
@@ -160,8 +161,10 @@ typed_values AS (
   FROM number_values
 )
 SELECT
-  session_id, IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
+  session_id,
+  IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(ARRAY_TO_STRING([row_hash, uuid, CAST(UNIX_MICROS(ingested_at) AS STRING)], '\x1f', '\x1e'))), 1, 15)) AS INT64) AS digest,
+  is_split,
   reason, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
   utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
   content_depth, touch_y, touch_reach, anonymous_id

@@ -8,31 +8,38 @@ ASSERT @@row_count = 1 AS 'the lease was lost';
 DELETE FROM sessions
 WHERE TRUE;
 INSERT INTO sessions (
-  session_id, distinct_id, distinct_ids, identified, user_id, user_match, user_signed_up_at,
-  days_since_signup, session_date, started_at, ended_at, duration_seconds, engaged_seconds,
-  event_count, event_counts, pageview_count, screen_count, autocapture_count, rageclick_count,
-  unique_screens, unique_pages, entry_screen, exit_screen, entry_url, exit_url, referring_domain,
-  utm_source, utm_medium, utm_campaign, channel_type, lib, os, device_type, app_version, country,
-  city, max_scroll_depth, max_content_depth, scroll_count, touch_count, touch_reach, scrolled,
-  viewed_event, events_viewed, joined_event, events_joined, invited_someone, enabled_contacts,
-  visited_discover, started_quiz, completed_quiz, quiz_seconds, created_event, events_created,
-  checkins_created, is_bounce, is_engaged, _loaded_at, _run_id, _metrics_version, _days
+  session_id, is_split, distinct_id, distinct_ids, identified, user_id, user_match,
+  user_signed_up_at, days_since_signup, session_date, started_at, ended_at, duration_seconds,
+  engaged_seconds, event_count, event_counts, pageview_count, screen_count, autocapture_count,
+  rageclick_count, unique_screens, unique_pages, entry_screen, exit_screen, entry_url, exit_url,
+  referring_domain, utm_source, utm_medium, utm_campaign, channel_type, lib, os, device_type,
+  app_version, country, city, max_scroll_depth, max_content_depth, scroll_count, touch_count,
+  touch_reach, scrolled, viewed_event, events_viewed, joined_event, events_joined, invited_someone,
+  enabled_contacts, visited_discover, started_quiz, completed_quiz, quiz_seconds, created_event,
+  events_created, checkins_created, is_bounce, is_engaged, _loaded_at, _run_id, _metrics_version,
+  _days
 )
 SELECT
-  session_id, distinct_id, distinct_ids, identified, user_id, user_match, user_signed_up_at,
-  days_since_signup, session_date, started_at, ended_at, duration_seconds, engaged_seconds,
-  event_count, event_counts, pageview_count, screen_count, autocapture_count, rageclick_count,
-  unique_screens, unique_pages, entry_screen, exit_screen, entry_url, exit_url, referring_domain,
-  utm_source, utm_medium, utm_campaign, channel_type, lib, os, device_type, app_version, country,
-  city, max_scroll_depth, max_content_depth, scroll_count, touch_count, touch_reach, scrolled,
-  viewed_event, events_viewed, joined_event, events_joined, invited_someone, enabled_contacts,
-  visited_discover, started_quiz, completed_quiz, quiz_seconds, created_event, events_created,
-  checkins_created, is_bounce, is_engaged, _loaded_at, _run_id, _metrics_version, _days
+  session_id, is_split, distinct_id, distinct_ids, identified, user_id, user_match,
+  user_signed_up_at, days_since_signup, session_date, started_at, ended_at, duration_seconds,
+  engaged_seconds, event_count, event_counts, pageview_count, screen_count, autocapture_count,
+  rageclick_count, unique_screens, unique_pages, entry_screen, exit_screen, entry_url, exit_url,
+  referring_domain, utm_source, utm_medium, utm_campaign, channel_type, lib, os, device_type,
+  app_version, country, city, max_scroll_depth, max_content_depth, scroll_count, touch_count,
+  touch_reach, scrolled, viewed_event, events_viewed, joined_event, events_joined, invited_someone,
+  enabled_contacts, visited_discover, started_quiz, completed_quiz, quiz_seconds, created_event,
+  events_created, checkins_created, is_bounce, is_engaged, _loaded_at, _run_id, _metrics_version,
+  _days
 FROM staging_staged;
+DELETE FROM split_ids
+WHERE TRUE;
+INSERT INTO split_ids (session_id, first_at, last_at, row_count, _run_id)
+SELECT session_id, first_at, last_at, row_count, @run_id
+FROM staging_split;
 DELETE FROM quarantined_sessions
 WHERE TRUE;
-INSERT INTO quarantined_sessions (session_id, first_at, last_at, row_count, reason, _run_id)
-SELECT session_id, first_at, last_at, row_count, quarantine_reason, @run_id
+INSERT INTO quarantined_sessions (session_id, first_at, last_at, row_count, _run_id)
+SELECT session_id, first_at, last_at, row_count, @run_id
 FROM staging_planned
 WHERE is_quarantined;
 DELETE FROM etl_state_sessions

@@ -1,0 +1,1 @@
+SELECT COUNT(*) AS split FROM staging_split
