@@ -24,12 +24,14 @@ from hypothesis.stateful import (
 )
 
 import main
-from jobs.sessions import JOB
+from bigquery.warehouse import Warehouse
+from jobs.sessions import JOB, VERIFY
 from oracle import sessions as oracle
 from runs.errors import AbortedError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
 from sessions.metrics import METRIC_TABLE
+from sessions.samples import VerifyRequest
 from tests import histories
 from tests.scenario import Row, Scenario, differences
 from tests.test_lease import At
@@ -164,6 +166,15 @@ class Histories(RuleBasedStateMachine):
         report = self.scenario.run(engine=engine, force=True)  # users may vanish by the dozen
         assert (report.kind == "full_load") == (self.state is None)
         self.expect(self.scenario.expected(), is_ordinary=True)
+        self.verify()
+
+    def verify(self) -> None:
+        """What reads the source by itself finds every cell right, and no session changed."""
+        if self.scenario.sessions():
+            settings = self.scenario.make_settings()
+            warehouse = Warehouse(clients=self.scenario.clients, settings=settings, run_id="v")
+            found = VERIFY(warehouse, VerifyRequest(seed="1", size=200), lambda _: None)
+            assert [each for each in found.verdicts if each.standing != "right"] == []
 
     @rule(engine=engines)
     def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn
