@@ -9,7 +9,7 @@ from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
-from bigquery.destination import ensure_table, list_rows, schema_field
+from bigquery.destination import ensure_table, find_table, list_rows, schema_field
 from bigquery.jobs import fetch, rows_of, run_job, run_query, run_statement
 from bigquery.parameters import scalar
 from bigquery.refusals import classified
@@ -18,10 +18,11 @@ from runs.errors import (
     DestinationError,
     SourceError,
     SourceMissingError,
+    UnavailableError,
 )
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
-from sessions.sources import FIRESTORE_TIME, TableShape
+from sessions.sources import FIRESTORE_TIME, TableShape, absent, resolve
 from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
     from sessions.plan import Plan
-    from sessions.sources import Source
+    from sessions.sources import Source, SourceTable
 
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
@@ -61,13 +62,43 @@ def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
     """The table's real schema. Raises SourceMissingError where there is none to read."""
     with classified(f"the metadata of table {table}", SourceMissingError):
         found = call(warehouse, partial(warehouse.clients.bigquery.get_table, str(table)))
+    return _shape_of(table, found)
+
+
+def find_source(warehouse: Warehouse, wanted: SourceTable) -> Source:
+    """How to read the table; as one without rows where it may be missing, and is."""
+    from google.api_core.exceptions import NotFound
+
+    try:
+        shape = read_shape(warehouse, wanted.table)
+    except SourceMissingError as error:
+        if wanted.is_required or not isinstance(error.__cause__, NotFound):
+            raise
+        return absent(wanted.table, wanted.logical)
+    return resolve(shape, wanted.logical)
+
+
+def check_not_replaced(warehouse: Warehouse, table: TableId, snapshot_at: datetime) -> None:
+    """Raise UnavailableError if the table is younger than the moment that the run reads it at."""
+    found = find_table(warehouse, table)
+    if found is not None and found.created > snapshot_at:
+        message = (
+            f"Table {table} was made anew at {found.created:%H:%M:%S} UTC, after the run began to"
+            " read: run again once its load is over."
+        )
+        raise UnavailableError(message)
+
+
+def _shape_of(table: TableId, found: bigquery.Table) -> TableShape:
     partitioning = found.time_partitioning
-    is_daily = partitioning is not None and partitioning.type_ == "DAY"
+    type_, column = (partitioning.type_, partitioning.field) if partitioning else (None, None)
     return TableShape(
         table=table,
         columns={column.name: _type_of(column) for column in found.schema},
         is_table=found.table_type == "TABLE",
-        day_partitioned_by=partitioning.field if is_daily else None,
+        day_partitioned_by=column if type_ == "DAY" else None,
+        pruned_by=column if type_ in {"DAY", "HOUR"} else None,
+        tagged_columns=tuple(each.name for each in found.schema if each.policy_tags),
         row_count=found.num_rows or 0,
     )
 
@@ -97,7 +128,10 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     with classified("day_counts", SourceError):
         job = run_statement(warehouse, "day_counts", day_counts_sql(events))
         rows = rows_of(warehouse, job)
-    counts = {row["partition_id"]: row["total_rows"] for row in rows if row["total_rows"]}
+    counts: dict[str, int] = {}
+    for row in rows:  # a partition may be in two rows, one for each tier of storage
+        if row["total_rows"]:
+            counts[row["partition_id"]] = counts.get(row["partition_id"], 0) + row["total_rows"]
     # The emulator lists no partition of null times: they are what the table has besides.
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
@@ -113,10 +147,12 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     )
 
 
-def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple[bool, datetime]:
+def ensure_destination(
+    warehouse: Warehouse, metric_table: MetricTable
+) -> tuple[bool, bigquery.Table]:
     """Create the tables that are missing, and add columns that are new.
 
-    Returns whether `sessions` was missing until now, and when it was created: which table it is.
+    Returns whether `sessions` was missing until now, and the table.
     Raises DestinationError where a column exists under another type.
     """
     with classified("the destination tables", DestinationError):
@@ -124,8 +160,7 @@ def ensure_destination(warehouse: Warehouse, metric_table: MetricTable) -> tuple
             name: ensure_table(warehouse, warehouse.table(name), schema)
             for name, schema in destination_tables(metric_table).items()
         }
-    is_new, sessions = found["sessions"]
-    return is_new, cast("datetime", sessions.created)
+    return found["sessions"]
 
 
 def read_state(warehouse: Warehouse) -> State | None:

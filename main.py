@@ -8,14 +8,15 @@ import os
 import re
 import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigquery.connection import connect
 from bigquery.destination import ensure_dataset
+from bigquery.locations import settled
 from bigquery.warehouse import Warehouse
 from jobs.registry import find_job
 from oracle.comparison import verification_text
@@ -33,12 +34,13 @@ from runs.context import (
 )
 from runs.errors import AuditError, EtlError, RequestError
 from runs.execution import Execution
-from runs.log import LOG, configure_logging, log_run_not_begun
+from runs.log import LOG, configure_logging, is_reported, log_run_not_begun
 from runs.progress import Progress, TerminalProgress
 from runs.report_text import report_text
 from runs.request import RunRequest
 from runs.settings import ENGINES, Settings
 from runs.supervision import STOP, take_lease
+from service.readiness import probe_all
 from service.story_text import print_story
 from sessions.samples import VerifyRequest, new_seed
 
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from jobs.sessions_verification import Reading
     from oracle.comparison import Verification
+    from runs.job import Job
     from runs.report import RunReport
 
 
@@ -70,6 +73,7 @@ def main(
     work = job.begin(run)
     with recorded(work):
         with run.step("lease"):
+            run.warehouse = settled(run.warehouse, job.sources(settings))
             ensure_dataset(run.warehouse)
             run.supervisor = take_lease(run.lease)
         with supervised(work, run.supervisor):
@@ -190,7 +194,8 @@ def command_line(arguments: Sequence[str]) -> int:
             return _answer(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
     except EtlError as error:
-        LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
+        if on_terminal or not is_reported(error):
+            LOG.error("%s", error, extra={"fields": {"type": type(error).__name__}})
         return error.exit_code
     except Exception:  # noqa: BLE001 - nothing is above this entry point
         LOG.exception("Something unforeseen happened: this is a bug.")
@@ -236,11 +241,11 @@ def _run(
 
 
 def _check(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
-    """A line for each thing that should hold of what is there, and no run."""
+    """A line for each thing that a run needs and that should hold of what is there; no run."""
     job = find_job(request.job)
     with connect(settings, is_local=options.local) as clients:
         warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
-        found = list(job.check(warehouse, datetime.now(UTC))) if job.check else []
+        found = [*_look(job, warehouse)] if job.check else []
         if options.verify is not None:
             from jobs.sessions import VERIFY_AND_RECORD
 
@@ -248,14 +253,23 @@ def _check(request: RunRequest, settings: Settings, options: argparse.Namespace)
             verified = VERIFY_AND_RECORD(warehouse, _to_verify(options), now)
             found.append(_verified(verified))
     outcome = worst(found)
+    width = max((len(each.name) for each in found), default=0)
     if options.json:
         shown = {"outcome": outcome, "checks": [each.to_json() for each in found]}
         sys.stdout.write(f"{json.dumps(shown, indent=2)}\n")
     else:
         sys.stdout.writelines(
-            f"{each.outcome:<8} {each.name:<14} {each.message}\n" for each in found
+            f"{each.outcome:<8} {each.name:<{width}} {each.message}\n" for each in found
         )
     return AuditError.exit_code if outcome == "failed" else 0
+
+
+def _look(job: Job[Any], warehouse: Warehouse) -> list[Check]:
+    """What a run would find, as in `GET /ready`, and then what runs have left."""
+    needs = [probe.check for probe in probe_all(warehouse.settings, lambda: nullcontext(warehouse))]
+    if worst(needs) == "failed" or job.check is None:  # it would fail by the same
+        return needs
+    return [*needs, *job.check(warehouse, datetime.now(UTC))]
 
 
 def _asks(options: argparse.Namespace) -> bool:

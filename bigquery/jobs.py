@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import itertools
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from uuid import uuid4
 
 from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, backoff_seconds, retry, start, wait_for, with_retries
+from bigquery.retries import (
+    HTTP_SECONDS,
+    backoff_seconds,
+    call,
+    retry,
+    start,
+    wait_for,
+    with_retries,
+)
 from runs.errors import EtlError, SourceError
 
 if TYPE_CHECKING:
@@ -42,6 +51,22 @@ def run_query(
     with classified(step, refused_as):
         job = run_statement(warehouse, step, sql, parameters)
         return rows_of(warehouse, job) if job.statement_type in _ROWS else []
+
+
+def dry_run(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter] = ()) -> int:
+    """The bytes that a statement would bill at most; BigQuery checks it, too, and bills nothing."""
+    from google.cloud import bigquery
+
+    config = bigquery.QueryJobConfig(
+        query_parameters=list(parameters), dry_run=True, use_query_cache=False
+    )
+    query = partial(
+        warehouse.clients.bigquery.query,
+        sql,
+        job_config=config,
+        location=warehouse.settings.location,
+    )
+    return call(warehouse, query).total_bytes_processed or 0
 
 
 def rows_of(warehouse: Warehouse, job: bigquery.QueryJob) -> list[dict[str, Any]]:
@@ -117,12 +142,12 @@ def run_job[Job: (bigquery.QueryJob, bigquery.LoadJob)](
     name = f"posthog_etl_{warehouse.run_id}_{step}_{uuid4().hex[:8]}"
     numbers = itertools.count(1)
     return with_retries(
-        warehouse, step, lambda: _run_once(warehouse, f"{name}_{next(numbers)}", submit)
+        warehouse, step, lambda: _run_once(warehouse, step, f"{name}_{next(numbers)}", submit)
     )
 
 
 def _run_once[Job: (bigquery.QueryJob, bigquery.LoadJob)](
-    warehouse: Warehouse, job_id: str, submit: Callable[[str], Job]
+    warehouse: Warehouse, step: str, job_id: str, submit: Callable[[str], Job]
 ) -> Job:
     from google.api_core.exceptions import Conflict, NotFound
 
@@ -140,6 +165,8 @@ def _run_once[Job: (bigquery.QueryJob, bigquery.LoadJob)](
             time.sleep(pause)
         if failure := job.exception():
             failure.job_id = job_id
+            # A query that fails midway may bill all the same.
+            warehouse.usage.append((step, getattr(job, "total_bytes_billed", None) or 0))
             raise failure
         return job
 

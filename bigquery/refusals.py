@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 
 _QUOTAS: Final = {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
-REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound"}
+_LESS: Final = "load fewer days at a time, or run with the other ENGINE"
+# What sound statements are refused for, with the remedy: BigQuery's own text may quote rows.
+_REMEDIES: Final = {
+    "resourcesExceeded": f"it needs more memory than BigQuery has for it: {_LESS}",
+    "billingTierLimitExceeded": f"it needs more CPU than its bytes pay for: {_LESS}",
+    "responseTooLarge": f"its result is too large: {_LESS}",
+    "billingNotEnabled": "the project has no billing account: link one",
+}
+REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound", *_REMEDIES}
 
 
 class StatementError(Exception):
@@ -37,13 +45,17 @@ def classified(what: str, refused_as: type[EtlError]) -> Iterator[None]:
         if reason in _QUOTAS or isinstance(error, api.TooManyRequests):
             message = f"BigQuery's quota is used up at {what}: try again later."
             raise UnavailableError(message) from error
+        if reason in _REMEDIES:
+            message = f"BigQuery refused {what}, because {_REMEDIES[reason]}."
+            raise refused_as(message) from error
         if reason in REFUSALS or isinstance(error, (api.NotFound, api.Forbidden)):
             message = f"BigQuery refused {what}: {_first_line(error)}"
             raise refused_as(message) from error
         if reason == "stopped":
             message = f"Somebody cancelled BigQuery's job at {what}: run again."
             raise UnavailableError(message) from error
-        if isinstance(error, (api.ServerError, api.Aborted, api.Cancelled)):
+        is_passing = isinstance(error, (api.ServerError, api.Aborted, api.Cancelled))
+        if is_passing or reason == "tableUnavailable":
             message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
             raise UnavailableError(message) from error
         raise StatementError(_rejection(what, error)) from None

@@ -66,6 +66,7 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
 
     table = warehouse.staging(name)
     wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
+    wanted.clustering_fields = list(schema.clustered_by) or None
     wanted.expires = datetime.now(UTC) + timedelta(days=1)
     with classified(f"staging table {table}", DestinationError):
         call(warehouse, partial(warehouse.clients.bigquery.create_table, wanted, exists_ok=True))

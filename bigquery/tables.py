@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from runs.errors import SettingsError
 
 _DATASET = re.compile(r"[A-Za-z0-9_]{1,1024}")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,1024}")
 _PROJECT = re.compile(r"[a-z][a-z0-9.:-]{0,61}[a-z0-9]")
 
 
@@ -24,11 +26,19 @@ class TableId:
         fits = (
             _PROJECT.fullmatch(self.project)
             and _DATASET.fullmatch(self.dataset)
-            and _DATASET.fullmatch(self.name)
+            and _NAME.fullmatch(self.name)
         )
         if not fits:
             message = f"{self} is not a table name BigQuery knows: check the project and datasets."
             raise SettingsError(message)
+
+    @classmethod
+    def parse(cls, text: str, *, project: str, dataset: str) -> Self:
+        """The table that `[project.][dataset.]table` names, in these by default."""
+        *before, name = text.rsplit(".", 2)
+        defaults = [project, dataset]
+        project, dataset = [*defaults[: 2 - len(before)], *before]
+        return cls(project=project, dataset=dataset, name=name)
 
     def __str__(self) -> str:
         """`project.dataset.table`, as people write it."""

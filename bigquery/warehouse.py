@@ -26,11 +26,10 @@ class Warehouse:
 
     def table(self, name: str) -> TableId:
         """A table of the destination dataset."""
-        return _table(self.settings, self.settings.aggregated_dataset_id, name)
-
-    def source(self, dataset: str, name: str) -> TableId:
-        """A table of a source dataset."""
-        return _table(self.settings, dataset, name)
+        settings = self.settings
+        return TableId(
+            project=settings.project_id, dataset=settings.aggregated_dataset_id, name=name
+        )
 
     def staging(self, name: str) -> TableId:
         """A table of this run alone."""
@@ -40,7 +39,3 @@ class Warehouse:
     def bytes_billed(self) -> int:
         """Bytes billed so far."""
         return sum(amount for _, amount in self.usage)
-
-
-def _table(settings: Settings, dataset: str, name: str) -> TableId:
-    return TableId(project=settings.project_id, dataset=dataset, name=name)

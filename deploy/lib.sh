@@ -74,13 +74,16 @@ check_config() {
     check $variable "$account" "an account name of 6 to 30 small letters, digits and hyphens"
   done
   check BIGQUERY_LOCATION '[A-Za-z][A-Za-z0-9-]+' "a BigQuery location, like US"
+  [[ $(continent "$REGION") == $(continent "$BIGQUERY_LOCATION") ]] ||
+    PROBLEMS+=("REGION must be on the continent of BIGQUERY_LOCATION: people's data would leave it.")
   for variable in POSTHOG_DATASET_ID FIREBASE_DATASET_ID POSTHOG_AGGREGATED_DATASET_ID; do
     check $variable '[A-Za-z0-9_]+' "a dataset name of letters, digits and underscores"
   done
   check BIGQUERY_SECRET_NAME '[A-Za-z0-9_-]*' "the short name of a secret, or empty"
   check CPU '[1-8]' "a number of vCPUs"
   check MEMORY '[0-9]+(Mi|Gi)' "a size, like 2Gi"
-  for variable in CONCURRENCY JOB_TIMEOUT_SECONDS JOB_LEASE_WAIT_SECONDS; do
+  check CONCURRENCY '[1-8]' "1 to 8: the service has eight threads"
+  for variable in JOB_TIMEOUT_SECONDS JOB_LEASE_WAIT_SECONDS; do
     check $variable "$number" "a whole number"
   done
   check SETTINGS '([A-Z_]+=[^ |]+ ?)*' "NAME=VALUE pairs, separated by single spaces"
@@ -92,6 +95,15 @@ check_config() {
   if [[ ${#PROBLEMS[@]} -gt 0 ]]; then
     fail "$(printf '%s\n' "${PROBLEMS[@]}")"
   fi
+}
+
+# continent LOCATION: the continent of a region, or of one of BigQuery's multi-regions.
+continent() {
+  case ${1,,} in
+    us | us-* | northamerica-*) echo america ;;
+    eu | europe-*) echo europe ;;
+    *) echo "${1%%-*}" ;;
+  esac
 }
 
 check() {

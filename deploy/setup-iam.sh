@@ -51,7 +51,6 @@ make_places() {
   ensure gcloud storage buckets describe "$BUCKET" "$IN_PROJECT" \
     -- gcloud storage buckets create "$BUCKET" "--location=$REGION" --uniform-bucket-level-access \
     --public-access-prevention "$IN_PROJECT"
-  sql "CREATE SCHEMA IF NOT EXISTS \`$PROJECT_ID.$POSTHOG_AGGREGATED_DATASET_ID\` OPTIONS (location = \"$BIGQUERY_LOCATION\")"
 }
 
 # The runner may query, read the sources and write the destination: no other dataset, no administration.
@@ -60,6 +59,8 @@ allow_runner() {
   grant_project "$RUNNER" roles/bigquery.readSessionUser
   grant_dataset roles/bigquery.dataViewer "$POSTHOG_DATASET_ID"
   grant_dataset roles/bigquery.dataViewer "$FIREBASE_DATASET_ID"
+  # After the sources, which are not found in a wrong location: a dataset can't be moved.
+  sql "CREATE SCHEMA IF NOT EXISTS \`$PROJECT_ID.$POSTHOG_AGGREGATED_DATASET_ID\` OPTIONS (location = \"$BIGQUERY_LOCATION\")"
   grant_dataset roles/bigquery.dataEditor "$POSTHOG_AGGREGATED_DATASET_ID"
 }
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
 from bigquery.destination import ensure_view
+from bigquery.expiry import keep_tables, kept_days
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
-from bigquery.staging import create_staging_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_verification import explain, verify, verify_and_record
@@ -23,12 +23,15 @@ from process_persons import (
 )
 from process_sessions import process_sessions
 from runs.job import Job, Step
+from runs.lease_row import lease_table
+from runs.ledger_row import LEDGER_TABLE
 from sessions import audit, enrichment, projection, publication
 from sessions import plan as planning
 from sessions.bigquery_engine import aggregate_sql
 from sessions.metrics import METRIC_TABLE
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from sessions.report import SessionsReport
+from sessions.sources import source_tables
 from sessions.tables import aggregated_schema, sessions_schema
 
 if TYPE_CHECKING:
@@ -36,9 +39,13 @@ if TYPE_CHECKING:
 
 
 def _ensure_destination(work: SessionsWork) -> None:
-    """Make the tables and the view where they are missing."""
+    """Make the tables and the view where they are missing, and keep what would expire."""
     run = work.run
-    work.is_new, work.sessions_created_at = etl.ensure_destination(run.warehouse, work.metric_table)
+    work.is_new, table = etl.ensure_destination(run.warehouse, work.metric_table)
+    work.sessions_created_at, work.kept_days = table.created, kept_days(table)
+    names = [*etl.destination_tables(work.metric_table), LEDGER_TABLE]
+    own = [*map(run.warehouse.table, names), lease_table(run.warehouse, run.request.job)]
+    run.warnings += keep_tables(run.warehouse, own)
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     ensure_view(
         run.warehouse,
@@ -66,9 +73,7 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
     properties = projection.downloaded_properties(metric_table)
     empty = {name: type_ for name, type_ in properties.items() if not work.non_null[name]}
     columns = [name for name in projection.downloaded_columns(metric_table) if name not in empty]
-    aggregated = run.staged["aggregated"] = create_staging_table(
-        run.warehouse, "aggregated", schema
-    )
+    aggregated = run.stage_empty("aggregated", schema)
 
     def download(batch: int) -> Callable[[], etl.Download]:
         return etl.start_download(run.warehouse, table, batch=batch, columns=columns, empty=empty)
@@ -262,5 +267,6 @@ JOB: Final = Job(
         Step(name="persons", work=_rebuild_persons, publishes=True),
     ),
     report_type=SessionsReport,
+    sources=lambda settings: [each.table for each in source_tables(settings).values()],
     check=partial(check_sessions, METRIC_TABLE),
 )

@@ -9,15 +9,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import etl_functions as etl
-from bigquery.jobs import run_query
+from bigquery.expiry import vanishing_warning
+from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, array, scalar
-from runs.errors import SourceError
+from bigquery.refusals import StatementError, classified
+from runs.errors import SourceError, SourceMissingError
 from runs.report import FRESH
 from sessions import enrichment, projection, sources, splitting
 from sessions import plan as planning
+from sessions.budget import Budget, budget_of, unpruned_warning
+from sessions.tables import projected_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import date
 
     from jobs.sessions_work import SessionsWork
@@ -26,31 +30,16 @@ if TYPE_CHECKING:
 
 def _resolve_sources(run: Run) -> sources.SourceTables:
     """Read each table's real schema, all at once."""
-    posthog, firebase = run.settings.posthog_dataset_id, run.settings.firebase_dataset_id
-    wanted = {
-        "events": (posthog, "events", sources.EVENTS),
-        "posthog_sessions": (posthog, "sessions", sources.POSTHOG_SESSIONS),
-        "users": (firebase, "users", sources.USERS),
-        "documents": (firebase, "events", sources.DOCUMENTS),
-    }
-
-    def resolve(
-        dataset: str, name: str, logical: tuple[sources.LogicalColumn, ...]
-    ) -> sources.Source:
-        shape = etl.read_shape(run.warehouse, run.warehouse.source(dataset, name))
-        return sources.resolve(shape, logical)
-
+    wanted = sources.source_tables(run.settings)
     with ThreadPoolExecutor(len(wanted)) as pool:
         found = {
-            key: pool.submit(copy_context().run, partial(resolve, *table))
+            key: pool.submit(copy_context().run, etl.find_source, run.warehouse, table)
             for key, table in wanted.items()
         }
-        tables = sources.SourceTables(**{key: future.result() for key, future in found.items()})
-    for name, column in (("users", "phone"), ("users", "email"), ("users", "created_at")):
-        source = getattr(tables, name)
-        if column not in source.sql:
-            run.warnings.append(f"Table {source.shape.table} has no column for {column}.")
-    return tables
+        tables = {key: future.result() for key, future in found.items()}
+    for key, source in tables.items():
+        run.warnings += sources.source_warnings(key, source)
+    return sources.SourceTables(**tables)
 
 
 def find_changes(work: SessionsWork) -> None:
@@ -61,6 +50,8 @@ def find_changes(work: SessionsWork) -> None:
     work.snapshot_at = found.counted_at
     is_partial = run.request.limit is not None or run.request.start_date is not None
     state = etl.read_state(run.warehouse)
+    if not run.request.force:
+        _check_still_there(tables, state)
     destination = planning.Destination(
         state=state,
         sessions_created_at=None if work.is_new else work.sessions_created_at,
@@ -75,11 +66,31 @@ def find_changes(work: SessionsWork) -> None:
         metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
+    if plan.is_full_load and plan.days:
+        told = vanishing_warning(
+            run.warehouse.table("sessions"), work.kept_days,
+            oldest=plan.days[0], today=run.started_at.date(),
+        )  # fmt: skip
+        run.warnings += [told] if told else []
     work.has_changes = (
         plan.kind != "incremental"
         or state is None
         or ((found.counts, found.stamps) != (state.days, state.stamps))
     )
+
+
+def _check_still_there(tables: sources.SourceTables, state: planning.State | None) -> None:
+    """Raise SourceMissingError for an optional table that is gone, which may be made anew."""
+    for source, before in (
+        (tables.users, state.users if state else None),
+        (tables.documents, state.documents if state else None),
+    ):
+        if source.shape.is_missing and before:
+            message = (
+                f"Table {source.shape.table} is gone, in which the last run found {before} usable"
+                " ids: bring it back, or run with --force if it is meant to be gone."
+            )
+            raise SourceMissingError(message)
 
 
 def _look_for_newest_event(work: SessionsWork) -> None:
@@ -101,19 +112,18 @@ def extract(work: SessionsWork) -> None:
 
     Where no day has changed, the small tables tell whether any session has to.
     """
-    run, tables = work.run, work.found_sources
+    tables = work.found_sources
     snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
-    small = {
-        "user_keys": enrichment.user_keys_sql(work.metric_table, tables.users),
-        "documents": enrichment.documents_sql(tables.documents),
-        "channels": enrichment.channels_sql(work.metric_table, tables.posthog_sessions),
+    metric_table = work.metric_table
+    small: dict[str, tuple[sources.Source, Callable[[sources.Source], str]]] = {
+        "user_keys": (tables.users, partial(enrichment.user_keys_sql, metric_table)),
+        "documents": (tables.documents, enrichment.documents_sql),
+        "channels": (tables.posthog_sessions, partial(enrichment.channels_sql, metric_table)),
     }
     with ThreadPoolExecutor(len(small) + 1) as pool:
         jobs = [
-            pool.submit(
-                copy_context().run, run.stage, name, sql, [snapshot], refused_as=SourceError
-            )
-            for name, sql in small.items()
+            pool.submit(copy_context().run, _stage_small, work, name, source, select, snapshot)
+            for name, (source, select) in small.items()
         ]
         newest = pool.submit(copy_context().run, _look_for_newest_event, work)
         if work.has_changes:
@@ -123,6 +133,44 @@ def extract(work: SessionsWork) -> None:
         newest.result()
     if not work.has_changes and not _find_idle(work):
         _project(work, tables.events, snapshot)
+
+
+def _stage_small(
+    work: SessionsWork,
+    name: str,
+    source: sources.Source,
+    select: Callable[[sources.Source], str],
+    snapshot: Parameter,
+) -> None:
+    """Stage what is read of a small table, as of the run's moment where that is allowed."""
+
+    def stage(source: sources.Source) -> None:
+        work.run.stage(name, select(source), [snapshot], refused_as=SourceError)
+
+    _read_past(work, source, stage)
+
+
+def _read_past[T](
+    work: SessionsWork, source: sources.Source, read: Callable[[sources.Source], T]
+) -> tuple[sources.Source, T]:
+    """What is read of a source, and how: without its past where BigQuery refuses only that.
+
+    Raises UnavailableError where the table has no such past, because it was made anew meanwhile.
+    """
+    run, table = work.run, source.shape.table
+    try:
+        return source, read(source)
+    except SourceError:
+        if not source.shape.as_of:
+            raise
+    except StatementError:
+        if source.shape.as_of and work.snapshot_at:
+            etl.check_not_replaced(run.warehouse, table, work.snapshot_at)
+        raise
+    present = sources.without_past(source)
+    found = read(present)
+    run.warnings.append(sources.past_warning(table))
+    return present, found
 
 
 def _find_idle(work: SessionsWork) -> bool:
@@ -149,7 +197,8 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
     run, plan = work.run, work.made_plan
     projected = run.warehouse.staging("projected").sql
     quarantined = run.table("quarantined_sessions")
-    project = _Projector(work=work, source=events, snapshot=snapshot)
+    budget = budget_of(run.request, plan, events, run.settings)
+    project = _Projector(work=work, source=events, snapshot=snapshot, budget=budget)
     if plan.limit is None:
         work.read_whole = plan.days
         project(plan.days)
@@ -181,6 +230,8 @@ def _project(work: SessionsWork, events: sources.Source, snapshot: Parameter) ->
     work.read_days = len(others)
     work.listed_rows = sum(plan.rows_of(day) for day in (*work.read_whole, *others))
     work.read_days += len(work.read_whole)
+    if warning := unpruned_warning(events, budget, total=project.size):
+        run.warnings.append(warning)
     if plan.limit is not None:
         run.stage(
             "touched", planning.latest_sql(projected=projected, found=touched, limit=plan.limit)
@@ -211,15 +262,49 @@ class _Projector:
     work: SessionsWork
     source: sources.Source
     snapshot: Parameter
+    budget: Budget
+    size: int = 0  # bytes that BigQuery said it would read, in all statements
 
     def __call__(self, days: Iterable[date], *, sessions: str | None = None) -> None:
-        """Read these days: whole, or only the rows of the sessions in a table of ids."""
+        """Read these days: whole, or only the rows of the sessions in a table of ids.
+
+        Raises BudgetError before a statement that would read more than the run may.
+        """
         run, metric_table = self.work.run, self.work.metric_table
-        settings = run.settings
-        sql = projection.project_sql(
-            metric_table,
-            self.source,
-            planning.ranges_sql(self.source, days),
+        days = tuple(days)
+        if days:
+            self._check_size(days, sessions)
+        if "projected" not in run.staged:
+            if days:
+                run.stage(
+                    "projected", self._sql(self.source, days, sessions), self._parameters,
+                    layout="CLUSTER BY session_id", refused_as=SourceError,
+                )  # fmt: skip
+            else:  # a SELECT of no day reads all of a table that is not partitioned
+                run.stage_empty("projected", projected_schema(metric_table))
+        elif days:
+            columns = ", ".join(projection.projected_columns(metric_table))
+            select = self._sql(self.source, days, sessions)
+            insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{select}"
+            run_query(run.warehouse, "projected", insert, self._parameters)
+
+    def _check_size(self, days: Sequence[date], sessions: str | None) -> None:
+        run = self.work.run
+
+        def estimate(source: sources.Source) -> int:
+            with classified("projected", SourceError):
+                return dry_run(run.warehouse, self._sql(source, days, sessions), self._parameters)
+
+        self.source, size = _read_past(self.work, self.source, estimate)
+        self.size += size
+        self.budget.check(self.source.shape.table, query=size, total=self.size)
+
+    def _sql(self, source: sources.Source, days: Iterable[date], sessions: str | None) -> str:
+        settings = self.work.run.settings
+        return projection.project_sql(
+            self.work.metric_table,
+            source,
+            planning.ranges_sql(source, days),
             exclusions=projection.exclusion_sql(
                 distinct_ids=bool(settings.exclude_distinct_ids),
                 libs=bool(settings.exclude_libs),
@@ -227,27 +312,29 @@ class _Projector:
                 bots=settings.exclude_bots,
             ),
             sessions=sessions,
-            split_ids=None if self.work.made_plan.is_full_load else run.table("split_ids"),
+            split_ids=self._split_ids,
         )
-        parameters = [
+
+    @property
+    def _split_ids(self) -> str | None:
+        """The ids that are known to be no session's; a full load looks at each id again."""
+        return None if self.work.made_plan.is_full_load else self.work.run.table("split_ids")
+
+    @property
+    def _parameters(self) -> list[Parameter]:
+        settings = self.work.run.settings
+        return [
             self.snapshot,
             array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
             array("excluded_libs", "STRING", settings.exclude_libs),
         ]
-        if "projected" not in run.staged:
-            run.stage(
-                "projected", sql, parameters, layout="CLUSTER BY session_id", refused_as=SourceError
-            )
-        else:
-            columns = ", ".join(projection.projected_columns(metric_table))
-            insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{sql}"
-            run_query(run.warehouse, "projected", insert, parameters)
 
 
 def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]:
     """Read changed days from the newest back, until they hold enough sessions for the limit."""
     run, plan = work.run, work.made_plan
-    project(())
+    if not plan.days:
+        project(())
     found_sql = planning.found_sql(
         projected=run.warehouse.staging("projected").sql,
         quarantined=run.table("quarantined_sessions"),
@@ -291,6 +378,8 @@ def plan_sessions(work: SessionsWork) -> None:
         if work.batches > 1:
             touched = work.run.counts.get("touched", 0)
             work.batches = planning.batch_count(touched, max_batch_events=limit)
+            if warning := planning.large_batch_warning(touched, max_batch_events=limit):
+                work.run.warnings.append(warning)
             _stage_batches(work)
         for each in later:
             each.result()

@@ -209,17 +209,10 @@ def source_queries(
     around: timedelta = _AROUND,
 ) -> dict[str, Query]:
     """A query for each source table, by the field of SourceRows that it fills."""
-    posthog = warehouse.settings.posthog_dataset_id
-    firebase = warehouse.settings.firebase_dataset_id
-    resolve = sources.resolve
-    events = resolve(etl.read_shape(warehouse, warehouse.source(posthog, "events")), sources.EVENTS)
-    sessions = resolve(
-        etl.read_shape(warehouse, warehouse.source(posthog, "sessions")), sources.POSTHOG_SESSIONS
-    )
-    users = resolve(etl.read_shape(warehouse, warehouse.source(firebase, "users")), sources.USERS)
-    documents = resolve(
-        etl.read_shape(warehouse, warehouse.source(firebase, "events")), sources.DOCUMENTS
-    )
+    found = {
+        key: etl.find_source(warehouse, table)
+        for key, table in sources.source_tables(warehouse.settings).items()
+    }
     wanted = {
         split_id(row["session_id"]) if row["is_split"] else row["session_id"] for row in stored
     } | {row["session_id"] for row in stored}
@@ -235,11 +228,16 @@ def source_queries(
         array("keys", "STRING", sorted({samples.loose(each) for each in distinct_ids})),
         array("tails", "STRING", sorted(tails - {""})),
     )
+    statements = {
+        "events": samples.events_sql(metric_table, found["events"], days),
+        "users": samples.users_sql(found["users"]),
+        "documents": samples.documents_sql(found["documents"]),
+        "posthog_sessions": samples.posthog_sessions_sql(found["posthog_sessions"]),
+    }
+    parameters = {"users": people, "documents": spans}
     return {
-        "events": Query(sql=samples.events_sql(metric_table, events, days), parameters=(keys,)),
-        "users": Query(sql=samples.users_sql(users), parameters=people),
-        "documents": Query(sql=samples.documents_sql(documents), parameters=spans),
-        "posthog_sessions": Query(sql=samples.posthog_sessions_sql(sessions), parameters=(keys,)),
+        name: Query(sql=sql, parameters=parameters.get(name, (keys,)))
+        for name, sql in statements.items()
     }
 
 

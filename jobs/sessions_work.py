@@ -27,6 +27,7 @@ class SessionsWork:
     metrics_version: str
     is_new: bool = False  # whether `sessions` was missing
     sessions_created_at: datetime | None = None  # which `sessions` table it is
+    kept_days: int | None = None  # how long `sessions` keeps its partitions; None: for ever
     sources: SourceTables | None = None
     plan: Plan | None = None
     batches: int = 0

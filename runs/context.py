@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 from uuid import uuid4
 
 from bigquery.retries import wait_for
-from bigquery.staging import drop_staging, stage_script, stage_select
+from bigquery.staging import create_staging_table, drop_staging, stage_script, stage_select
 from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError, EtlError, RepeatedError
 from runs.lease_row import LeaseRow, triggers_parameter
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bigquery.clients import Clients
     from bigquery.parameters import Parameter
-    from bigquery.tables import TableId
+    from bigquery.tables import TableId, TableSchema
     from runs.report import RunKind, RunStatus
     from runs.request import RunRequest
     from runs.settings import Engine, Settings
@@ -115,6 +115,11 @@ class Run:
             self.warehouse, name, sql, parameters, layout=layout, refused_as=refused_as
         )
         return table.sql
+
+    def stage_empty(self, name: str, schema: TableSchema) -> TableId:
+        """Make an empty staging table."""
+        self.staged[name] = self.warehouse.staging(name)
+        return create_staging_table(self.warehouse, name, schema)
 
     def stage_script(
         self, step: str, tables: Mapping[str, tuple[str, str]], then: str | None

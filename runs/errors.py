@@ -10,7 +10,8 @@
     ├── ForbiddenError          403   -  failed      the caller is known and not allowed
     ├── SourceError             502   3  failed      a source table can't be used
     │   ├── SourceMissingError  502   3  failed      it does not exist or may not be read
-    │   └── SourceShapeError    502   3  failed      it lacks a column, or is another kind of table
+    │   ├── SourceShapeError    502   3  failed      it lacks a column, or is another kind of table
+    │   └── BudgetError         502   3  failed      reading it would bill more than is allowed
     ├── DestinationError        502   4  failed      BigQuery refused to write
     ├── AuditError              500   5  failed      the staged rows are wrong: nothing published
     ├── RepeatedError           500   1  refused     the delivery's first run failed, and this would
@@ -85,6 +86,10 @@ class SourceMissingError(SourceError):
 
 class SourceShapeError(SourceError):
     """A source table lacks a required column, or is a table of another kind."""
+
+
+class BudgetError(SourceError):
+    """Reading a source would bill more bytes than the settings allow."""
 
 
 class DestinationError(EtlError):

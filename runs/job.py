@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
+    from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
     from runs.checks import Check
     from runs.report import RunReport
+    from runs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Job[Found: Work]:
     begin: Callable[[Run], Found]
     steps: tuple[Step[Found], ...]
     report_type: type[RunReport]
+    sources: Callable[[Settings], Sequence[TableId]] = lambda _: ()
+    """The tables that it reads: the destination belongs where they are."""
     check: Callable[[Warehouse, datetime], Sequence[Check]] | None = None
     """Looks at what is there, for `--check`; None where there is nothing to look at."""
 

@@ -121,6 +121,15 @@ def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable
         "error_type": type(error).__name__,
     }
     _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | outcome)
+    error.add_note("Before its run began.")
+
+
+def is_reported(error: Exception) -> bool:
+    """Whether the line that ends a run, which text leaves out, has told of this error.
+
+    Whoever writes that line adds a note to the error.
+    """
+    return bool(getattr(error, "__notes__", None))
 
 
 def _log_run_finished(level: int, message: str, fields: Mapping[str, object]) -> None:

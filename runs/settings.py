@@ -19,6 +19,7 @@ ENGINES: Final[tuple[Engine, ...]] = ("pandas", "bigquery")
 AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key")
 LOCAL_PROJECT: Final = "local"
 _LONGEST_NAME: Final = 255  # of a file or folder, in bytes
+_SHORTEST_LEASE_SECONDS: Final = 20  # four renewals, each an UPDATE of one to three seconds
 _LONGEST_REQUEST_SECONDS: Final = 3600  # Cloud Run answers 504 then, and takes the CPU away
 
 
@@ -127,6 +128,11 @@ _PROJECT: Final = _text(
 _DATASET: Final = _text(
     "a BigQuery dataset name of letters, digits and underscores", r"[A-Za-z0-9_]{1,1024}"
 )
+_TABLE: Final = _text(
+    "a table as [PROJECT.][DATASET.]TABLE",
+    r"(?:(?:(?:[a-z0-9][a-z0-9.-]{0,62}:)?[a-z][a-z0-9-]{1,61}[a-z0-9]\.)?[A-Za-z0-9_]{1,1024}\.)?"
+    r"[A-Za-z0-9_-]{1,1024}",
+)
 _LOCATION: Final = _text(
     "a BigQuery location, like US or europe-west1", r"[A-Za-z][A-Za-z0-9-]{1,62}"
 )
@@ -187,6 +193,42 @@ class Settings:
             "FIREBASE_DATASET_ID", _DATASET, "Dataset of the app's users and of what they created"
         ),
     )
+    events_table: str = field(
+        default="events",
+        metadata=_env(
+            "EVENTS_TABLE",
+            _TABLE,
+            "Table of PostHog's events; its dataset is POSTHOG_DATASET_ID unless it names one",
+            is_private=True,  # it may name a project
+        ),
+    )
+    posthog_sessions_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "POSTHOG_SESSIONS_TABLE",
+            _or_none(_TABLE),
+            "Table of PostHog's sessions; unset: sessions in POSTHOG_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
+    users_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "USERS_TABLE",
+            _or_none(_TABLE),
+            "Table of the app's users; unset: users in FIREBASE_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
+    documents_table: str | None = field(
+        default=None,
+        metadata=_env(
+            "DOCUMENTS_TABLE",
+            _or_none(_TABLE),
+            "Table of what users created; unset: events in FIREBASE_DATASET_ID, if there is one",
+            is_private=True,
+        ),
+    )
     aggregated_dataset_id: str = field(
         default="posthog_aggregated",
         metadata=_env(
@@ -213,9 +255,13 @@ class Settings:
             is_private=True,  # somebody may have put the key itself there
         ),
     )
-    location: str = field(
-        default="US",
-        metadata=_env("BIGQUERY_LOCATION", _LOCATION, "Location of all three datasets"),
+    location: str | None = field(
+        default=None,
+        metadata=_env(
+            "BIGQUERY_LOCATION",
+            _or_none(_LOCATION),
+            "Location of all datasets; unset: that of the sources",
+        ),
     )
     engine: Engine = field(
         default="pandas",
@@ -246,6 +292,14 @@ class Settings:
             "Bytes that no single query may bill; unset: no limit",
         ),
     )
+    max_unasked_bytes: int = field(
+        default=200_000_000_000,
+        metadata=_env(
+            "MAX_UNASKED_BYTES",
+            _whole_number(0, 2**63 - 1),
+            "Bytes of events that a run may read unless a full load or days were asked for",
+        ),
+    )
     usd_per_tib: float = field(
         default=6.25,
         metadata=_env(
@@ -263,7 +317,9 @@ class Settings:
         ),
     )
     lease_seconds: int = field(
-        default=60,
+        # More than a publication takes, during which nothing renews it, and less than the five
+        # minutes after which Cloud Scheduler tries again.
+        default=240,
         metadata=_env(
             "LEASE_SECONDS",
             _whole_number(1, 3600),
@@ -378,12 +434,9 @@ class Settings:
         if local:
             environ = {**environ, "GOOGLE_CLOUD_PROJECT_ID": LOCAL_PROJECT}
         settings = cls(**{setting.field: _read(setting, environ) for setting in SETTINGS})
-        if "K_SERVICE" in environ and settings.timeout_seconds > _LONGEST_REQUEST_SECONDS:
-            message = (
-                f"ETL_TIMEOUT_SECONDS is {settings.timeout_seconds}, and Cloud Run ends a request"
-                f" after {_LONGEST_REQUEST_SECONDS} s at most: set less, or run as a job."
-            )
-            raise SettingsError(message)
+        problems = _misfits(settings, is_service="K_SERVICE" in environ, is_local=local)
+        if problems:
+            raise SettingsError(" ".join(problems))
         return settings
 
 
@@ -402,6 +455,13 @@ SETTINGS: Final[tuple[Setting, ...]] = tuple(
 # The value of a text that can't be parsed, until all problems are known.
 _REFUSED: Final = object()
 
+
+def _are_elsewhere(dataset: str, project: str, *tables: str | None) -> bool:
+    """Whether none of these tables is in the destination dataset, which a run rewrites."""
+    own = {dataset, f"{project}.{dataset}"}
+    return not any(table and table.rpartition(".")[0] in own for table in tables)
+
+
 # Each rule: the fields it is about, whether their values agree, and the sentence if not.
 _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = (
     (
@@ -409,6 +469,18 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         lambda *datasets: len(set(datasets)) == len(datasets),
         # Two of them have a table `events`, two a table `sessions`.
         "POSTHOG_DATASET_ID, FIREBASE_DATASET_ID, POSTHOG_AGGREGATED_DATASET_ID must all differ",
+    ),
+    (
+        (
+            "aggregated_dataset_id",
+            "project_id",
+            "events_table",
+            "posthog_sessions_table",
+            "users_table",
+            "documents_table",
+        ),
+        _are_elsewhere,
+        "no source table may be in POSTHOG_AGGREGATED_DATASET_ID, which is written",
     ),
     (
         ("auth", "oidc_audience", "oidc_allowed"),
@@ -432,6 +504,25 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
         "ETL_API_KEY needs AUTH=api_key: set it, or unset the key",
     ),
 )
+
+
+def _misfits(settings: Settings, *, is_service: bool, is_local: bool) -> list[str]:
+    """What does not fit where the process runs: sentences with the numbers."""
+    found = []
+    longest = settings.timeout_seconds + settings.lease_wait_seconds
+    if is_service and longest > _LONGEST_REQUEST_SECONDS:
+        found.append(
+            f"ETL_TIMEOUT_SECONDS is {settings.timeout_seconds} and LEASE_WAIT_SECONDS"
+            f" {settings.lease_wait_seconds}, and Cloud Run ends a request after"
+            f" {_LONGEST_REQUEST_SECONDS} s at most: set less, or run as a job."
+        )
+    if not is_local and settings.lease_seconds < _SHORTEST_LEASE_SECONDS:
+        found.append(
+            f"LEASE_SECONDS is {settings.lease_seconds}, so the lease is renewed every"
+            f" {settings.lease_seconds / 4:g} s, and each renewal takes BigQuery up to 3 s: set at"
+            f" least {_SHORTEST_LEASE_SECONDS}."
+        )
+    return found
 
 
 def _read(setting: Setting, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - one type per field

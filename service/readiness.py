@@ -10,22 +10,28 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import etl_functions as etl
+from bigquery.expiry import dataset_warnings
+from bigquery.jobs import dry_run
+from bigquery.locations import find_locations, one_location
 from bigquery.refusals import StatementError, classified
-from bigquery.retries import HTTP_SECONDS, call, retry, start
+from bigquery.retries import call, start
+from runs.checks import Check
 from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
 from sessions import checks, sources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
+    from runs.checks import Outcome
     from runs.settings import Settings
-    from sessions.sources import LogicalColumn
+    from sessions.sources import Source, SourceTable
 
 type OpenWarehouse = Callable[[], AbstractContextManager[Warehouse]]
-type Need = Callable[[Warehouse], None]  # raises what is wrong, if anything is
+# Raises what is wrong, if anything is; returns what a run would warn of.
+type Need = Callable[[Warehouse], Sequence[str]]
 
 _PROBE_SECONDS: Final = 10.0  # a probe that has not answered by then has failed
 _CACHE_SECONDS: Final = 5.0  # BigQuery is asked at most this often
@@ -33,16 +39,35 @@ _CACHE_SECONDS: Final = 5.0  # BigQuery is asked at most this often
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Whether one thing is available: `problem` is a sentence, or None."""
+    """Whether one thing is available: `problem` is a sentence, or None.
+
+    `warnings`: what a run would go on with, and a person should know.
+    """
 
     name: str
     seconds: float
     problem: str | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> Outcome:
+        """As a check has it."""
+        return "failed" if self.problem else "warning" if self.warnings else "ok"
+
+    @property
+    def check(self) -> Check:
+        """The same as a line of `--check`."""
+        message = self.problem or " ".join(self.warnings) or "Available."
+        return Check(name=self.name, outcome=self.status, message=message)
 
     def to_json(self) -> dict[str, object]:
         """Every field but the name, JSON-ready."""
-        status = "failed" if self.problem else "ok"
-        return {"status": status, "seconds": round(self.seconds, 3), "problem": self.problem}
+        return {
+            "status": self.status,
+            "seconds": round(self.seconds, 3),
+            "problem": self.problem,
+            "warnings": list(self.warnings),
+        }
 
 
 class Readiness:
@@ -67,11 +92,11 @@ class Readiness:
 def probe_all(settings: Settings, open_warehouse: OpenWarehouse) -> tuple[Probe, ...]:
     """A probe for each thing that a run needs; only the first without credentials."""
 
-    def with_clients(need: Need) -> None:
+    def with_clients(need: Need) -> Sequence[str]:
         with open_warehouse() as warehouse:
-            need(warehouse)
+            return need(warehouse)
 
-    (credentials,) = _probe({"credentials": lambda: with_clients(lambda _: None)})
+    (credentials,) = _probe({"credentials": lambda: with_clients(lambda _: ())})
     needs = _needs(settings)
     if credentials.problem:
         not_tried = "Not tried: there are no credentials."
@@ -80,65 +105,81 @@ def probe_all(settings: Settings, open_warehouse: OpenWarehouse) -> tuple[Probe,
     return credentials, *_probe(bound)
 
 
-def _probe(needs: Mapping[str, Callable[[], None]]) -> Iterator[Probe]:
+def _probe(needs: Mapping[str, Callable[[], Sequence[str]]]) -> Iterator[Probe]:
     """Run all probes at the same time; one that does not answer in time has failed."""
-    outcomes = {name: start(partial(_timed, need)) for name, need in needs.items()}
+    outcomes = {name: start(partial(_timed, name, need)) for name, need in needs.items()}
     wait(outcomes.values(), timeout=_PROBE_SECONDS)
+    problem = f"There was no answer within {_PROBE_SECONDS:.0f} s."
     for name, outcome in outcomes.items():
-        late = _PROBE_SECONDS, f"There was no answer within {_PROBE_SECONDS:.0f} s."
-        seconds, problem = outcome.result() if outcome.done() else late
-        yield Probe(name=name, seconds=seconds, problem=problem)
+        late = Probe(name=name, seconds=_PROBE_SECONDS, problem=problem)
+        yield outcome.result() if outcome.done() else late
 
 
-def _timed(need: Callable[[], None]) -> tuple[float, str | None]:
+def _timed(name: str, need: Callable[[], Sequence[str]]) -> Probe:
     started = time.monotonic()
+    problem: str | None = None
+    warnings: Sequence[str] = ()
     try:
-        need()
+        warnings = need()
     except (EtlError, StatementError) as error:
-        return time.monotonic() - started, str(error)
-    return time.monotonic() - started, None
+        problem = str(error)
+    seconds = time.monotonic() - started
+    return Probe(name=name, seconds=seconds, problem=problem, warnings=tuple(warnings))
 
 
 def _needs(settings: Settings) -> dict[str, Need]:
-    posthog, firebase = settings.posthog_dataset_id, settings.firebase_dataset_id
     return {
         "bigquery": _check_bigquery,
-        f"{posthog}.events": partial(_check_source, posthog, "events", sources.EVENTS),
-        f"{posthog}.sessions": partial(
-            _check_source, posthog, "sessions", sources.POSTHOG_SESSIONS
-        ),
-        f"{firebase}.users": partial(_check_source, firebase, "users", sources.USERS),
-        f"{firebase}.events": partial(_check_source, firebase, "events", sources.DOCUMENTS),
+        "location": _check_location,
+        **{
+            f"{each.table.dataset}.{each.table.name}": partial(_check_source, name, each)
+            for name, each in sources.source_tables(settings).items()
+        },
         "read_sessions": _check_read_sessions,
         "destination": _check_destination,
     }
 
 
-def _check_bigquery(warehouse: Warehouse) -> None:
+def _check_bigquery(warehouse: Warehouse) -> Sequence[str]:
     """BigQuery accepts statements in this project from this account."""
     with classified("a dry run", SourceError):
-        _dry_run(warehouse, checks.nothing_sql())
+        dry_run(warehouse, checks.nothing_sql())
+    return ()
 
 
-def _dry_run(warehouse: Warehouse, sql: str) -> None:
-    from google.cloud import bigquery
-
-    config = bigquery.QueryJobConfig(dry_run=True, use_query_cache=False)
-    location = warehouse.settings.location
-    warehouse.clients.bigquery.query(
-        sql, job_config=config, location=location, retry=retry(), timeout=HTTP_SECONDS
-    )
+def _check_location(warehouse: Warehouse) -> Sequence[str]:
+    """All that a run reads and writes is in one place."""
+    wanted = sources.source_tables(warehouse.settings).values()
+    one_location(find_locations(warehouse, [each.table for each in wanted]))
+    return ()
 
 
-def _check_source(
-    dataset: str, name: str, logical: tuple[LogicalColumn, ...], warehouse: Warehouse
-) -> None:
+def _check_source(name: str, wanted: SourceTable, warehouse: Warehouse) -> Sequence[str]:
     """The table is there, has the columns, and its rows may be read."""
-    table = warehouse.source(dataset, name)
-    sources.resolve(etl.read_shape(warehouse, table), logical)
-    if not _are_granted(warehouse, table, "bigquery.tables.getData"):
-        message = f"Table {table} may not be read: grant roles/bigquery.dataViewer on its dataset."
+    source = etl.find_source(warehouse, wanted)
+    warnings = sources.source_warnings(name, source)
+    if source.shape.is_missing:
+        return warnings
+    if not _are_granted(warehouse, wanted.table, "bigquery.tables.getData"):
+        message = (
+            f"Table {wanted.table} may not be read: grant roles/bigquery.dataViewer on its dataset."
+        )
         raise SourceMissingError(message)
+    return [*warnings, *_check_past(warehouse, source)]
+
+
+def _check_past(warehouse: Warehouse, source: Source) -> Sequence[str]:
+    """A warning where only an administrator may read what the table was."""
+    for each in (source, sources.without_past(source)):
+        try:
+            with classified(f"table {source.shape.table}", SourceError):
+                dry_run(warehouse, checks.past_sql(each))
+        except SourceError:
+            if not each.shape.as_of:
+                raise
+        else:
+            return () if each is source else [sources.past_warning(source.shape.table)]
+    return ()
 
 
 def _are_granted(warehouse: Warehouse, table: TableId, *permissions: str) -> bool:
@@ -148,14 +189,14 @@ def _are_granted(warehouse: Warehouse, table: TableId, *permissions: str) -> boo
         return set(found.get("permissions", ())) >= set(permissions)
 
 
-def _check_read_sessions(warehouse: Warehouse) -> None:
+def _check_read_sessions(warehouse: Warehouse) -> Sequence[str]:
     """The Storage Read API is allowed: a read session is opened and not read."""
     from google.api_core.exceptions import PermissionDenied
     from google.cloud.bigquery_storage import DataFormat, ReadSession
 
     table = _any_table(warehouse)
     if table is None:  # only views: no run has made a table yet
-        return
+        return ()
     session = ReadSession(
         table=f"projects/{table.project}/datasets/{table.dataset}/tables/{table.name}",
         data_format=DataFormat.ARROW,
@@ -163,7 +204,7 @@ def _check_read_sessions(warehouse: Warehouse) -> None:
     with classified("read sessions", SourceError):
         try:
             warehouse.clients.storage.create_read_session(
-                parent=f"projects/{table.project}",
+                parent=f"projects/{warehouse.settings.project_id}",
                 read_session=session,
                 max_stream_count=1,
                 retry=None,
@@ -175,27 +216,21 @@ def _check_read_sessions(warehouse: Warehouse) -> None:
                 " batches are read by REST, which is slower."
             )
             raise SourceError(message) from error
+    return ()
 
 
 def _any_table(warehouse: Warehouse) -> TableId | None:
     """A table, not a view, to open a read session on."""
-    settings = warehouse.settings
-    for dataset, name in (
-        (settings.posthog_dataset_id, "events"),
-        (settings.posthog_dataset_id, "sessions"),
-        (settings.firebase_dataset_id, "users"),
-        (settings.firebase_dataset_id, "events"),
-    ):
-        table = warehouse.source(dataset, name)
+    for wanted in sources.source_tables(warehouse.settings).values():
         try:
-            if etl.read_shape(warehouse, table).is_table:
-                return table
+            if etl.read_shape(warehouse, wanted.table).is_table:
+                return wanted.table
         except SourceError:  # that table's own probe says so
             continue
     return None
 
 
-def _check_destination(warehouse: Warehouse) -> None:
+def _check_destination(warehouse: Warehouse) -> Sequence[str]:
     """Tables may be created there, and `sessions` may be changed if it exists."""
     from google.api_core.exceptions import NotFound
 
@@ -203,16 +238,19 @@ def _check_destination(warehouse: Warehouse) -> None:
     dataset, table = warehouse.settings.aggregated_dataset_id, warehouse.table("sessions")
     with classified(f"the destination dataset {dataset}", DestinationError):
         try:
-            call(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
-        except NotFound:  # the first run creates it; whether it is allowed to can't be checked
-            return
-        _dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
+            found = call(warehouse, partial(client.get_dataset, f"{table.project}.{dataset}"))
+        except NotFound:
+            return [f"Dataset {dataset} does not exist: the first run makes it, if it may."]
+        warnings = dataset_warnings(found)
+        dry_run(warehouse, checks.creation_sql(warehouse.table("readiness").sql))
         try:
             call(warehouse, partial(client.get_table, str(table)))
         except NotFound:
-            return
+            return warnings
+        dry_run(warehouse, checks.change_sql(table.sql))
     if not _are_granted(warehouse, table, "bigquery.tables.updateData"):
         message = (
             f"Table {table} may not be changed: grant roles/bigquery.dataEditor on its dataset."
         )
         raise DestinationError(message)
+    return warnings

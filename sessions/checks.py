@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from runs.checks import Check
 from runs.report import AHEAD, FRESH
+from sessions.plan import ranges_sql
 
 if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable
 
     from sessions.plan import State
+    from sessions.sources import Source
 
 _NAMED_DAYS: Final = 5
 
@@ -142,6 +144,22 @@ def check_state(
 def nothing_sql() -> str:
     """A SELECT of nothing in particular: whether statements are taken at all."""
     return "SELECT 1 AS one"
+
+
+def past_sql(source: Source) -> str:
+    """A SELECT of nothing from the table's past: for a dry run, which says whether it is allowed.
+
+    Of the events no day, for a table that requires a filter on its partitions.
+    """
+    rows = f"FROM {source.shape.table.sql}"
+    past = " FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()" if source.shape.as_of else ""
+    condition = ranges_sql(source, ()) if "event_at" in source.physical else "FALSE"
+    return f"SELECT COUNT(*) AS row_count\n{rows}{past}\nWHERE {condition}"
+
+
+def change_sql(table: str) -> str:
+    """A DELETE of nothing: for a dry run, which says whether rows may be changed at all."""
+    return f"DELETE FROM {table}\nWHERE FALSE"
 
 
 def creation_sql(table: str) -> str:

@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from sessions.sources import Source
 
 
-def _as_of(source: Source) -> str:
-    return " FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
-
-
 def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     """A SELECT of what a distinct id can match: (`user_match`, `key`, `user_id`, `signed_up_at`).
 
@@ -43,7 +39,7 @@ def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     IFNULL({trimmed_sql(users.column("email"))}, '') AS email,
     {users.time_column("created_at")} AS created_at,
     {users.time_column("loaded_at")} AS loaded_at
-  FROM {users.shape.table.sql}{_as_of(users)}
+  FROM {users.shape.rows_sql}
 ),
 copies AS (
   SELECT
@@ -97,7 +93,7 @@ def documents_sql(documents: Source) -> str:
     {documents.column("created_at")} AS created_at,
     {documents.column("type")} AS type,
     {documents.time_column("loaded_at")} AS loaded_at
-  FROM {documents.shape.table.sql}{_as_of(documents)}
+  FROM {documents.shape.rows_sql}
 ),
 copies AS (
   SELECT
@@ -126,7 +122,7 @@ def channels_sql(metric_table: MetricTable, posthog_sessions: Source) -> str:
     {trimmed_sql(posthog_sessions.column("session_id"))} AS session_id,
     {posthog_sessions.column("channel_type")} AS channel_type,
     {posthog_sessions.column("end_at")} AS end_at
-  FROM {posthog_sessions.shape.table.sql}{_as_of(posthog_sessions)}
+  FROM {posthog_sessions.shape.rows_sql}
 ),
 session_rows AS (
   SELECT

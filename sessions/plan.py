@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Kind = Literal["full_load", "incremental", "dates", "limit"]
 
 NULL_PARTITION = "__NULL__"
+# BigQuery: 1,500 load jobs a table and day, failed ones included; and 4,000 partitions a job.
+MOST_BATCHES = 1000
 STREAMING_BUFFER = "__UNPARTITIONED__"  # its rows are read with the days that they belong to
 
 
@@ -171,8 +173,19 @@ def _days_of(partition_ids: Iterable[str]) -> set[dt.date]:
 
 
 def batch_count(rows: int, *, max_batch_events: int) -> int:
-    """How many batches hold `rows` events, about `max_batch_events` in each; at least 1."""
-    return max(1, math.ceil(rows / max_batch_events))
+    """How many batches hold `rows` events, about `max_batch_events` in each; 1 to 1,000."""
+    return max(1, min(MOST_BATCHES, math.ceil(rows / max_batch_events)))
+
+
+def large_batch_warning(rows: int, *, max_batch_events: int) -> str | None:
+    """What to say where so many batches are not allowed, and each needs more memory."""
+    if rows <= MOST_BATCHES * max_batch_events:
+        return None
+    return (
+        f"{rows:,} events were cut into {MOST_BATCHES:,} batches of about {rows // MOST_BATCHES:,},"
+        f" more than MAX_BATCH_EVENTS ({max_batch_events:,}): raise it with the memory, or run with"
+        " ENGINE=bigquery."
+    )
 
 
 def next_days(plan: Plan, *, read: int, found: int) -> tuple[dt.date, ...]:

@@ -71,7 +71,7 @@ def project_sql(
     `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
     of those. Rows of `split_ids`, another one, have the id of their piece.
     """
-    as_of = "\n    FOR SYSTEM_TIME AS OF @snapshot_at" if source.shape.is_table else ""
+    as_of = f"\n    {source.shape.as_of}" if source.shape.as_of else ""
     properties = metric_table.properties
     tolerance = metric_table.ingestion_tolerance_seconds * 1_000_000  # µs
     texts = _text_aliases(properties)

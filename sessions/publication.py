@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from runs.lease_sql import complete_sql, hold_lease_sql
@@ -12,11 +13,13 @@ from sessions.tables import STATE, quarantined_schema, sessions_schema, split_sc
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bigquery.tables import TableSchema
     from sessions.metric_table import MetricTable
     from sessions.plan import Plan
+
+_MOST_PARTITIONS = 3000  # BigQuery: 4,000 a job; stored days that are gone from the source count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,26 +68,43 @@ def publish_sql(
     """
     sessions = destination.sessions
     names = _names(sessions_schema(metric_table))
-    replaced = (
-        "TRUE"
-        if plan.is_full_load
-        else f"""{dates_sql("session_date", session_dates)}
+    insert = f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}"
+    pieces = date_pieces(plan.counted_days) if plan.is_full_load else []
+    staged = [f"\nWHERE {piece}" for piece in pieces] or [""]
+    replaced = pieces or ["TRUE"]
+    if not plan.is_full_load:
+        replaced = [
+            f"""{dates_sql("session_date", session_dates)}
   AND (
     session_id IN (SELECT session_id FROM {tables.touched})
     OR session_id IN (SELECT session_id FROM {tables.outdated})
   )"""
-    )
+        ]
     statements = [
         "BEGIN TRANSACTION",
         *hold_lease_sql(destination.lease),
-        f"DELETE FROM {sessions}\nWHERE {replaced}",
-        f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}",
+        *(f"DELETE FROM {sessions}\nWHERE {each}" for each in replaced),
+        *(f"{insert}{where}" for where in staged),
         *(_split_sql(metric_table, plan, tables, destination.split_ids) if has_split else ()),
         *_quarantine_sql(metric_table, plan, tables, destination.quarantined),
         *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
     ]
     return ";\n".join(statements) + ";"
+
+
+def date_pieces(days: Sequence[dt.date]) -> list[str]:
+    """Conditions on `session_date` that are true of few enough of these days; none if all are few.
+
+    A session's date is one of the days that the source has rows on. Each statement is a job.
+    """
+    bounds = [f"DATE '{day}'" for day in sorted(days)[_MOST_PARTITIONS::_MOST_PARTITIONS]]
+    if not bounds:
+        return []
+    between = [
+        f"session_date >= {lower} AND session_date < {upper}" for lower, upper in pairwise(bounds)
+    ]
+    return [f"session_date < {bounds[0]}", *between, f"session_date >= {bounds[-1]}"]
 
 
 def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]], *, counts: str) -> str:

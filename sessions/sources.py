@@ -6,15 +6,16 @@ column, whatever the column is called and however its values are stored. No stat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
 
+from bigquery.tables import TableId
 from runs.errors import SourceShapeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bigquery.tables import TableId
+    from runs.settings import Settings
 
 # The type of a RECORD with `_seconds` and `_nanoseconds`, as `TableShape` names it.
 FIRESTORE_TIME = "RECORD<_seconds, _nanoseconds>"
@@ -32,7 +33,23 @@ class TableShape:
     columns: Mapping[str, str]
     is_table: bool = True  # not a view: it has partitions, and a past to travel to
     day_partitioned_by: str | None = None  # a column; finer or coarser partitions count as none
+    pruned_by: str | None = None  # a column whose ranges of days read only their partitions
+    allows_past: bool = True  # False where a row access policy keeps its past to administrators
+    is_missing: bool = False
+    tagged_columns: tuple[str, ...] = ()  # with a policy tag: their values may be masked
     row_count: int = 0
+
+    @property
+    def as_of(self) -> str:
+        """The clause that reads the rows of @snapshot_at; empty where there is no past to read."""
+        return "FOR SYSTEM_TIME AS OF @snapshot_at" if self.is_table and self.allows_past else ""
+
+    @property
+    def rows_sql(self) -> str:
+        """What a SELECT reads from: no rows where there is no table."""
+        if self.is_missing:
+            return "UNNEST(ARRAY<INT64>[])"
+        return f"{self.table.sql} {self.as_of}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +69,13 @@ class Source:
     shape: TableShape
     sql: Mapping[str, str]
     physical: Mapping[str, str]
+
+    @property
+    def prunes_days(self) -> bool:
+        """Whether reading some days reads only their partitions."""
+        return (
+            self.shape.pruned_by is not None and self.shape.pruned_by == self.physical["event_at"]
+        )
 
     def column(self, name: str, missing: str = "CAST(NULL AS STRING)") -> str:
         """The expression of a logical column, or `missing` where the table has none."""
@@ -122,6 +146,41 @@ POSTHOG_SESSIONS = (
     ),
 )
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTable:
+    """One of the tables that a run reads, before anybody has looked at it."""
+
+    table: TableId
+    logical: tuple[LogicalColumn, ...]
+    is_required: bool
+    """Whether a run fails without it; the others are optional unless a setting names them."""
+
+
+def source_tables(settings: Settings) -> dict[str, SourceTable]:
+    """The four tables that the settings name, by what they are to us."""
+    posthog, firebase = settings.posthog_dataset_id, settings.firebase_dataset_id
+    named = {
+        "events": (settings.events_table, posthog, "events", EVENTS),
+        "posthog_sessions": (
+            settings.posthog_sessions_table,
+            posthog,
+            "sessions",
+            POSTHOG_SESSIONS,
+        ),
+        "users": (settings.users_table, firebase, "users", USERS),
+        "documents": (settings.documents_table, firebase, "events", DOCUMENTS),
+    }
+    return {
+        key: SourceTable(
+            table=TableId.parse(name or usual, project=settings.project_id, dataset=dataset),
+            logical=logical,
+            is_required=name is not None,
+        )
+        for key, (name, dataset, usual, logical) in named.items()
+    }
+
+
 # Columns by which tables of a wrong shape are known.
 FOREIGN_SHAPES = (
     ({"event_params"}, "a GA4 export"),
@@ -157,6 +216,42 @@ def resolve(shape: TableShape, logical: tuple[LogicalColumn, ...]) -> Source:
             )
             raise SourceShapeError(message)
     return Source(shape=shape, sql=sql, physical=physical)
+
+
+def absent(table: TableId, logical: tuple[LogicalColumn, ...]) -> Source:
+    """A source that is not there, read as a table without rows."""
+    nulls = {"time": "CAST(NULL AS TIMESTAMP)"}
+    return Source(
+        shape=TableShape(table=table, columns={}, is_table=False, is_missing=True),
+        sql={each.name: nulls.get(each.reading, "CAST(NULL AS STRING)") for each in logical},
+        physical={},
+    )
+
+
+def without_past(source: Source) -> Source:
+    """The source where only an administrator may read its past: as it is now."""
+    return replace(source, shape=replace(source.shape, allows_past=False))
+
+
+def past_warning(table: TableId) -> str:
+    """What to say of a table whose past may not be read, though its rows may."""
+    return (
+        f"Table {table} has, or had, a row access policy: rows may be hidden from this account, and"
+        " it was read as it is and not as of one moment."
+    )
+
+
+def masked_warning(source: Source) -> str | None:
+    """What to say of columns whose values may be masked; None if there are none."""
+    read = {name.lower() for name in source.physical.values()}
+    tagged = [name for name in source.shape.tagged_columns if name.lower() in read]
+    if not tagged:
+        return None
+    return (
+        f"Table {source.shape.table} has a policy tag on {', '.join(tagged)}: values may be masked"
+        " for this account, and match nobody then; grant it"
+        " roles/datacatalog.categoryFineGrainedReader."
+    )
 
 
 def _read(shape: TableShape, column: LogicalColumn, name: str) -> str:
@@ -248,3 +343,29 @@ class SourceTables:
     users: Source
     documents: Source
     posthog_sessions: Source
+
+
+_WITHOUT: Final = {
+    "posthog_sessions": "no session gets a channel",
+    "users": "no session gets a user",
+    "documents": "no session gets what its user created",
+}
+
+
+def source_warnings(name: str, source: Source) -> list[str]:
+    """What to say of a source that is missing, lacks columns, or has values that may be masked.
+
+    `name`: as in `source_tables`.
+    """
+    table = source.shape.table
+    told = []
+    if source.shape.is_missing:
+        told.append(f"Table {table} does not exist: {_WITHOUT[name]}.")
+    if name == "users":
+        told += [
+            f"Table {table} has no column for {column}."
+            for column in ("phone", "email", "created_at")
+            if column not in source.sql
+        ]
+    masked = masked_warning(source)
+    return [*told, masked] if masked else told

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bigquery.tables import Field, TableSchema
 from sessions.metric_table import Aggregation, Column, Metric, is_repeated
+from sessions.projection import projected_columns
 
 if TYPE_CHECKING:
     from sessions.metric_table import MetricTable
@@ -64,6 +65,16 @@ def aggregated_schema(metric_table: MetricTable) -> TableSchema:
             *(_field_of(metric_table, metric) for metric in metric_table.metrics),
         ),
         description="One run's aggregated rows, before they are enriched.",
+    )
+
+
+def projected_schema(metric_table: MetricTable) -> TableSchema:
+    """The staging table of what a run projects, where there is nothing to project."""
+    columns = projected_columns(metric_table)
+    return TableSchema(
+        fields=tuple(Field(name=name, type=type_) for name, type_ in columns.items()),
+        description="One run's projected rows.",
+        clustered_by=("session_id",),
     )
 
 

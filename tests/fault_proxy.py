@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import grpc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 type Kind = Literal[
     "503", "429", "504", "408", "dropped", "answer lost", "answer cut", "hang", "job failed"
@@ -71,13 +71,31 @@ class Fault:
         return True
 
 
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """What another server would have answered: what the emulator can't, like a dry run's bytes."""
+
+    method: str
+    path: str  # a pattern, found anywhere in the path
+    change: Callable[[dict[str, Any]], dict[str, Any]]
+    body: str = ""  # a pattern of the request
+    status: int | None = None
+
+    def concerns(self, method: str, path: str, body: str) -> bool:
+        """Whether it is about this request."""
+        fits = method == self.method and re.search(self.path, path) and re.search(self.body, body)
+        return bool(fits)
+
+
 class HttpProxy:
-    """Passes requests on to an HTTP server, but for the faults that were ordered."""
+    """Passes requests on to an HTTP server, but for the faults and edits that were ordered."""
 
     def __init__(self, server: str) -> None:
         self.server = urlsplit(server)
         self.released = threading.Event()  # ends whatever hangs
         self._faults: list[Fault] = []
+        self.edits: list[Edit] = []
+        self.heard: list[str] = []  # the method, path and body of each request while it edits
         self.failed: dict[str, dict[str, Any]] = {}  # the jobs that failed by order, by id
         self.injected = 0
         self._lock = threading.Lock()
@@ -142,7 +160,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "dropped":
             self._drop()
         else:
-            status, headers, answer = self._pass_on(body)
+            status, headers, answer = self._edited(body, *self._pass_on(body))
             if kind == "answer lost":
                 self._drop()
                 return
@@ -152,6 +170,19 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(status, headers, sent, length=len(answer))
             if is_cut:
                 self._drop()
+
+    def _edited(
+        self, body: bytes, status: int, headers: list[tuple[str, str]], answer: bytes
+    ) -> tuple[int, list[tuple[str, str]], bytes]:
+        """The answer as the edits that concern the request have it."""
+        asked = self.command, self.path, body.decode(errors="replace")
+        if self.proxy.edits:
+            self.proxy.heard.append(" ".join(asked))
+        for edit in self.proxy.edits:
+            if edit.concerns(*asked):
+                answer = json.dumps(edit.change(json.loads(answer))).encode()
+                status = edit.status or status
+        return status, headers, answer
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - as http.server calls
 

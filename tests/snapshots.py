@@ -255,6 +255,8 @@ def _read() -> dict[str, str]:
         "check_days": checks.loaded_days_sql("sessions"),
         "ready_query": checks.nothing_sql(),
         "ready_creation": checks.creation_sql("ready"),
+        "ready_change": checks.change_sql("sessions"),
+        "ready_past": checks.past_sql(events()),
     }
 
 

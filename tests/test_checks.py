@@ -36,8 +36,12 @@ JOB = {
     "CLOUD_RUN_TASK_ATTEMPT": "0",
 }
 NAMES = [
-    "destination", "last run", "newest event", "missing days", "unique keys", "no null keys",
+    "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
     "order", "state",
+]  # fmt: skip
+NEEDS = [
+    "credentials", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
+    "firebase_etl_prod.users", "firebase_etl_prod.events", "read_sessions", "destination",
 ]  # fmt: skip
 
 
@@ -64,8 +68,14 @@ def executed(folder: Path, clients: Clients) -> list[tuple[int, str, list[dict[s
     """Of two attempts at one execution: the exit code, stdout, and the lines of the log."""
     assert clients.bigquery.project == "local"
     before = run("--local", "--check", folder=folder)
-    assert before.returncode == 4
-    assert "does not exist yet: run main.py once, without --check." in before.stderr
+    assert before.returncode == 0, before.stderr
+    assert [line.split()[:2] for line in before.stdout.splitlines()] == [
+        *(["ok", name] for name in NEEDS[:-1]),
+        ["warning", "destination"],
+        ["warning", "sessions"],
+    ]
+    assert "Dataset posthog_aggregated does not exist: the first run makes it" in before.stdout
+    assert "does not exist yet: run main.py once, without --check." in before.stdout
     attempts = []
     for attempt in ("0", "1"):
         done = run("--local", folder=folder, environment=JOB | {"CLOUD_RUN_TASK_ATTEMPT": attempt})
@@ -113,7 +123,8 @@ def test_a_job_fails_with_the_exit_code_of_its_error() -> None:
     lines = [json.loads(text) for text in done.stderr.splitlines()]
     assert {line["execution"] for line in lines} == {"posthog-etl-job-x7kq2"}
     assert [line.get("event") for line in lines].count("run_finished") == 1
-    assert lines[-1]["type"] == "CredentialsError"
+    assert (lines[-1]["event"], lines[-1]["error_type"]) == ("run_finished", "CredentialsError")
+    assert len([line for line in lines if line["severity"] == "ERROR"]) == 1
 
 
 def test_a_trigger_is_the_same_for_every_attempt() -> None:
@@ -131,9 +142,10 @@ def test_what_a_run_has_left_is_sound(folder: Path) -> None:
     done = run("--local", "--check", folder=folder)
     assert done.returncode == 0, done.stderr
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    assert [rest.startswith(name) for (_, rest), name in zip(lines, NAMES, strict=True)]
-    outcomes = {name: outcome for (outcome, _), name in zip(lines, NAMES, strict=True)}
-    assert outcomes == dict.fromkeys(NAMES, "ok") | {"newest event": "warning"}
+    names = [*NEEDS, *NAMES]
+    assert all(rest.startswith(name) for (_, rest), name in zip(lines, names, strict=True))
+    outcomes = {name: outcome for (outcome, _), name in zip(lines, names, strict=True)}
+    assert outcomes == dict.fromkeys(names, "ok") | {"newest event": "warning"}
     assert "6 sessions in local.posthog_aggregated.sessions." in done.stdout
     assert "hours old: is the export running?" in done.stdout
 
@@ -143,6 +155,19 @@ def test_a_check_goes_with_no_run(folder: Path) -> None:
     done = run("--local", "--check", "--limit", "3", folder=folder)
     assert done.returncode == 2
     assert "--check runs nothing: leave out the options of a run." in done.stderr
+
+
+@pytest.mark.usefixtures("executed")
+def test_a_check_names_what_a_run_would_lack(folder: Path) -> None:
+    """As `GET /ready` does, and then nothing is looked at: a run would fail by the same."""
+    missing = {"EVENTS_TABLE": "raw.events"}
+    done = run("--local", "--check", folder=folder, environment=missing)
+    assert done.returncode == 5
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(NEEDS)
+    (failed,) = [line for line in lines if line.startswith("failed")]
+    assert "raw.events" in failed
+    assert "local:raw.events" in failed or "local.raw.events" in failed
 
 
 def outcomes(clients: Clients) -> dict[str, tuple[str, str]]:

@@ -134,9 +134,20 @@ def test_a_sandbox_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     blocked.write_text("not a folder")
     done = run("--local", folder=blocked)
     assert done.returncode == 75
-    last = json.loads(done.stderr.splitlines()[-1])
-    assert (last["severity"], last["type"]) == ("ERROR", "UnavailableError")
-    assert str(blocked) in last["message"]
+    errors = [
+        line for line in map(json.loads, done.stderr.splitlines()) if line["severity"] == "ERROR"
+    ]
+    assert [line["error_type"] for line in errors] == ["UnavailableError"]  # told once
+    assert str(blocked) in errors[0]["message"]
+
+
+def test_a_failed_run_says_why_once(folder: Path) -> None:
+    """The line that ends a run is enough where a machine reads it; without a run there is none."""
+    for options, key in (([], "error_type"), (["--check", "--limit", "1"], "type")):
+        done = run("--local", *options, folder=folder, environment={"EVENTS_TABLE": "no.table"})
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        errors = [line for line in lines if line["severity"] == "ERROR"]
+        assert [key in line for line in errors] == [True], done.stderr
 
 
 def test_help_and_version_need_no_settings() -> None:

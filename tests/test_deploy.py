@@ -427,6 +427,7 @@ def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
         ("SCHEDULE", "daily"),
         ("SCHEDULE_TARGET", "function"),
         ("MEMORY", "2"),
+        ("CONCURRENCY", "9"),
         ("POSTHOG_DATASET_ID", "posthog-etl"),
         ("GITHUB_REPOSITORY", "posthog-etl"),
     ],
@@ -437,6 +438,23 @@ def test_a_wrong_value_is_named(variable: str, value: str, tmp_path: Path) -> No
     assert (ran.returncode, ran.stdout) == (2, "")
     sentences = {line.partition(" must be ")[0] for line in ran.stderr.splitlines()}
     assert sentences == {"CPU", variable}
+
+
+@pytest.mark.parametrize(
+    ("region", "location", "fits"),
+    [("europe-west1", "EU", True), ("europe-west1", "europe-west4", True),
+     ("northamerica-northeast1", "US", True), ("us-central1", "us-east4", True),
+     ("asia-south1", "asia-east1", True), ("us-central1", "EU", False),
+     ("us-central1", "europe-west1", False), ("asia-south1", "US", False)],
+)  # fmt: skip
+def test_data_stay_on_their_continent(
+    tmp_path: Path, region: str, location: str, *, fits: bool
+) -> None:
+    """A service in Iowa that downloads batches from the EU moves people's data across the sea."""
+    config = {**LEAST, "CPU": "many", "REGION": region, "BIGQUERY_LOCATION": location}
+    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
+    assert ran.returncode == 2  # for the CPU at any rate
+    assert ("REGION must be on the continent" in ran.stderr) is not fits
 
 
 def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:

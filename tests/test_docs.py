@@ -249,6 +249,7 @@ def test_where_things_go_is_true() -> None:
         "a warning in the report",
         "a rule that stops a run",
         "a line of `--check`",
+        "something that a run needs (`/ready`, `--check`)",
         "a column of the run ledger",
         "an error that passes, or is final",
         "an alert",

@@ -339,6 +339,11 @@ def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
         ("stopped", UnavailableError),
         ("accessDenied", DestinationError),
         ("bytesBilledLimitExceeded", SourceError),
+        ("resourcesExceeded", SourceError),
+        ("billingTierLimitExceeded", SourceError),
+        ("responseTooLarge", SourceError),
+        ("billingNotEnabled", DestinationError),
+        ("tableUnavailable", UnavailableError),
         ("invalidQuery", StatementError),
     ],
 )
@@ -347,9 +352,14 @@ def test_what_is_final_is_not_tried_again(wire: Wire, reason: str, error: type[E
     counts = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
     statement = "BEGIN TRANSACTION" if error is DestinationError else counts
     fault = failing(f'"query": "{statement}', reason=reason, times=ALWAYS)
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         wire.run(fault)
     assert len(fault.hits) == 1
+    has_remedy = "Exceeded" in reason and reason not in {
+        "quotaExceeded",
+        "bytesBilledLimitExceeded",
+    }
+    assert not has_remedy or "load fewer days at a time" in str(raised.value)
 
 
 def test_attempts_are_bounded(wire: Wire) -> None:

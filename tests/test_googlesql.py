@@ -165,6 +165,9 @@ def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
         for statement in EVENTS_SHAPES.values():
             scenario.replace("posthog_events", statement)
             read(scenario, full_load=True)
+        for table in OTHERS:
+            clients.bigquery.delete_table(scenario.datasets.table_id(clients.bigquery, table))
+        read(scenario, full_load=True, force=True)
     yield Recorder(client.sent, called, scenario.destination)
     client.close()  # type: ignore[no-untyped-call]
 

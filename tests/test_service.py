@@ -107,13 +107,13 @@ def test_a_missing_source_is_a_502_and_the_delivery_runs_again(
     Only success counts: after a failure the same delivery is work to be done.
     """
     nightly = scheduled("nightly", "2026-10-06T02:00:00Z")
-    client.query("ALTER TABLE firebase_etl_prod.users RENAME TO kept_users").result()
+    client.query("ALTER TABLE posthog_etl.events RENAME TO kept_events").result()
     try:
         answer = service.request("POST", "/run", b"", nightly)
     finally:
-        client.query("ALTER TABLE firebase_etl_prod.kept_users RENAME TO users").result()
+        client.query("ALTER TABLE posthog_etl.kept_events RENAME TO events").result()
     assert answer.status == 502
-    assert "local.firebase_etl_prod.users" in answer.message
+    assert "local.posthog_etl.events" in answer.message
     rows = client.query(
         "SELECT status, error FROM posthog_aggregated.etl_runs ORDER BY started_at DESC LIMIT 1"
     ).result()

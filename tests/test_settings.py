@@ -29,14 +29,19 @@ def test_defaults() -> None:
         aggregated_dataset_id="posthog_aggregated",
         secret_name="bigquery-key",  # noqa: S106 - its name, not the secret
         credentials_path=None,
-        location="US",
+        location=None,
         engine="pandas",
         max_batch_events=1_000_000,
         churn_days=14,
         max_bytes_billed=None,
+        max_unasked_bytes=200_000_000_000,
+        events_table="events",
+        posthog_sessions_table=None,
+        users_table=None,
+        documents_table=None,
         usd_per_tib=6.25,
         timeout_seconds=3300,
-        lease_seconds=60,
+        lease_seconds=240,
         lease_wait_seconds=0,
         auth="platform",
         oidc_audience=None,
@@ -65,6 +70,11 @@ def test_every_setting_is_read() -> None:
         "MAX_BATCH_EVENTS": "1000",
         "CHURN_DAYS": "30",
         "MAX_BYTES_BILLED": "1000000000000",
+        "MAX_UNASKED_BYTES": "5000000000",
+        "EVENTS_TABLE": "example.com:other.raw.posthog-events",
+        "POSTHOG_SESSIONS_TABLE": "raw.sessions",
+        "USERS_TABLE": "people",
+        "DOCUMENTS_TABLE": "app_events",
         "USD_PER_TIB": "7.5",
         "ETL_TIMEOUT_SECONDS": "60",
         "LEASE_SECONDS": "30",
@@ -94,6 +104,11 @@ def test_every_setting_is_read() -> None:
         max_batch_events=1000,
         churn_days=30,
         max_bytes_billed=1_000_000_000_000,
+        max_unasked_bytes=5_000_000_000,
+        events_table="example.com:other.raw.posthog-events",
+        posthog_sessions_table="raw.sessions",
+        users_table="people",
+        documents_table="app_events",
         usd_per_tib=7.5,
         timeout_seconds=60,
         lease_seconds=30,
@@ -231,13 +246,33 @@ def test_a_record_made_in_code_is_checked_too() -> None:
         ),
         (
             {"K_SERVICE": "etl", "ETL_TIMEOUT_SECONDS": "3601"},
-            "ETL_TIMEOUT_SECONDS is 3601, and Cloud Run ends a request after 3600 s at most:",
+            "ETL_TIMEOUT_SECONDS is 3601 and LEASE_WAIT_SECONDS 0, and Cloud Run ends a request",
+        ),
+        (
+            {"K_SERVICE": "etl", "LEASE_WAIT_SECONDS": "301"},
+            "ETL_TIMEOUT_SECONDS is 3300 and LEASE_WAIT_SECONDS 301, and Cloud Run ends a request",
+        ),
+        (
+            {"LEASE_SECONDS": "19"},
+            "LEASE_SECONDS is 19, so the lease is renewed every 4.75 s, and each renewal takes",
         ),
     ],
 )
 def test_contradictions(environ: dict[str, str], sentence: str) -> None:
     """A source is never the destination, and a check of callers never lacks what it checks by."""
     assert sentence in refused(environ)
+
+
+def test_a_lease_outlasts_a_publication() -> None:
+    """Three minutes are left when one begins; and Scheduler tries again after five."""
+    seconds = Settings(project_id="my-project").lease_seconds
+    assert seconds * 3 / 4 >= 180
+    assert seconds < 300
+
+
+def test_a_sandbox_may_have_any_lease() -> None:
+    """Its renewals take milliseconds."""
+    assert Settings.from_environment({"LEASE_SECONDS": "1"}, local=True).lease_seconds == 1
 
 
 def test_secrets_are_not_shown() -> None:
@@ -253,3 +288,25 @@ def test_every_setting_explains_itself(setting: object) -> None:
     """The table says of each variable what it is for and what it takes."""
     assert getattr(setting, "help", "")
     assert getattr(setting, "takes", "")
+
+
+@pytest.mark.parametrize(
+    ("table", "is_refused"),
+    [("posthog_aggregated.sessions", True), ("my-project.posthog_aggregated.sessions", True),
+     ("other-project.posthog_aggregated.sessions", False), ("sessions", False)],
+)  # fmt: skip
+def test_no_source_is_in_the_destination(table: str, is_refused: bool) -> None:  # noqa: FBT001
+    """A run would read what it writes: a table of this name in another project is another one."""
+    environ = PROJECT | {"POSTHOG_SESSIONS_TABLE": table}
+    if is_refused:
+        assert "no source table may be in POSTHOG_AGGREGATED_DATASET_ID" in refused(environ)
+    else:
+        assert Settings.from_environment(environ).posthog_sessions_table == table
+
+
+@pytest.mark.parametrize(
+    "table", ["a.b.c.d", "`t`", "t;", "a..b", ".t", "My-Project.d.t", "d-d.t", "d.t "[:-1] + "'"]
+)
+def test_a_table_that_is_no_name_is_refused(table: str) -> None:
+    """Identifiers stand in statements as they are."""
+    assert "EVENTS_TABLE must be set to" in refused({"EVENTS_TABLE": table})

@@ -10,6 +10,7 @@ import pytest
 from runs.errors import SourceMissingError, SourceShapeError
 from tests.case_files import Cases, load_cases
 from tests.scenario import Scenario, differences
+from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,12 +117,71 @@ def test_odd_times_and_missing_columns_never_end_a_run(scenario: Scenario) -> No
     assert matches == {"uid", None}
 
 
-def test_a_missing_table_is_named(empty: Scenario) -> None:
+def test_missing_events_are_named(empty: Scenario) -> None:
     """One sentence with the table's name, and nothing published."""
-    empty.query(f"DROP TABLE {empty.prefix}_firebase.users")
-    with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_firebase\.users"):
-        empty.run()
-    assert empty.sessions() == {}
+    empty.query(f"ALTER TABLE {empty.prefix}_posthog.events RENAME TO kept")
+    try:
+        with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_posthog\.events"):
+            empty.run()
+    finally:
+        empty.query(f"ALTER TABLE {empty.prefix}_posthog.kept RENAME TO events")
+
+
+def test_the_other_tables_are_optional(clients: Clients) -> None:
+    """Without them their columns are null, and the report says what is missing."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        for table in ("firebase.users", "firebase.events", "posthog.sessions"):
+            scenario.query(f"DROP TABLE {scenario.prefix}_{table}")
+        report = scenario.run()
+        assert [text.partition(" does not exist: ")[2] for text in report.warnings[:3]] == [
+            "no session gets a channel.",
+            "no session gets a user.",
+            "no session gets what its user created.",
+        ]
+        assert differences(scenario.sessions(), scenario.expected()) == []
+
+
+def test_a_table_that_is_gone_ends_the_run_unless_forced(clients: Clients) -> None:
+    """Who replaces it by DROP and CREATE must not take the users from all sessions meanwhile."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
+        scenario.run()
+        scenario.query(f"DROP TABLE {scenario.prefix}_firebase.users")
+        with pytest.raises(
+            SourceMissingError, match="users is gone, in which the last run found 1"
+        ):
+            scenario.run()
+        assert scenario.run(force=True).firebase["users"] == 0
+
+
+def test_a_table_that_a_setting_names_must_exist(empty: Scenario) -> None:
+    """A misspelt name must not take the users from all sessions."""
+    empty.settings = {"users_table": f"{empty.prefix}_firebase.people"}
+    try:
+        with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_firebase\.people"):
+            empty.run()
+    finally:
+        empty.settings = {}
+
+
+def test_tables_may_have_any_name_and_dataset(clients: Clients) -> None:
+    """PostHog lets everybody choose the table of an export; the datasets need not be ours."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 2))
+        scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
+        posthog, firebase = f"{scenario.prefix}_posthog", f"{scenario.prefix}_firebase"
+        for name, table in ((f"{posthog}.events", "events-2"), (f"{firebase}.users", "people")):
+            scenario.query(f"CREATE TABLE `{posthog}.{table}` AS SELECT * FROM `{name}`")
+            scenario.query(f"DROP TABLE `{name}`")
+        scenario.settings = {
+            "events_table": "events-2",
+            "users_table": f"local.{posthog}.people",
+        }
+        report = scenario.run()
+        assert report.firebase["users"] == 1
+        assert differences(scenario.sessions(), scenario.expected()) == []
 
 
 def test_a_missing_column_is_named_with_the_names_tried(empty: Scenario) -> None:

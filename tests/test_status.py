@@ -39,7 +39,7 @@ SOURCES = (
     "firebase_etl_prod.users",
     "firebase_etl_prod.events",
 )
-NEEDS = {"credentials", "bigquery", *SOURCES, "read_sessions", "destination"}
+NEEDS = {"credentials", "bigquery", "location", *SOURCES, "read_sessions", "destination"}
 SETTINGS_HERE = Settings(project_id="local")
 
 
@@ -218,9 +218,16 @@ def test_ready_names_what_a_run_needs(service: Service) -> None:
     assert (answer.status, answer.body["status"]) == (200, "ready")
     assert answer.body["checks"].keys() == NEEDS
     for check in answer.body["checks"].values():
-        assert (check["status"], check["problem"]) == ("ok", None)
+        assert (check["status"], check["problem"], check["warnings"]) == ("ok", None, [])
         assert check["seconds"] >= 0
     assert service.request("GET", "/ready").body == answer.body
+
+
+def warnings(clients: Clients) -> dict[str, tuple[str, ...]]:
+    """What the probes warn of, by name."""
+    warehouse = Warehouse(clients=clients, settings=SETTINGS_HERE, run_id="no_run")
+    probes = readiness.probe_all(SETTINGS_HERE, lambda: nullcontext(warehouse))
+    return {probe.name: probe.warnings for probe in probes if probe.warnings}
 
 
 def problems(clients: Clients, settings: Settings = SETTINGS_HERE) -> dict[str, str]:
@@ -231,14 +238,21 @@ def problems(clients: Clients, settings: Settings = SETTINGS_HERE) -> dict[str, 
 
 
 def test_a_source_that_is_missing_is_told(clients: Clients) -> None:
-    """It fails by its name, and nothing else does."""
+    """It fails by its name, and nothing else does; an optional one is a warning."""
+    query(clients, "ALTER TABLE posthog_etl.events RENAME TO kept_events")
     query(clients, "ALTER TABLE firebase_etl_prod.users RENAME TO kept_users")
     try:
-        found = problems(clients)
+        found, probed = problems(clients), warnings(clients)
     finally:
+        query(clients, "ALTER TABLE posthog_etl.kept_events RENAME TO events")
         query(clients, "ALTER TABLE firebase_etl_prod.kept_users RENAME TO users")
-    assert found.keys() == {"firebase_etl_prod.users"}
-    assert "local.firebase_etl_prod.users" in found["firebase_etl_prod.users"]
+    assert found.keys() == {"posthog_etl.events"}
+    assert "local.posthog_etl.events" in found["posthog_etl.events"]
+    assert probed == {
+        "firebase_etl_prod.users": (
+            "Table local.firebase_etl_prod.users does not exist: no session gets a user.",
+        )
+    }
 
 
 def test_read_sessions_that_are_not_allowed_are_told(
@@ -318,6 +332,10 @@ PRIVATE = {
     "AUTH": "api_key",
     "ETL_API_KEY": "canary-0123456789",
     "EXCLUDE_DISTINCT_IDS": "canary-1,canary-2,canary-3",
+    "EVENTS_TABLE": "canary-project.posthog.events",
+    "POSTHOG_SESSIONS_TABLE": "canary-project.posthog.sessions",
+    "USERS_TABLE": "canary-project.firebase.users",
+    "DOCUMENTS_TABLE": "canary-project.firebase.events",
 }
 
 

@@ -151,7 +151,6 @@ def test_defaults_are_those_of_the_settings() -> None:
     defaults = {each.variable: each.default for each in SETTINGS}
     declared = {name: block.get("default") for name, block in variables(MODULE).items()}
     for name, setting in {
-        "bigquery_location": "BIGQUERY_LOCATION",
         "posthog_dataset_id": "POSTHOG_DATASET_ID",
         "firebase_dataset_id": "FIREBASE_DATASET_ID",
         "aggregated_dataset_id": "POSTHOG_AGGREGATED_DATASET_ID",

@@ -10,6 +10,13 @@ resource "google_bigquery_dataset" "aggregated" {
   delete_contents_on_destroy      = false
   labels                          = var.labels
 
+  lifecycle {
+    precondition {
+      condition     = local.continents[split("-", lower(var.region))[0]] == local.continents[split("-", lower(var.bigquery_location))[0]]
+      error_message = "region must be on the continent of bigquery_location: people's data would leave it."
+    }
+  }
+
   depends_on = [google_project_service.apis]
 }
 

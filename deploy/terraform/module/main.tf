@@ -9,6 +9,19 @@ locals {
   image_path  = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}/${local.service_name}"
   placeholder = "us-docker.pkg.dev/cloudrun/container"
 
+  # By the first part of a region, or one of BigQuery's multi-regions.
+  continents = {
+    us           = "america"
+    northamerica = "america"
+    eu           = "europe"
+    europe       = "europe"
+    southamerica = "southamerica"
+    asia         = "asia"
+    australia    = "australia"
+    me           = "me"
+    africa       = "africa"
+  }
+
   # The same for the service and the job. Every name is a setting of docs/reference.md.
   environment = merge(var.settings, {
     GOOGLE_CLOUD_PROJECT_ID       = var.project_id

@@ -1,0 +1,79 @@
+"""Keeps our own tables where a dataset's default expiration would delete them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bigquery.destination import find_table
+from bigquery.refusals import StatementError, classified
+from bigquery.retries import call, start, wait_for
+from runs.errors import DestinationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+
+    from google.cloud import bigquery
+
+    from bigquery.tables import TableId
+    from bigquery.warehouse import Warehouse
+
+_MS_A_DAY = 24 * 3600 * 1000
+
+
+def keep_tables(warehouse: Warehouse, tables: Iterable[TableId]) -> list[str]:
+    """Undo the expiry of those that have one; returns a warning for each."""
+    looks = {table: start(partial(find_table, warehouse, table)) for table in tables}
+    found = {table: wait_for(warehouse, look) for table, look in looks.items()}
+    return [_keep(warehouse, table, each) for table, each in found.items() if each and each.expires]
+
+
+def _keep(warehouse: Warehouse, table: TableId, found: bigquery.Table) -> str:
+    told = f"Table {table} was to be deleted on {found.expires:%Y-%m-%d}, by its dataset's default"
+    found.expires = None
+    try:
+        with classified(f"the expiry of table {table}", DestinationError):
+            call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["expires"]))
+    except (DestinationError, StatementError):  # without billing nothing may live longer
+        return f"{told}, and still is: this account may not change that."
+    return f"{told}: it is kept now."
+
+
+def kept_days(found: bigquery.Table) -> int | None:
+    """The days that the table keeps its partitions; None: for ever."""
+    partitioning = found.time_partitioning
+    expiration = partitioning.expiration_ms if partitioning else None
+    return int(expiration) // _MS_A_DAY if expiration else None
+
+
+def vanishing_warning(table: TableId, days: int | None, *, oldest: date, today: date) -> str | None:
+    """What to say where rows of the oldest day are deleted as soon as they are written."""
+    if days is None or today - oldest <= timedelta(days=days):
+        return None
+    return (
+        f"Table {table} keeps its partitions for {days} days, so sessions before"
+        f" {today - timedelta(days=days)} are deleted as soon as they are published: if that is"
+        f" wrong, ALTER TABLE {table.sql} SET OPTIONS (partition_expiration_days = NULL)."
+    )
+
+
+def dataset_warnings(dataset: bigquery.Dataset) -> list[str]:
+    """What the defaults of a dataset do to the tables that a run makes there."""
+    told = []
+    if default := dataset.default_table_expiration_ms:
+        told.append(
+            f"Tables in dataset {dataset.dataset_id} are deleted after {_days(default)} days by its"
+            " default: each run undoes that for its own tables."
+        )
+    if default := dataset.default_partition_expiration_ms:
+        told.append(
+            f"Partitions in dataset {dataset.dataset_id} are deleted after {_days(default)} days by"
+            " its default: older sessions vanish as soon as they are published."
+        )
+    return told
+
+
+def _days(milliseconds: int) -> str:
+    return f"{int(milliseconds) / _MS_A_DAY:g}"
