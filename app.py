@@ -94,6 +94,8 @@ def create_app(
     service.get("/status")(site.status)
     service.get("/runs")(site.runs)
     service.get("/runs/<run_id>")(site.run)
+    service.get("/verify")(site.verify)
+    service.get("/sessions/<path:session_id>")(site.session)
     service.get("/jobs")(site.jobs)
     service.get("/config")(site.config)
     service.post("/run")(site.start)
@@ -227,6 +229,24 @@ class _Site:
             message = f"There is no run {reprlib.repr(run_id)}: GET /runs lists those there are."
             raise NotFound(message)
         return jsonify({**found, "progress": None})
+
+    def verify(self) -> ResponseReturnValue:
+        """So many stored sessions compared with the source, cell by cell."""
+        from service.verification import read_verification
+
+        query = request.args.to_dict(flat=False)
+        with self._deployment.clients.warehouse() as warehouse:
+            return jsonify(read_verification(warehouse, query, datetime.now(UTC)))
+
+    def session(self, session_id: str) -> ResponseReturnValue:
+        """What a session is made of; a 404 says why there is none."""
+        from service.verification import read_story
+
+        with self._deployment.clients.warehouse() as warehouse:
+            story = read_story(warehouse, session_id)
+        if isinstance(story, str):
+            raise NotFound(story)
+        return jsonify(story)
 
     def jobs(self) -> ResponseReturnValue:
         """Each job's last success, and how fresh its data are."""

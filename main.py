@@ -9,7 +9,9 @@ import re
 import signal
 import sys
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bigquery.connection import connect, local_environment
@@ -17,8 +19,9 @@ from bigquery.destination import ensure_dataset
 from bigquery.locations import settled
 from bigquery.warehouse import Warehouse
 from jobs.registry import find_job
+from oracle.comparison import verification_text
 from runs import VERSION
-from runs.checks import worst
+from runs.checks import Check, worst
 from runs.context import (
     answer_again,
     await_ledger,
@@ -39,12 +42,15 @@ from runs.request import RunRequest
 from runs.settings import ENGINES, Settings
 from runs.supervision import STOP, take_lease
 from service.readiness import probe_all
+from service.story_text import print_story
+from sessions.samples import VerifyRequest, new_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bigquery.clients import Clients
-    from runs.checks import Check
+    from jobs.sessions_verification import Reading
+    from oracle.comparison import Verification
     from runs.job import Job
     from runs.report import RunReport
 
@@ -163,6 +169,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--params", type=_params, default={}, metavar="JSON", help="what only this job understands"
     )
     parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
+    parser.add_argument(
+        "--verify", type=_count, metavar="N", help="compare N stored sessions with the source"
+    )
+    parser.add_argument("--session", metavar="ID", help="verify this session")
+    parser.add_argument("--seed", metavar="TEXT", help="what --verify chooses its sessions by")
+    parser.add_argument("--yes", action="store_true", help="read without asking")
+    parser.add_argument("--explain", metavar="SESSION_ID", help="tell what a session is made of")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")
     parser.add_argument("--json", action="store_true", help="the report as JSON, alone on stdout")
     parser.add_argument("--version", action="version", version=f"posthog-etl {VERSION}")
@@ -191,8 +204,8 @@ def command_line(arguments: Sequence[str]) -> int:
         request = _request(options)
         environ = local_environment(os.environ) if options.local else os.environ
         settings = Settings.from_environment(environ, local=options.local)
-        if options.check:
-            return _check(request, settings, options)
+        if options.check or _asks(options):
+            return _answer(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
     except EtlError as error:
         if on_terminal or not is_reported(error):
@@ -244,12 +257,15 @@ def _run(
 def _check(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
     """A line for each thing that a run needs and that should hold of what is there; no run."""
     job = find_job(request.job)
-    if request != RunRequest(job=request.job):
-        message = "--check runs nothing: leave out the options of a run."
-        raise RequestError(message)
     with connect(settings, is_local=options.local) as clients:
         warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
-        found = _look(job, warehouse) if job.check else []
+        found = [*_look(job, warehouse)] if job.check else []
+        if options.verify is not None:
+            from jobs.sessions import VERIFY_AND_RECORD
+
+            now = datetime.now(UTC)
+            verified = VERIFY_AND_RECORD(warehouse, _to_verify(options), now)
+            found.append(_verified(verified))
     outcome = worst(found)
     width = max((len(each.name) for each in found), default=0)
     if options.json:
@@ -268,6 +284,90 @@ def _look(job: Job[Any], warehouse: Warehouse) -> list[Check]:
     if worst(needs) == "failed" or job.check is None:  # it would fail by the same
         return needs
     return [*needs, *job.check(warehouse, datetime.now(UTC))]
+
+
+def _asks(options: argparse.Namespace) -> bool:
+    """Whether something is to be looked at, and nothing to be run."""
+    named = (options.verify, options.session, options.explain, options.seed)
+    return options.yes or any(each is not None for each in named)
+
+
+def _answer(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
+    """Look at what is there; raises RequestError for options of a run."""
+    looked_at = RunRequest(job=request.job)
+    if not options.check:
+        looked_at = replace(looked_at, start_date=request.start_date, end_date=request.end_date)
+    if request != looked_at:
+        message = "--check, --verify and --explain run nothing: leave out the options of a run."
+        raise RequestError(message)
+    if options.check:
+        return _check(request, settings, options)
+    if options.explain is not None:
+        return _explain(settings, options)
+    if options.verify is None and options.session is None:
+        message = "--seed and --yes belong to --verify: say how many sessions, or name one."
+        raise RequestError(message)
+    return _verify(settings, options)
+
+
+def _verified(found: Verification) -> Check:
+    text = " ".join(verification_text(found).split("\n"))
+    return Check(name="verify", outcome="ok" if found.is_right else "failed", message=text)
+
+
+def _to_verify(options: argparse.Namespace) -> VerifyRequest:
+    return VerifyRequest(
+        seed=options.seed or new_seed(datetime.now(UTC)),
+        size=1 if options.verify is None else options.verify,
+        start_date=options.start_date,
+        end_date=options.end_date,
+        session_id=options.session,
+    )
+
+
+def _verify(settings: Settings, options: argparse.Namespace) -> int:
+    """Stored sessions against the source; exit code 5 if a cell differs."""
+    from jobs.sessions import VERIFY
+
+    request = _to_verify(options)
+    with connect(settings, is_local=options.local) as clients:
+        warehouse = Warehouse(clients=clients, settings=settings, run_id="verify")
+        found = VERIFY(warehouse, request, partial(_confirm, options))
+    shown = json.dumps(found.to_json(), indent=2) if options.json else verification_text(found)
+    sys.stdout.write(f"{shown}\n")
+    return 0 if found.is_right else AuditError.exit_code
+
+
+def _explain(settings: Settings, options: argparse.Namespace) -> int:
+    """What one session is made of."""
+    from jobs.sessions import EXPLAIN
+
+    with connect(settings, is_local=options.local) as clients:
+        warehouse = Warehouse(clients=clients, settings=settings, run_id="explain")
+        story = EXPLAIN(warehouse, options.explain, _say)
+    if options.json:
+        sys.stdout.write(f"{json.dumps(story.to_json(), indent=2)}\n")
+    else:
+        print_story(story)
+    return 0
+
+
+def _say(reading: Reading) -> None:
+    sys.stderr.write(f"{reading}\n")
+
+
+def _confirm(options: argparse.Namespace, reading: Reading) -> None:
+    """Say what is to be read, and ask where there is somebody to answer."""
+    _say(reading)
+    if options.yes:
+        return
+    if not sys.stdin.isatty():
+        message = "Nobody can be asked whether to read that: add --yes."
+        raise RequestError(message)
+    sys.stderr.write("Read it? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        message = "Nothing was read: answer y to verify."
+        raise RequestError(message)
 
 
 if __name__ == "__main__":

@@ -110,6 +110,26 @@ def run_statement(
     return job
 
 
+def estimate_bytes(
+    warehouse: Warehouse, step: str, sql: str, parameters: Sequence[Parameter] = ()
+) -> int:
+    """The bytes that a statement would process, by a dry run: it costs nothing."""
+    from google.cloud import bigquery
+
+    config = bigquery.QueryJobConfig(
+        query_parameters=list(parameters), dry_run=True, use_query_cache=False
+    )
+    with classified(f"a dry run of {step}", SourceError):
+        job = warehouse.clients.bigquery.query(
+            sql,
+            job_config=config,
+            location=warehouse.settings.location,
+            retry=retry(),
+            timeout=HTTP_SECONDS,
+        )
+        return job.total_bytes_processed or 0
+
+
 def run_job[Job: (bigquery.QueryJob, bigquery.LoadJob)](
     warehouse: Warehouse, step: str, submit: Callable[[str], Job]
 ) -> Job:

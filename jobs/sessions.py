@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final
 
 import etl_functions as etl
 from bigquery.destination import ensure_view
@@ -13,6 +13,7 @@ from bigquery.parameters import records, scalar
 from jobs.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
+from jobs.sessions_verification import explain, verify, verify_and_record
 from jobs.sessions_work import SessionsWork, begin
 from process_persons import (
     daily_activity_sql,
@@ -34,10 +35,8 @@ from sessions.tables import aggregated_schema, sessions_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from bigquery.warehouse import Warehouse
-    from runs.checks import Check
     from runs.context import Run
 
 
@@ -253,8 +252,21 @@ def _begin(run: Run) -> SessionsWork:
     return begin(metric_table(run.settings.metrics_file), run)
 
 
-def _check(warehouse: Warehouse, now: datetime) -> list[Check]:
-    return check_sessions(metric_table(warehouse.settings.metrics_file), warehouse, now)
+def _of_the_file[**P, T](
+    work: Callable[Concatenate[MetricTable, Warehouse, P], T],
+) -> Callable[Concatenate[Warehouse, P], T]:
+    """The function, for the metric table of the file that the settings name."""
+
+    def of_the_file(warehouse: Warehouse, *args: P.args, **kwargs: P.kwargs) -> T:
+        return work(metric_table(warehouse.settings.metrics_file), warehouse, *args, **kwargs)
+
+    return of_the_file
+
+
+EXPLAIN: Final = _of_the_file(explain)
+VERIFY_AND_RECORD: Final = _of_the_file(verify_and_record)
+VERIFY: Final = _of_the_file(verify)
+"""Verifies stored sessions: see `jobs/sessions_verification.py`."""
 
 
 JOB: Final = Job(
@@ -274,5 +286,5 @@ JOB: Final = Job(
     ),
     report_type=SessionsReport,
     sources=lambda settings: [each.table for each in source_tables(settings).values()],
-    check=_check,
+    check=_of_the_file(check_sessions),
 )

@@ -112,14 +112,15 @@ WHERE run_id = @run_id AND status != 'succeeded'"""
 def last_successes_sql(ledger: str) -> str:
     """A SELECT of each job's last run that brought everything up to date.
 
-    Dry runs, and those with dates or a limit, leave something to be done. A run under a clock that
-    was ahead would stay the last for as long: it counts once nothing else does.
+    Dry runs, and those with dates or a limit, leave something to be done, and verifications do
+    nothing. A run under a clock that was ahead would stay the last for as long: it counts once
+    nothing else does.
     """
     return f"""SELECT
   job, run_id, kind, finished_at,
   SAFE_CAST(JSON_VALUE(report, '$.newest_event_at') AS TIMESTAMP) AS newest_event_at
 FROM {ledger}
 WHERE status = 'succeeded'
-  AND IFNULL(kind, '') NOT IN ('dates', 'limit')
+  AND IFNULL(kind, '') NOT IN ('dates', 'limit', 'verify')
   AND JSON_VALUE(report, '$.dry_run') = 'false'
 QUALIFY ROW_NUMBER() OVER (PARTITION BY job ORDER BY {_IS_AHEAD}, run_id DESC) = 1"""

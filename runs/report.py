@@ -11,7 +11,7 @@ from runs.request import RunRequest
 from runs.settings import Engine
 
 type RunStatus = Literal["running", "succeeded", "duplicate"] | FailureStatus
-type RunKind = Literal["full_load", "incremental", "dates", "limit", "nothing_new"]
+type RunKind = Literal["full_load", "incremental", "dates", "limit", "nothing_new", "verify"]
 AHEAD: Final = timedelta(minutes=5)  # by which two clocks may differ
 FRESH: Final = timedelta(hours=26)  # a nightly export, and two hours of grace
 

@@ -46,7 +46,7 @@ RUNS = TableSchema(
         Field(
             name="kind",
             type="STRING",
-            description="full_load, incremental, nothing_new, dates or limit.",
+            description="full_load, incremental, nothing_new, dates, limit or verify.",
         ),
         Field(name="engine", type="STRING", description="What aggregated: pandas or bigquery."),
         Field(name="started_at", type="TIMESTAMP", description="When it began (UTC)."),

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
-from tests.oracle import EPOCH, Users, is_junk, read_documents
+from oracle.ids import EPOCH, is_junk
+from oracle.people import Users, read_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

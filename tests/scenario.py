@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import main
+from oracle import sessions as oracle
 from runs.request import RunRequest
 from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from sessions.report import SessionsReport
-from tests import oracle, persons_oracle
+from tests import persons_oracle
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,6 +171,7 @@ class Scenario:
     def expected(self) -> dict[str, Row]:
         """What the oracle makes of everything that has arrived."""
         return oracle.expected_sessions(
+            METRIC_TABLE,
             self.arrived.get("posthog_events", []),
             self.arrived.get("firebase_users", []),
             self.arrived.get("firebase_events", []),

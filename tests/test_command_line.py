@@ -154,3 +154,44 @@ def test_help_and_version_need_no_settings() -> None:
     """Both answer at once, in an empty environment."""
     assert "--full-load" in run("--help").stdout
     assert run("--version").stdout.startswith("posthog-etl ")
+
+
+def test_sessions_are_verified_and_explained(folder: Path) -> None:
+    """Two commands check a number: every cell of some sessions, and what one session is made of."""
+    refused = run("--local", "--verify", "3", folder=folder)
+    assert refused.returncode == 2
+    assert "It reads " in refused.stderr
+    assert "add --yes" in refused.stderr
+    done = run("--local", "--verify", "3", "--seed", "x", "--yes", "--json", folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["sessions"], found["seed"], found["differences"]) == (3, "x", [])
+    told = run("--local", "--explain", "d0-1", "--json", folder=folder)
+    assert told.returncode == 0, told.stderr
+    assert [line["number"] for line in json.loads(told.stdout)["events"]] == [1, 2]
+    shown = run("--local", "--explain", "d0-1", folder=folder)
+    assert "from events" in shown.stdout
+
+
+def test_a_wrong_cell_ends_with_code_5(folder: Path) -> None:
+    """By itself, and within --check, which writes it to the ledger."""
+    with emulator.attach(folder) as endpoints:
+        client = emulator.bigquery_client(endpoints)
+        client.query("UPDATE posthog_aggregated.sessions SET event_count = 7 WHERE TRUE").result()
+        client.close()
+    done = run("--local", "--session", "d0-1", "--yes", folder=folder)
+    assert done.returncode == 5
+    assert "d0-1.event_count is 7 and should be 2" in done.stdout
+    checked = run("--local", "--check", "--verify", "2", folder=folder)
+    assert checked.returncode == 5
+    lines = [json.loads(line) for line in checked.stderr.splitlines()]
+    assert [(each["kind"], each["status"]) for each in lines if "kind" in each] == [
+        ("verify", "failed")
+    ]
+
+
+def test_options_of_a_run_are_no_options_of_a_verification(folder: Path) -> None:
+    """A question runs nothing, and --yes alone asks nothing."""
+    asked = run("--local", "--verify", "1", "--force", folder=folder)
+    assert "leave out the options of a run" in asked.stderr
+    assert "belong to --verify" in run("--local", "--yes", folder=folder).stderr

@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
-PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "service/console", "sessions")
+PACKAGES = (
+    "apis", "bigquery", "jobs", "oracle", "runs", "service", "service/console", "sessions",
+)  # fmt: skip
 PRODUCT = [
     *ROOT.glob("*.py"),
     *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from tests import histories, oracle, persons_oracle
+from oracle import sessions as oracle
+from tests import histories, persons_oracle
 from tests.clock import starting_at
 from tests.scenario import Scenario, derived_differences, differences
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from bigquery.clients import Clients
@@ -51,7 +53,7 @@ def check(scenario: Scenario, report: RunReport) -> None:
 
 def ties(events: list[Row], users: list[Row]) -> bool:
     """Whether any anonymous id is a user's."""
-    sessions = oracle.expected_sessions(events, users, [], [])
+    sessions = oracle.expected_sessions(METRIC_TABLE, events, users, [], [])
     today = histories.FIRST_DAY.date()
     return bool(persons_oracle.expected_derived(sessions, users, [], today=today).identities)
 

@@ -22,6 +22,7 @@ from bigquery.warehouse import Warehouse
 from jobs.registry import JOBS
 from jobs.sessions import JOB
 from jobs.sessions_checks import check_sessions
+from oracle.sessions import expected_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
 from runs.context import begin
@@ -42,7 +43,6 @@ from tests import console_statements, snapshots
 from tests.case_files import Cases, load_cases
 from tests.clock import starting_at
 from tests.googlesql import Analyzer, Evaluator, ListeningClient, Sent, type_name
-from tests.oracle import expected_sessions
 from tests.persons_oracle import Derived, daily_key, expected_derived, person_key
 from tests.scenario import (
     BOOKKEEPING,
@@ -472,7 +472,9 @@ def test_google_evaluates_a_full_load_to_the_oracles_sessions(
 ) -> None:
     """From raw rows with malformed JSON to the last derived column, cell by cell, in all cases."""
     rows = google.select("SELECT * FROM sessions")
-    expected = expected_sessions(cases.events, cases.users, cases.documents, cases.posthog_sessions)
+    expected = expected_sessions(
+        METRIC_TABLE, cases.events, cases.users, cases.documents, cases.posthog_sessions
+    )
     assert len(rows) == len(expected) > 150
     assert differences(without_digests(by_id(rows)), expected) == []
 

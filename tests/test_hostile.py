@@ -18,7 +18,7 @@ import pytest
 
 from jobs import sessions as job
 from jobs.sessions_work import begin
-from tests import oracle
+from oracle import sessions as oracle
 from tests.scenario import Row, Scenario, differences
 from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import MIDNIGHT, event
@@ -174,7 +174,11 @@ def test_hostile_rows_harm_no_good_session(
         assert report.counts["duplicate"] > HOSTILE_ROWS / 1_000
         assert report.sessions["split"] > 0
         alone = oracle.expected_sessions(
-            good["posthog_events"], good["firebase_users"], good["firebase_events"], []
+            METRIC_TABLE,
+            good["posthog_events"],
+            good["firebase_users"],
+            good["firebase_events"],
+            [],
         )
         assert len(alone) == GOOD_SESSIONS
         found = scenario.sessions()

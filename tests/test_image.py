@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("apis", "bigquery", "jobs", "runs", "service", "sessions")
+PACKAGES = ("apis", "bigquery", "jobs", "oracle", "runs", "service", "sessions")
 WITH_PIP = bool(os.environ.get("REHEARSE_WITH_PIP"))
 NAMES = {str(path) for path in image.context_files(ROOT)}
 

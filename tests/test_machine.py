@@ -24,12 +24,16 @@ from hypothesis.stateful import (
 )
 
 import main
-from jobs.sessions import JOB
+from bigquery.warehouse import Warehouse
+from jobs.sessions import JOB, VERIFY
+from oracle import sessions as oracle
 from runs.errors import AbortedError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
-from tests import histories, oracle
+from sessions.samples import VerifyRequest
+from tests import histories
 from tests.scenario import Row, Scenario, differences
+from tests.shipped import METRIC_TABLE
 from tests.test_lease import At
 
 if TYPE_CHECKING:
@@ -162,6 +166,15 @@ class Histories(RuleBasedStateMachine):
         report = self.scenario.run(engine=engine, force=True)  # users may vanish by the dozen
         assert (report.kind == "full_load") == (self.state is None)
         self.expect(self.scenario.expected(), is_ordinary=True)
+        self.verify()
+
+    def verify(self) -> None:
+        """What reads the source by itself finds every cell right, and no session changed."""
+        if self.scenario.sessions():
+            settings = self.scenario.make_settings()
+            warehouse = Warehouse(clients=self.scenario.clients, settings=settings, run_id="v")
+            found = VERIFY(warehouse, VerifyRequest(seed="1", size=200), lambda _: None)
+            assert [each for each in found.verdicts if each.standing != "right"] == []
 
     @rule(engine=engines)
     def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn
@@ -187,7 +200,7 @@ class Histories(RuleBasedStateMachine):
         }
         now = self.scenario.sessions()
         # Too long by now; whether it is, a run may not know that reads a part of its days.
-        too_long = oracle.split_ids(self.scenario.arrived["posthog_events"]).keys()
+        too_long = oracle.split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
         pieces = {key for key, row in now.items() if row["is_split"] and key not in others}
         kept = {key: row for key, row in now.items() if key not in too_long | pieces}
         whole = {key for key in named if not expected[key]["is_split"]}
@@ -202,7 +215,7 @@ class Histories(RuleBasedStateMachine):
         report = self.scenario.run(limit=limit)
         assert report.sessions["staged"] <= limit
         now, expected = self.scenario.sessions(), self.scenario.expected()
-        too_long = oracle.split_ids(self.scenario.arrived["posthog_events"]).keys()
+        too_long = oracle.split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
         changed = {
             key: row
             for key, row in now.items()

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.oracle import reasons
+from oracle.sessions import reasons
 from tests.scenario import Scenario, differences
+from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import MIDNIGHT, event
 
 if TYPE_CHECKING:
@@ -47,5 +48,5 @@ def test_what_clickhouse_takes_is_mended_and_the_rest_is_malformed(
         assert {row["entry_screen"] for row in found.values()} == {*SCREENS.values(), "two lines"}
         counts = {name: count for name, count in report.counts.items() if count}
         assert counts == {"aggregated": len(TEXTS), "malformed": len(LOST)}
-        reported = reasons(scenario.arrived["posthog_events"])
+        reported = reasons(METRIC_TABLE, scenario.arrived["posthog_events"])
         assert {name: count for name, count in reported.items() if count} == counts

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from oracle.sessions import Exclusions, expected_sessions, quarantined, reasons, split_ids
 from tests.case_files import load_case, load_cases
-from tests.oracle import Exclusions, expected_sessions, quarantined, reasons, split_ids
 from tests.shipped import METRIC_TABLE
 
 type Row = dict[str, Any]
@@ -42,7 +42,9 @@ def _event(session_id: str, at: datetime = AT, properties: Row | None = None) ->
 @pytest.fixture(scope="module")
 def table() -> dict[str, Row]:
     """Return the sessions of all cases loaded together."""
-    return expected_sessions(CASES.events, CASES.users, CASES.documents, CASES.posthog_sessions)
+    return expected_sessions(
+        METRIC_TABLE, CASES.events, CASES.users, CASES.documents, CASES.posthog_sessions
+    )
 
 
 @pytest.mark.parametrize("name", CASE_NAMES)
@@ -93,6 +95,7 @@ def test_cases_do_not_meet() -> None:
 def test_the_order_of_rows_does_not_matter(table: dict[str, Row]) -> None:
     """Every input read backwards gives the same table."""
     assert table == expected_sessions(
+        METRIC_TABLE,
         CASES.events[::-1],
         CASES.users[::-1],
         CASES.documents[::-1],
@@ -102,7 +105,7 @@ def test_the_order_of_rows_does_not_matter(table: dict[str, Row]) -> None:
 
 def test_every_row_falls_under_one_reason(table: dict[str, Row]) -> None:
     """The reasons partition the rows, and what is aggregated are the events of the table."""
-    counted = reasons(CASES.events)
+    counted = reasons(METRIC_TABLE, CASES.events)
     assert sum(counted.values()) == len(CASES.events)
     assert {reason for reason, count in counted.items() if not count} == {"excluded", "quarantined"}
     assert counted["aggregated"] == sum(row["event_count"] for row in table.values())
@@ -120,7 +123,7 @@ def test_the_first_reason_that_holds_counts() -> None:
         _event("kept") | {"distinct_id": "somebody else"},
         _event("kept") | {"distinct_id": "somebody else"},
     ]
-    assert reasons(rows, exclusions=nobody) == {
+    assert reasons(METRIC_TABLE, rows, exclusions=nobody) == {
         "bad_timestamp": 1,
         "malformed": 0,
         "no_session": 1,
@@ -134,8 +137,8 @@ def test_the_first_reason_that_holds_counts() -> None:
 def test_2018_is_credible() -> None:
     """The first moment of 2018 counts, the microsecond before it does not."""
     start = datetime(2018, 1, 1, tzinfo=UTC)
-    assert reasons([_event("s", start)])["aggregated"] == 1
-    assert reasons([_event("s", start - MICROSECOND)])["bad_timestamp"] == 1
+    assert reasons(METRIC_TABLE, [_event("s", start)])["aggregated"] == 1
+    assert reasons(METRIC_TABLE, [_event("s", start - MICROSECOND)])["bad_timestamp"] == 1
 
 
 @pytest.mark.parametrize(
@@ -160,8 +163,10 @@ def test_exclusions_set_rows_aside(
     """Rows are excluded by exact distinct id, exact library, emulator and bot, if so set."""
     rows = [_event("s", properties=properties)]
     settings = Exclusions(**exclusions)
-    assert reasons(rows, exclusions=settings)["excluded"] == excluded
-    assert len(expected_sessions(rows, [], [], [], exclusions=settings)) == 1 - excluded
+    assert reasons(METRIC_TABLE, rows, exclusions=settings)["excluded"] == excluded
+    assert (
+        len(expected_sessions(METRIC_TABLE, rows, [], [], [], exclusions=settings)) == 1 - excluded
+    )
 
 
 def test_a_piece_of_too_many_rows_is_quarantined() -> None:
@@ -170,24 +175,24 @@ def test_a_piece_of_too_many_rows_is_quarantined() -> None:
     Then whoever did no more than that stays, and who did is kept out.
     """
     rows = [_event("s")] * 100_000
-    assert (split_ids(rows), quarantined(rows)) == ({}, {})
+    assert (split_ids(METRIC_TABLE, rows), quarantined(METRIC_TABLE, rows)) == ({}, {})
     other = _event("s") | {"distinct_id": "another"}
-    assert split_ids([*rows, other]) == {"s": (AT, AT, 100_001)}
-    assert quarantined([*rows, other]) == {}
+    assert split_ids(METRIC_TABLE, [*rows, other]) == {"s": (AT, AT, 100_001)}
+    assert quarantined(METRIC_TABLE, [*rows, other]) == {}
     more = [*rows, rows[0], other]
     piece = f"s/{AT.date()}/somebody"
-    assert quarantined(more) == {piece: (AT, AT, 100_001)}
-    assert reasons(more)["quarantined"] == 100_001
-    assert expected_sessions(more, [], [], []).keys() == {f"s/{AT.date()}/another"}
+    assert quarantined(METRIC_TABLE, more) == {piece: (AT, AT, 100_001)}
+    assert reasons(METRIC_TABLE, more)["quarantined"] == 100_001
+    assert expected_sessions(METRIC_TABLE, more, [], [], []).keys() == {f"s/{AT.date()}/another"}
 
 
 def test_an_id_of_too_long_a_span_is_split() -> None:
     """Three days are a session; a microsecond more is the id of pieces."""
     end = AT + timedelta(days=3)
-    assert split_ids([_event("s"), _event("s", end)]) == {}
+    assert split_ids(METRIC_TABLE, [_event("s"), _event("s", end)]) == {}
     longer = [_event("s", end + MICROSECOND), _event("s")]
-    assert split_ids(longer) == {"s": (AT, end + MICROSECOND, 2)}
-    assert expected_sessions(longer, [], [], []).keys() == {
+    assert split_ids(METRIC_TABLE, longer) == {"s": (AT, end + MICROSECOND, 2)}
+    assert expected_sessions(METRIC_TABLE, longer, [], [], []).keys() == {
         f"s/{AT.date()}/somebody",
         f"s/{end.date()}/somebody",
     }
@@ -197,6 +202,7 @@ def test_rows_that_count_nowhere_are_reported() -> None:
     """Users without id, and documents without id, creator or creation time, are counted."""
     bad: dict[str, int] = {}
     expected_sessions(
+        METRIC_TABLE,
         [],
         [{"user_id": None}, {"user_id": ""}, {"user_id": "u"}],
         [
@@ -228,6 +234,7 @@ def _recorded(name: str) -> list[Row]:
 def recorded() -> dict[str, Row]:
     """Return the sessions of the recorded robots."""
     return expected_sessions(
+        METRIC_TABLE,
         _recorded("posthog_events.jsonl.gz"),
         _recorded("firebase_users.jsonl"),
         _recorded("firebase_events.jsonl"),

@@ -66,6 +66,20 @@ def test_a_body_says_what_to_run(service: Service, client: bigquery.Client) -> N
     assert [row["n"] for row in rows] == [8]
 
 
+def test_numbers_are_checked_over_http(service: Service) -> None:
+    """So many sessions compared with the source, and what one of them is made of."""
+    found = service.request("GET", "/verify?sessions=3&seed=x")
+    assert (found.status, found.body["outcome"]) == (200, "ok")
+    assert (found.body["sessions"], found.body["seed"]) == (3, "x")
+    assert service.request("GET", "/verify?sessions=201").status == 400
+    assert service.request("GET", "/verify?days=1").status == 400
+    story = service.request("GET", "/sessions/d0-1")
+    assert [line["number"] for line in story.body["events"]] == [1, 2]
+    absent = service.request("GET", "/sessions/nobody's")
+    assert absent.status == 404
+    assert "There is no session nobody's" in str(absent.body)
+
+
 def scheduled(name: str, at: str) -> dict[str, str]:
     """The headers of a delivery by Cloud Scheduler."""
     return {"X-CloudScheduler-JobName": name, "X-CloudScheduler-ScheduleTime": at}

@@ -7,28 +7,36 @@ so the order of the input never matters.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import re
-import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from sessions.metrics import PROPERTIES
+from oracle.ids import (
+    BLANKS,
+    DAY,
+    EPOCH,
+    SECOND,
+    micros,
+    nulls_first,
+    session_id_of,
+    time_of,
+    trimmed,
+)
+from oracle.people import Users, channels, read_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, MutableMapping
+    from collections.abc import Collection, Iterable, Mapping, MutableMapping
+
+    from sessions.metric_table import MetricTable
 
 type Row = dict[str, Any]
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-SECOND = 1_000_000  # all times are integer microseconds since EPOCH
-DAY = 86_400 * SECOND
 FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 INGESTION_TOLERANCE = DAY
 LONGEST_SESSION = 3 * DAY
@@ -36,22 +44,8 @@ MOST_ROWS = 100_000
 GAP_CAP = 30 * SECOND
 ENGAGED = 10 * SECOND
 ENGAGED_VIEWS = 2
-CREATION_TOLERANCE = 60 * SECOND
-MINIMUM_PHONE_DIGITS = 7
-
-JUNK_IDS = {
-    "", "0", "0.0", "00000000-0000-0000-0000-000000000000", "00000000000000000000000000000000",
-    "anonymous", "guest", "distinctid", "distinct_id", "id", "email", "not_authenticated",
-    "null", "undefined", "none", "nan", "nil", "na", "n/a", "#n/a", "nat", "unknown", "true",
-    "false", "infinity", "-infinity", "invalid date",
-    "object object", "object promise", "object null", "object undefined",
-}  # fmt: skip
-BLANKS = "\t\n\v\f\r\x85\u200b\ufeff" + "".join(
-    chr(code) for code in range(0x10000) if unicodedata.category(chr(code)).startswith("Z")
-)
-UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-FLOAT = re.compile(r"[+]?[1-9][.][0-9]+[eE][+]?(0?[6-9]|1[0-4])")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
 
 SESSION_ID = ("$session_id", "session_id", "sessionId")
 SCREEN = ("$screen_name", "screen_name")
@@ -60,9 +54,6 @@ HEIGHT = ("$screen_height", "$viewport_height")
 SCROLL_DEPTH = ("$prev_pageview_max_scroll_percentage",)
 CONTENT_DEPTH = ("$prev_pageview_max_content_percentage",)
 
-DECLARED = tuple(
-    dict.fromkeys(names for item in PROPERTIES for names in (item.names, item.per) if names)
-)
 SEPARATOR, NULL = "\x1f", "\x1e"
 
 VIEWS = {"$pageview", "$screen"}
@@ -122,12 +113,13 @@ class Sorting:
     def add(self, session_id: str, rows: list[Event]) -> None:
         """Add a session, and count its rows."""
         self.sessions[session_id] = rows
-        kept = len(_deduplicated(rows))
+        kept = len(deduplicated(rows))
         self.reasons["aggregated"] += kept
         self.reasons["duplicate"] += len(rows) - kept
 
 
-def expected_sessions(
+def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
+    metric_table: MetricTable,
     events: Iterable[Row],
     users: Iterable[Row],
     documents: Iterable[Row],
@@ -135,49 +127,56 @@ def expected_sessions(
     *,
     exclusions: Exclusions | None = None,
     bad: MutableMapping[str, int] | None = None,
+    known_split: Collection[str] = (),
 ) -> dict[str, Row]:
     """Return the row of each session, by session id, without the columns of the run itself.
 
     `bad` receives how many users have no id (`users`), and how many documents no id, creator or
-    creation time (`documents`): they count nowhere.
+    creation time (`documents`): they count nowhere. `known_split`: see `sort_out`.
     """
     people = Users(users)
     created = read_documents(documents)
-    channels = _channels(posthog_sessions)
+    by_session = channels(posthog_sessions)
     if bad is not None:
         bad["users"] = people.bad
         bad["documents"] = created.bad
     rows: dict[str, Row] = {}
-    sorting = _sort_out(events, exclusions)
+    sorting = sort_out(metric_table, events, exclusions, known_split)
     for session_id, valid in sorting.sessions.items():
-        ordered = _in_order(_deduplicated(valid))
+        ordered = in_order(deduplicated(valid))
         row: Row = {"session_id": session_id} | _event_columns(ordered) | {"_days": _days(valid)}
         row["is_split"] = session_id in sorting.pieces
         row |= people.columns(row["distinct_ids"], ordered[0].at)
         row |= created.columns(row["user_id"], ordered[0].at, ordered[-1].at)
-        row["channel_type"] = channels.get(session_id)
+        row["channel_type"] = by_session.get(session_id)
         rows[session_id] = row
     return rows
 
 
-def split_ids(events: Iterable[Row]) -> dict[str, tuple[datetime, datetime, int]]:
+def split_ids(
+    metric_table: MetricTable, events: Iterable[Row]
+) -> dict[str, tuple[datetime, datetime, int]]:
     """Return first and last time and number of valid rows of each id that is no session's."""
-    return _extents(_sort_out(events, None).split)
+    return _extents(sort_out(metric_table, events, None).split)
 
 
-def quarantined(events: Iterable[Row]) -> dict[str, tuple[datetime, datetime, int]]:
+def quarantined(
+    metric_table: MetricTable, events: Iterable[Row]
+) -> dict[str, tuple[datetime, datetime, int]]:
     """Return the same of each piece that is kept out."""
-    return _extents(_sort_out(events, None).quarantined)
+    return _extents(sort_out(metric_table, events, None).quarantined)
 
 
 def _extents(found: Mapping[str, list[Event]]) -> dict[str, tuple[datetime, datetime, int]]:
     times = {key: [event.at for event in rows] for key, rows in found.items()}
-    return {key: (_time(min(each)), _time(max(each)), len(each)) for key, each in times.items()}
+    return {key: (time_of(min(each)), time_of(max(each)), len(each)) for key, each in times.items()}
 
 
-def reasons(events: Iterable[Row], *, exclusions: Exclusions | None = None) -> dict[str, int]:
+def reasons(
+    metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
+) -> dict[str, int]:
     """Return how many rows fell under each reason: together, all rows."""
-    counted = _sort_out(events, exclusions).reasons
+    counted = sort_out(metric_table, events, exclusions).reasons
     return {reason: counted[reason] for reason in REASONS}
 
 
@@ -192,17 +191,27 @@ def properties_text(row: Row) -> str:
     return json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
 
 
-def _sort_out(events: Iterable[Row], exclusions: Exclusions | None) -> Sorting:
+def sort_out(
+    metric_table: MetricTable,
+    events: Iterable[Row],
+    exclusions: Exclusions | None,
+    known_split: Collection[str] = (),
+) -> Sorting:
+    """Return every row under the reason that it falls under, and the valid ones by session.
+
+    `known_split`: ids that are split although these rows alone don't show it.
+    """
+    declared = _declared(metric_table)
     sorting = Sorting()
     valid: dict[str, list[Event]] = {}
     for row in events:
-        outcome = _read(row, exclusions or Exclusions())
+        outcome = _read(row, declared, exclusions or Exclusions())
         if isinstance(outcome, str):
             sorting.reasons[outcome] += 1
         else:
             valid.setdefault(outcome.session_id, []).append(outcome)
     for session_id, rows in valid.items():
-        if not _is_too_long(rows):
+        if session_id not in known_split and not _is_too_long(rows):
             sorting.add(session_id, rows)
             continue
         sorting.split[session_id] = rows
@@ -226,15 +235,34 @@ def _pieces(rows: list[Event]) -> dict[str, list[Event]]:
     """Return what each distinct id did on each UTC day, under the id of the piece."""
     pieces: dict[str, list[Event]] = {}
     for row in rows:
-        piece = f"{row.session_id}/{_time(row.at).date()}/{row.distinct_id or ''}"
+        piece = f"{row.session_id}/{time_of(row.at).date()}/{row.distinct_id or ''}"
         pieces.setdefault(piece, []).append(row)
     return pieces
 
 
-def _read(row: Row, exclusions: Exclusions) -> Event | str:
+def read_row(
+    metric_table: MetricTable, row: Row, exclusions: Exclusions | None = None
+) -> Event | str:
+    """Return the event of one row, or the reason that sets it aside."""
+    return _read(row, _declared(metric_table), exclusions or Exclusions())
+
+
+def _declared(metric_table: MetricTable) -> dict[tuple[str, ...], bool]:
+    """Return the names of each declared property, and whether it is an id, which is trimmed.
+
+    With its own columns they are what a row says.
+    """
+    ids = {item.names for item in metric_table.properties if item.kind == "id"}
+    lists = (names for item in metric_table.properties for names in (item.names, item.per))
+    return {names: names in ids for names in lists if names}
+
+
+def _read(
+    row: Row, declared: Mapping[tuple[str, ...], bool], exclusions: Exclusions
+) -> Event | str:
     """Return the event, or the reason that sets its row aside: the first that holds."""
-    at = _micros(row.get("timestamp"))
-    ingested_at = _micros(row.get("bq_ingested_timestamp"))
+    at = micros(row.get("timestamp"))
+    ingested_at = micros(row.get("bq_ingested_timestamp"))
     if at is None or at < FIRST_CREDIBLE_AT:
         return "bad_timestamp"
     if ingested_at is not None and at > ingested_at + INGESTION_TOLERANCE:
@@ -243,7 +271,7 @@ def _read(row: Row, exclusions: Exclusions) -> Event | str:
     properties = _scalars(text)
     if properties is None:
         return "malformed"
-    session_id = _session_id(_first_scalar(properties, SESSION_ID))
+    session_id = session_id_of(_first_scalar(properties, SESSION_ID))
     if session_id is None:
         return "no_session"
     distinct_id = trimmed(row.get("distinct_id"))
@@ -251,7 +279,10 @@ def _read(row: Row, exclusions: Exclusions) -> Event | str:
         return "excluded"
     name = row.get("event") or ""
     raw = NULL if row.get("uuid") or row.get("properties") is None else text
-    texts = SEPARATOR.join(_first_scalar(properties, names) or NULL for names in DECLARED)
+    values = {names: _first_scalar(properties, names) for names in declared}
+    texts = SEPARATOR.join(
+        (trimmed(value) if declared[names] else value) or NULL for names, value in values.items()
+    )
     line = SEPARATOR.join((session_id, name, distinct_id or NULL, str(at), raw, texts))
     text_hash = hashlib.md5(line.encode(), usedforsecurity=False).hexdigest()
     return Event(
@@ -318,23 +349,24 @@ def _first_scalar(properties: Mapping[str, str], names: Iterable[str]) -> str | 
     return next((properties[name] for name in names if name in properties), None)
 
 
-def _deduplicated(rows: list[Event]) -> list[Event]:
+def deduplicated(rows: list[Event]) -> list[Event]:
     """Return one row per uuid: latest ingestion, then latest time, then greatest MD5."""
     copies: dict[str, list[Event]] = {}
     for row in rows:
         copies.setdefault(row.uuid, []).append(row)
     return [
-        max(group, key=lambda row: (_nulls_first(row.ingested_at), row.at, row.text_hash))
+        max(group, key=lambda row: (nulls_first(row.ingested_at), row.at, row.text_hash))
         for group in copies.values()
     ]
 
 
-def _in_order(events: list[Event]) -> list[Event]:
+def in_order(events: list[Event]) -> list[Event]:
+    """Return the events by time, then by uuid."""
     return sorted(events, key=lambda event: (event.at, event.uuid))
 
 
 def _days(valid: list[Event]) -> list[Row]:
-    counted = Counter(_time(row.at).date() for row in valid)
+    counted = Counter(time_of(row.at).date() for row in valid)
     return [{"day": day, "row_count": count} for day, count in sorted(counted.items())]
 
 
@@ -370,9 +402,9 @@ def _when(events: list[Event]) -> Row:
     started_at, ended_at = events[0].at, events[-1].at
     gaps = [after.at - before.at for before, after in itertools.pairwise(events)]
     return {
-        "session_date": _time(started_at).date(),
-        "started_at": _time(started_at),
-        "ended_at": _time(ended_at),
+        "session_date": time_of(started_at).date(),
+        "started_at": time_of(started_at),
+        "ended_at": time_of(ended_at),
         "duration_seconds": (ended_at - started_at) / SECOND,
         "engaged_seconds": sum(min(gap, GAP_CAP) for gap in gaps) / SECOND,
     }
@@ -501,228 +533,3 @@ def _last(values: list[str]) -> str | None:
 def _deepest(shares: Iterable[float | None]) -> float | None:
     """Return the greatest known share, each clipped to 0..1."""
     return max((min(max(share, 0.0), 1.0) for share in shares if share is not None), default=None)
-
-
-# The columns that follow from the small tables ---------------------------------------------------
-
-
-class Users:
-    """The Firebase users, and which of them a distinct id means."""
-
-    def __init__(self, rows: Iterable[Row]) -> None:
-        """Keep one row per user id."""
-        trim = ("user_id", "phoneNumber", "email")
-        rows = [row | {name: trimmed(row.get(name)) for name in trim} for row in rows]
-        named = [row for row in rows if row["user_id"]]
-        self.bad = len(rows) - len(named)
-        self.by_id = _latest_by(named, "user_id", _user_text)
-
-    def match(self, distinct_id: str) -> tuple[str, str] | None:
-        """Return (user id, `uid`, `phone` or `email`) of the one user that the id means."""
-        if is_junk(distinct_id):
-            return None
-        if distinct_id in self.by_id:
-            return distinct_id, "uid"
-        digits = phone(distinct_id) if is_phone_like(distinct_id) else None
-        if digits:
-            user_id = self._newest(lambda user: phone(user["phoneNumber"] or "") == digits)
-            if user_id:
-                return user_id, "phone"
-        user_id = self._newest(lambda u: (u["email"] or "").lower() == distinct_id.lower())
-        return (user_id, "email") if user_id else None
-
-    def columns(self, distinct_ids: list[str], started_at: int) -> Row:
-        """Return the user's columns of a session: of the last used id that means someone."""
-        matches = (self.match(distinct_id) for distinct_id in reversed(distinct_ids))
-        user_id, user_match = next((match for match in matches if match), (None, None))
-        created_at = _micros(self.by_id[user_id].get("createdAt")) if user_id else None
-        days = None if created_at is None else max((started_at - created_at) // DAY, 0)
-        return {
-            "user_id": user_id,
-            "user_match": user_match,
-            "user_signed_up_at": None if created_at is None else _time(created_at),
-            "days_since_signup": days,
-        }
-
-    def signed_up_at(self, user_id: str) -> datetime | None:
-        """Return when the user was created; None where that, or the user, is not known."""
-        created_at = _micros(self.by_id.get(user_id, {}).get("createdAt"))
-        return None if created_at is None else _time(created_at)
-
-    def _newest(self, is_meant: Callable[[Row], bool]) -> str | None:
-        found = [
-            (_nulls_first(_micros(user.get("createdAt"))), user_id)
-            for user_id, user in self.by_id.items()
-            if is_meant(user)
-        ]
-        return max(found)[1] if found else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Documents:
-    """What users created: (creation time, whether a check-in), by creator."""
-
-    by_creator: Mapping[str, list[tuple[int, bool]]]
-    bad: int
-
-    def columns(self, user_id: str | None, started_at: int, ended_at: int) -> Row:
-        """Return what the user created within the session, with the tolerance on both sides."""
-        first, last = started_at - CREATION_TOLERANCE, ended_at + CREATION_TOLERANCE
-        created = self.by_creator.get(user_id, []) if user_id else []
-        within = [is_checkin for at, is_checkin in created if first <= at <= last]
-        events_created = within.count(False)
-        return {
-            "created_event": events_created > 0,
-            "events_created": events_created,
-            "checkins_created": within.count(True),
-        }
-
-
-def read_documents(rows: Iterable[Row]) -> Documents:
-    """Return the documents that count, and how many do not."""
-    rows = [row | {"document_id": trimmed(row.get("document_id"))} for row in rows]
-    named = [row for row in rows if row["document_id"]]
-    bad = len(rows) - len(named)
-    by_creator: dict[str, list[tuple[int, bool]]] = {}
-    for row in _latest_by(named, "document_id", _document_text).values():
-        creator = referred(row.get("user_id") or "")
-        created_at = _micros(row.get("createdAt"))
-        if not creator or created_at is None:
-            bad += 1
-        else:
-            by_creator.setdefault(creator, []).append((created_at, row.get("type") == "checkin"))
-    return Documents(by_creator=by_creator, bad=bad)
-
-
-def _channels(rows: Iterable[Row]) -> dict[str, str | None]:
-    """Return each session's channel: of the latest end, then the greatest."""
-    latest: dict[str, tuple[tuple[bool, int], tuple[bool, str], str | None]] = {}
-    for row in rows:
-        channel = row.get("channel_type")
-        end = _nulls_first(_micros(row.get("end_timestamp")))
-        key = (end, (channel is not None, channel or ""), channel)
-        session_id = _session_id(row.get("session_id"))
-        if session_id and (session_id not in latest or key[:2] > latest[session_id][:2]):
-            latest[session_id] = key
-    return {session_id: key[2] for session_id, key in latest.items()}
-
-
-def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[str, Row]:
-    """Return one row per key: the latest load, then the latest creation, then the MD5."""
-
-    def rank(row: Row) -> tuple[tuple[bool, int], tuple[bool, int], str]:
-        md5 = hashlib.md5(text(row).encode(), usedforsecurity=False).hexdigest()
-        loaded_at, created_at = _micros(row.get("etl_loaded_at")), _micros(row.get("createdAt"))
-        return _nulls_first(loaded_at), _nulls_first(created_at), md5
-
-    latest: dict[str, Row] = {}
-    for row in rows:
-        if row[key] not in latest or rank(row) > rank(latest[row[key]]):
-            latest[row[key]] = row
-    return latest
-
-
-def _user_text(row: Row) -> str:
-    created_at = _micros(row.get("createdAt"))
-    parts = (row.get("user_id"), row.get("phoneNumber"), row.get("email"), created_at)
-    return "|".join("" if part is None else str(part) for part in parts)
-
-
-def _document_text(row: Row) -> str:
-    created_at = _micros(row.get("createdAt"))
-    parts = (row.get("document_id"), row.get("user_id"), created_at, row.get("type"))
-    return "|".join("" if part is None else str(part) for part in parts)
-
-
-# Ids, phones and references ----------------------------------------------------------------------
-
-
-def trimmed(text: str | None) -> str | None:
-    """Return the text without blanks at its ends, None where nothing is left."""
-    return (text or "").strip(BLANKS) or None
-
-
-def is_junk(some_id: str) -> bool:
-    """Whether an id means nobody, in whatever quotes and brackets."""
-    return some_id.lower().strip("[](){}<>\"'`") in JUNK_IDS
-
-
-def _session_id(text: str | None) -> str | None:
-    """Return the id of a session as PostHog has it, None for a junk id."""
-    some_id = trimmed(text)
-    if some_id is None or is_junk(some_id):
-        return None
-    bare = some_id.lower().removeprefix("{").removeprefix("(").removesuffix("}").removesuffix(")")
-    return bare if UUID.fullmatch(bare) else some_id
-
-
-def is_phone_like(some_id: str) -> bool:
-    """Whether an id may be a phone: of digits, + . ( ) and any space or dash, or a float of one."""
-    return FLOAT.fullmatch(some_id) is not None or all(
-        each in "0123456789-+.()\t\n\f\r\u2212\uff0b"
-        or unicodedata.category(each) in {"Pd", "Cf", "Zs", "Zl", "Zp"}
-        for each in some_id
-    )
-
-
-def phone(text: str) -> str | None:
-    """Return the digits of a phone number with its country code, None for anything else."""
-    if FLOAT.fullmatch(text):
-        text = str(int(float(text)))
-    if re.fullmatch("[+]?[0-9]+[.]0", text):
-        text = text[:-2]
-    country, zero, rest = text.partition("(0)")
-    if zero and re.search("[0-9]", country) and is_phone_like(country):
-        text = country + rest
-    digits = "".join(re.findall("[0-9]", text)).removeprefix("00")
-    return digits if len(digits) >= MINIMUM_PHONE_DIGITS and digits[0] != "0" else None
-
-
-def referred(creator: str) -> str | None:
-    """Return the user that a creator names: by id, or by any form of a Firestore reference."""
-    text = trimmed(creator) or ""
-    if text.startswith("{"):
-        with contextlib.suppress(ValueError):
-            return next(filter(None, map(_of_path, _texts(json.loads(text)))), text)
-    found = _of_path(text)
-    return trimmed(text if found is None else found)
-
-
-def _of_path(path: str) -> str | None:
-    collection, slash, some_id = path.rpartition("/documents/")[2].lstrip("/").partition("/")
-    some_id = some_id.rstrip("/")
-    return some_id if collection == "users" and slash and "/" not in some_id else None
-
-
-def _texts(value: Any) -> list[str]:  # noqa: ANN401 - whatever JSON holds
-    """Return the texts within a JSON value; a list of path segments as one path."""
-    match value:
-        case str():
-            return [value]
-        case dict():
-            return [text for each in value.values() for text in _texts(each)]
-        case list() if all(isinstance(each, str) for each in value):
-            return ["/".join(value)]
-        case _:
-            return []
-
-
-# Times -------------------------------------------------------------------------------------------
-
-
-def _micros(value: datetime | str | None) -> int | None:
-    """Return a time as microseconds since 1970; a time without a zone is UTC."""
-    if value is None:
-        return None
-    at = datetime.fromisoformat(value) if isinstance(value, str) else value
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return (at - EPOCH) // timedelta(microseconds=1)
-
-
-def _time(micros: int) -> datetime:
-    return EPOCH + timedelta(microseconds=micros)
-
-
-def _nulls_first(value: int | None) -> tuple[bool, int]:
-    """Return a sort key that puts None before every number."""
-    return value is not None, value or 0

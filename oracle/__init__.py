@@ -1,0 +1,1 @@
+"""What the sessions table must contain, computed plainly. No engine and no SQL."""
