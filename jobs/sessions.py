@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from bigquery.warehouse import Warehouse
     from runs.context import Run
+    from sessions.metric_table import MetricTable
 
 
 def _ensure_destination(work: SessionsWork) -> None:
@@ -257,7 +258,7 @@ def _of_the_file[**P, T](
 ) -> Callable[Concatenate[Warehouse, P], T]:
     """The function, for the metric table of the file that the settings name."""
 
-    def of_the_file(warehouse: Warehouse, *args: P.args, **kwargs: P.kwargs) -> T:
+    def of_the_file(warehouse: Warehouse, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return work(metric_table(warehouse.settings.metrics_file), warehouse, *args, **kwargs)
 
     return of_the_file
