@@ -129,6 +129,11 @@ FROM {sessions}
 WHERE STARTS_WITH(session_id, CONCAT(@session_id, '/'))"""
 
 
+def _rows_sql(source: Source) -> str:
+    """The rows of a small table as they are now; of one that is missing, none."""
+    return source.shape.rows_sql if source.shape.is_missing else source.shape.table.sql
+
+
 def _columns_sql(metric_table: MetricTable) -> str:
     return ", ".join(column.name for column in metric_table.columns)
 
@@ -191,7 +196,7 @@ def users_sql(source: Source) -> str:
     {_loose_sql(source.column("email"))} AS email_key,
     SUBSTR({digits}, GREATEST(1, LENGTH({digits}) - {PHONE_TAIL - 1})) AS tail,
     SUBSTR({number}, GREATEST(1, LENGTH({number}) - {PHONE_TAIL - 1})) AS number_tail
-  FROM {source.shape.table.sql}
+  FROM {_rows_sql(source)}
 )
 SELECT user_id, phoneNumber, email, createdAt, etl_loaded_at
 FROM user_rows
@@ -212,7 +217,7 @@ def documents_sql(source: Source) -> str:
     {source.column("created_at")} AS createdAt,
     {source.column("type")} AS type,
     {source.time_column("loaded_at")} AS etl_loaded_at
-  FROM {source.shape.table.sql}
+  FROM {_rows_sql(source)}
 ),
 spans AS (
   SELECT first_at, last_at
@@ -235,5 +240,5 @@ def posthog_sessions_sql(source: Source) -> str:
   {source.column("session_id")} AS session_id,
   {source.column("channel_type")} AS channel_type,
   {source.time_column("end_at")} AS end_timestamp
-FROM {source.shape.table.sql}
+FROM {_rows_sql(source)}
 WHERE {_loose_sql(source.column("session_id"))} IN UNNEST(@keys)"""
