@@ -22,6 +22,7 @@ from sessions import (
     enrichment,
     plan,
     projection,
+    samples,
     sources,
     splitting,
 )
@@ -126,7 +127,20 @@ def a_plan(kind: plan.Kind) -> plan.Plan:
 def statements() -> dict[str, str]:
     """Each statement by the name of its file, in the order of a run."""
     ours = {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
-    return {**ours, **of_apis(), **of_the_console()}
+    return {**ours, **_verified(), **of_apis(), **of_the_console()}
+
+
+def _verified() -> dict[str, str]:
+    tables = source_tables()
+    return {
+        "verify_sample": samples.sample_sql(METRIC_TABLE, "sessions", size=20),
+        "verify_session": samples.session_sql(METRIC_TABLE, "sessions"),
+        "verify_kept_out": samples.kept_out_sql("quarantined_sessions", "sessions"),
+        "verify_events": samples.events_sql(METRIC_TABLE, tables.events, DAYS),
+        "verify_users": samples.users_sql(tables.users),
+        "verify_documents": samples.documents_sql(tables.documents),
+        "verify_posthog_sessions": samples.posthog_sessions_sql(tables.posthog_sessions),
+    }
 
 
 def _lease() -> dict[str, str]:

@@ -20,8 +20,9 @@ import main
 from bigquery.destination import ensure_dataset
 from bigquery.warehouse import Warehouse
 from jobs.registry import JOBS
-from jobs.sessions import JOB
+from jobs.sessions import EXPLAIN, JOB, VERIFY
 from jobs.sessions_checks import check_sessions
+from jobs.sessions_verification import AbsentError
 from oracle.sessions import expected_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
@@ -38,6 +39,7 @@ from sessions.data_dictionary import NEVER, null_rules
 from sessions.metric_table import Aggregation, Metric, MetricTable
 from sessions.persons import daily_activity_schema
 from sessions.projection import downloaded_columns
+from sessions.samples import VerifyRequest
 from sessions.tables import aggregated_schema, sessions_schema
 from tests import console_statements, snapshots
 from tests.case_files import Cases, load_cases
@@ -237,6 +239,9 @@ def query_without_a_run(scenario: Scenario, run_id: str) -> None:
     assert check_sessions(METRIC_TABLE, warehouse, now)
     probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     assert [probe.problem for probe in probes if probe.problem] == []
+    assert VERIFY(warehouse, VerifyRequest(seed="1", size=2), lambda _: None).verdicts
+    with pytest.raises(AbsentError):
+        EXPLAIN(warehouse, "nowhere", lambda _: None)
 
 
 @pytest.fixture(scope="module")
