@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from runs.errors import RequestError
+from sessions.layout import wrapped
 from sessions.plan import ranges_sql
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def sample_sql(metric_table: MetricTable, sessions: str, *, size: int) -> str:
 chosen AS (
   SELECT session_id FROM ranked ORDER BY choice_no, draw LIMIT {size}
 )
-SELECT {_columns_sql(metric_table)}
+SELECT
+  {_columns_sql(metric_table)}
 FROM {sessions}
 WHERE session_date BETWEEN @first_day AND @last_day
   AND session_id IN (SELECT session_id FROM chosen)
@@ -115,7 +117,8 @@ ORDER BY session_id"""
 
 def session_sql(metric_table: MetricTable, sessions: str) -> str:
     """A SELECT of the stored session @session_id."""
-    return f"""SELECT {_columns_sql(metric_table)}
+    return f"""SELECT
+  {_columns_sql(metric_table)}
 FROM {sessions}
 WHERE session_id = @session_id"""
 
@@ -135,7 +138,7 @@ def _rows_sql(source: Source) -> str:
 
 
 def _columns_sql(metric_table: MetricTable) -> str:
-    return ", ".join(column.name for column in metric_table.columns)
+    return wrapped((column.name for column in metric_table.columns), indent=2)
 
 
 def days_to_read(rows: Iterable[Mapping[str, object]]) -> list[dt.date]:
