@@ -1,16 +1,30 @@
 """The settings of a deployment: one typed record, read from the environment. Not a request."""
 
-import base64
-import binascii
-import json
-import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from runs.errors import SettingsError
+from runs.setting_kinds import (
+    ADDRESS,
+    DATASET,
+    EMAILS,
+    KEY,
+    LOCATION,
+    PROJECT,
+    SECRET,
+    TABLE,
+    Kind,
+    amount,
+    choice,
+    list_of,
+    or_none,
+    path_like,
+    switch,
+    text_like,
+    whole_number,
+)
 
 type Engine = Literal["pandas", "bigquery"]
 type Auth = Literal["platform", "oidc", "api_key", "iap"]
@@ -18,132 +32,8 @@ type Auth = Literal["platform", "oidc", "api_key", "iap"]
 ENGINES: Final[tuple[Engine, ...]] = ("pandas", "bigquery")
 AUTHS: Final[tuple[Auth, ...]] = ("platform", "oidc", "api_key", "iap")
 LOCAL_PROJECT: Final = "local"
-_LONGEST_NAME: Final = 255  # of a file or folder, in bytes
 _SHORTEST_LEASE_SECONDS: Final = 20  # four renewals, each an UPDATE of one to three seconds
 _LONGEST_REQUEST_SECONDS: Final = 3600  # Cloud Run answers 504 then, and takes the CPU away
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """The values a setting takes: in words, how text becomes one, and which are accepted."""
-
-    takes: str
-    parse: Callable[[str], object]
-    accepts: Callable[[object], bool]
-    blank_counts: bool = False
-    """An empty variable is a value of its own; elsewhere it is the same as an unset one."""
-
-
-def _text(takes: str, pattern: str) -> Kind:
-    shape = re.compile(pattern)
-
-    def accepts(value: object) -> bool:
-        return isinstance(value, str) and shape.fullmatch(value) is not None
-
-    return Kind(takes=takes, parse=str, accepts=accepts)
-
-
-def _whole_number(least: int, most: int) -> Kind:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,19}", text):
-            raise ValueError(text)
-        return int(text)
-
-    def accepts(value: object) -> bool:
-        return type(value) is int and least <= value <= most
-
-    return Kind(takes=f"a whole number from {least} to {most}", parse=parse, accepts=accepts)
-
-
-def _amount(takes: str) -> Kind:
-    def accepts(value: object) -> bool:
-        return isinstance(value, float | int) and 0 <= value < math.inf
-
-    return Kind(takes=takes, parse=float, accepts=accepts)
-
-
-def _choice(names: tuple[str, ...]) -> Kind:
-    return Kind(takes=" or ".join(names), parse=str, accepts=lambda value: value in names)
-
-
-def _switch() -> Kind:
-    values = {"true": True, "1": True, "false": False, "0": False}
-
-    def parse(text: str) -> bool:
-        if text.lower() not in values:
-            raise ValueError(text)
-        return values[text.lower()]
-
-    return Kind(takes="true or false", parse=parse, accepts=lambda value: type(value) is bool)
-
-
-def _list(takes: str, pattern: str) -> Kind:
-    shape = re.compile(pattern)
-
-    def parse(text: str) -> tuple[str, ...]:
-        # Sorted: writing the same list in another order must not change `_metrics_version`.
-        return tuple(sorted({item.strip() for item in text.split(",") if item.strip()}))
-
-    def accepts(value: object) -> bool:
-        return isinstance(value, tuple) and all(shape.fullmatch(item) for item in value)
-
-    return Kind(takes=f"{takes}, separated by commas", parse=parse, accepts=accepts)
-
-
-def _path(takes: str) -> Kind:
-    def accepts(value: object) -> bool:
-        # A pasted key is refused here, where no message shows the value.
-        return isinstance(value, Path) and not _is_no_path(str(value))
-
-    return Kind(takes=takes, parse=Path, accepts=accepts)
-
-
-def _is_no_path(text: str) -> bool:
-    has_long_name = any(len(name.encode()) > _LONGEST_NAME for name in text.split("/"))
-    return has_long_name or bool(re.search(r"[{\n\0]", text)) or _is_encoded_json(text)
-
-
-def _is_encoded_json(text: str) -> bool:
-    """Whether it is an object as JSON in base64: the usual way to put a key into a variable."""
-    padded = text.translate(str.maketrans("-_", "+/")) + "=" * (-len(text) % 4)
-    try:
-        return isinstance(json.loads(base64.b64decode(padded, validate=True)), dict)
-    except (binascii.Error, ValueError):
-        return False
-
-
-def _or_none(kind: Kind, *, when_blank: bool = False) -> Kind:
-    return Kind(
-        takes=kind.takes + (", or empty for none" if when_blank else ""),
-        parse=lambda text: kind.parse(text) if text else None,
-        accepts=lambda value: value is None or kind.accepts(value),
-        blank_counts=when_blank,
-    )
-
-
-_PROJECT: Final = _text(
-    "a Google Cloud project id, like my-project-123",
-    r"(?:[a-z0-9][a-z0-9.-]{0,62}:)?[a-z][a-z0-9-]{1,61}[a-z0-9]",
-)
-_DATASET: Final = _text(
-    "a BigQuery dataset name of letters, digits and underscores", r"[A-Za-z0-9_]{1,1024}"
-)
-_TABLE: Final = _text(
-    "a table as [PROJECT.][DATASET.]TABLE",
-    r"(?:(?:(?:[a-z0-9][a-z0-9.-]{0,62}:)?[a-z][a-z0-9-]{1,61}[a-z0-9]\.)?[A-Za-z0-9_]{1,1024}\.)?"
-    r"[A-Za-z0-9_-]{1,1024}",
-)
-_LOCATION: Final = _text(
-    "a BigQuery location, like US or europe-west1", r"[A-Za-z][A-Za-z0-9-]{1,62}"
-)
-_SECRET: Final = _text(
-    "the name of a secret, or projects/PROJECT/secrets/NAME[/versions/VERSION]",
-    r"(?:projects/[a-z0-9.:-]+/secrets/[A-Za-z0-9_-]{1,255}(?:/versions/[A-Za-z0-9_-]+)?"
-    r"|[A-Za-z0-9_-]{1,255})",
-)
-_ADDRESS: Final = _text("an address that begins with https://", r"https?://[^\s'\"]+")
-_KEY: Final = _text("a key of printable characters without spaces", r"[!-~]+")
-_EMAILS: Final = _list("e-mail addresses", r"[^@\s*'\"]+@[^@\s*'\"]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,26 +70,26 @@ class Settings:
     project_id: str = field(
         metadata=_env(
             "GOOGLE_CLOUD_PROJECT_ID",
-            _PROJECT,
+            PROJECT,
             "Project of the datasets, where the queries run and are paid",
             is_private=True,
         )
     )
     posthog_dataset_id: str = field(
         default="posthog_etl",
-        metadata=_env("POSTHOG_DATASET_ID", _DATASET, "Dataset of PostHog's batch export"),
+        metadata=_env("POSTHOG_DATASET_ID", DATASET, "Dataset of PostHog's batch export"),
     )
     firebase_dataset_id: str = field(
         default="firebase_etl_prod",
         metadata=_env(
-            "FIREBASE_DATASET_ID", _DATASET, "Dataset of the app's users and of what they created"
+            "FIREBASE_DATASET_ID", DATASET, "Dataset of the app's users and of what they created"
         ),
     )
     events_table: str = field(
         default="events",
         metadata=_env(
             "EVENTS_TABLE",
-            _TABLE,
+            TABLE,
             "Table of PostHog's events; its dataset is POSTHOG_DATASET_ID unless it names one",
             is_private=True,  # it may name a project
         ),
@@ -208,7 +98,7 @@ class Settings:
         default=None,
         metadata=_env(
             "POSTHOG_SESSIONS_TABLE",
-            _or_none(_TABLE),
+            or_none(TABLE),
             "Table of PostHog's sessions; unset: sessions in POSTHOG_DATASET_ID, if there is one",
             is_private=True,
         ),
@@ -217,7 +107,7 @@ class Settings:
         default=None,
         metadata=_env(
             "USERS_TABLE",
-            _or_none(_TABLE),
+            or_none(TABLE),
             "Table of the app's users; unset: users in FIREBASE_DATASET_ID, if there is one",
             is_private=True,
         ),
@@ -226,7 +116,7 @@ class Settings:
         default=None,
         metadata=_env(
             "DOCUMENTS_TABLE",
-            _or_none(_TABLE),
+            or_none(TABLE),
             "Table of what users created; unset: events in FIREBASE_DATASET_ID, if there is one",
             is_private=True,
         ),
@@ -235,7 +125,7 @@ class Settings:
         default="posthog_aggregated",
         metadata=_env(
             "POSTHOG_AGGREGATED_DATASET_ID",
-            _DATASET,
+            DATASET,
             "Dataset that is written: created when missing, never one of the sources",
         ),
     )
@@ -243,7 +133,7 @@ class Settings:
         default="bigquery-key",
         metadata=_env(
             "BIGQUERY_SECRET_NAME",
-            _or_none(_SECRET, when_blank=True),
+            or_none(SECRET, when_blank=True),
             "Secret that holds the service-account key; empty: the attached service account",
             is_private=True,  # it may name the project
         ),
@@ -252,7 +142,7 @@ class Settings:
         default=None,
         metadata=_env(
             "BIGQUERY_CREDENTIALS_PATH",
-            _or_none(_path("the path of a service-account key file, not its content")),
+            or_none(path_like("the path of a service-account key file, not its content")),
             "Service-account key file, for use outside Google Cloud; goes before the secret",
             is_private=True,  # somebody may have put the key itself there
         ),
@@ -261,19 +151,19 @@ class Settings:
         default=None,
         metadata=_env(
             "BIGQUERY_LOCATION",
-            _or_none(_LOCATION),
+            or_none(LOCATION),
             "Location of all datasets; unset: that of the sources",
         ),
     )
     engine: Engine = field(
         default="pandas",
-        metadata=_env("ENGINE", _choice(ENGINES), "What aggregates where a request does not say"),
+        metadata=_env("ENGINE", choice(ENGINES), "What aggregates where a request does not say"),
     )
     max_batch_events: int = field(
         default=1_000_000,
         metadata=_env(
             "MAX_BATCH_EVENTS",
-            _whole_number(1, 100_000_000),
+            whole_number(1, 100_000_000),
             "Events aggregated at a time: bounds the memory of a run, not its size",
         ),
     )
@@ -281,7 +171,7 @@ class Settings:
         default=14,
         metadata=_env(
             "CHURN_DAYS",
-            _whole_number(1, 3650),
+            whole_number(1, 3650),
             "Days without a session that make a person churned",
         ),
     )
@@ -290,7 +180,7 @@ class Settings:
         metadata=_env(
             "MAX_BYTES_BILLED",
             # BigQuery bills 10 MiB a query at least: below that every query would fail.
-            _or_none(_whole_number(10 * 1024 * 1024, 2**63 - 1)),
+            or_none(whole_number(10 * 1024 * 1024, 2**63 - 1)),
             "Bytes that no single query may bill; unset: no limit",
         ),
     )
@@ -298,7 +188,7 @@ class Settings:
         default=200_000_000_000,
         metadata=_env(
             "MAX_UNASKED_BYTES",
-            _whole_number(0, 2**63 - 1),
+            whole_number(0, 2**63 - 1),
             "Bytes of events that a run may read unless a full load or days were asked for",
         ),
     )
@@ -306,7 +196,7 @@ class Settings:
         default=6.25,
         metadata=_env(
             "USD_PER_TIB",
-            _amount("a price in US dollars, like 6.25"),
+            amount("a price in US dollars, like 6.25"),
             "Price of a TiB of queries, for the cost in reports",
         ),
     )
@@ -314,7 +204,7 @@ class Settings:
         default=3300,  # Cloud Run ends a request after 3600 at most
         metadata=_env(
             "ETL_TIMEOUT_SECONDS",
-            _whole_number(1, 604_800),  # Cloud Run: 168 hours per job task at most
+            whole_number(1, 604_800),  # Cloud Run: 168 hours per job task at most
             "Seconds after which a run stops itself and publishes nothing",
         ),
     )
@@ -324,7 +214,7 @@ class Settings:
         default=240,
         metadata=_env(
             "LEASE_SECONDS",
-            _whole_number(1, 3600),
+            whole_number(1, 3600),
             "Seconds after which the lease of a run that died is free; renewed every quarter",
         ),
     )
@@ -332,7 +222,7 @@ class Settings:
         default=0,
         metadata=_env(
             "LEASE_WAIT_SECONDS",
-            _whole_number(0, 3600),
+            whole_number(0, 3600),
             "Seconds to wait for another run to end, instead of refusing at once",
         ),
     )
@@ -340,7 +230,7 @@ class Settings:
         default="platform",
         metadata=_env(
             "AUTH",
-            _choice(AUTHS),
+            choice(AUTHS),
             "Who checks callers: Cloud Run, or the service itself by token, key or proxy",
         ),
     )
@@ -348,8 +238,8 @@ class Settings:
         default=None,
         metadata=_env(
             "OIDC_AUDIENCE",
-            _or_none(
-                _text("the audience of the tokens, as a rule the service's URL", r"[^\s'\"]+")
+            or_none(
+                text_like("the audience of the tokens, as a rule the service's URL", r"[^\s'\"]+")
             ),
             "Audience that a token must be made for, with AUTH=oidc",
             is_private=True,
@@ -359,7 +249,7 @@ class Settings:
         default=(),
         metadata=_env(
             "OIDC_ALLOWED",
-            _EMAILS,
+            EMAILS,
             "Service accounts and people that may call the service, with AUTH=oidc",
             is_private=True,
         ),
@@ -369,7 +259,7 @@ class Settings:
         repr=False,
         metadata=_env(
             "ETL_API_KEY",
-            _or_none(_text("at least 16 printable characters without spaces", r"[!-~]{16,}")),
+            or_none(text_like("at least 16 printable characters without spaces", r"[!-~]{16,}")),
             "Key that callers must send, with AUTH=api_key",
             is_private=True,
         ),
@@ -378,7 +268,7 @@ class Settings:
         default=None,
         metadata=_env(
             "IAP_AUDIENCE",
-            _or_none(_text("the audience of the proxy's header, /projects/...", r"/projects/\S+")),
+            or_none(text_like("an audience, /projects/...", r"/projects/\S+")),
             "Audience that Identity-Aware Proxy signs for, with AUTH=iap",
             is_private=True,
         ),
@@ -387,7 +277,7 @@ class Settings:
         default=(),
         metadata=_env(
             "EXCLUDE_DISTINCT_IDS",
-            _list("distinct ids", r"(?s:.+)"),
+            list_of("distinct ids", r"(?s:.+)"),
             "Distinct ids whose events are set aside",
             is_private=True,
         ),
@@ -396,27 +286,27 @@ class Settings:
         default=(),
         metadata=_env(
             "EXCLUDE_LIBS",
-            _list("PostHog library names, like posthog-python", r"(?s:.+)"),
+            list_of("PostHog library names, like posthog-python", r"(?s:.+)"),
             "Libraries whose events are set aside",
         ),
     )
     exclude_emulators: bool = field(
         default=False,
-        metadata=_env("EXCLUDE_EMULATORS", _switch(), "Set events of emulated devices aside"),
+        metadata=_env("EXCLUDE_EMULATORS", switch(), "Set events of emulated devices aside"),
     )
     exclude_bots: bool = field(
         default=False,
-        metadata=_env("EXCLUDE_BOTS", _switch(), "Set events of known bots aside"),
+        metadata=_env("EXCLUDE_BOTS", switch(), "Set events of known bots aside"),
     )
     claude_dataset_id: str = field(
         default="ai_usage_analytics",
-        metadata=_env("CLAUDE_DATASET_ID", _DATASET, "claude_usage: dataset that it writes"),
+        metadata=_env("CLAUDE_DATASET_ID", DATASET, "claude_usage: dataset that it writes"),
     )
     anthropic_organization_id: str | None = field(
         default=None,
         metadata=_env(
             "ANTHROPIC_ORGANIZATION_ID",
-            _or_none(_text("the id of an organization, a UUID", r"[0-9a-fA-F-]{36}")),
+            or_none(text_like("the id of an organization, a UUID", r"[0-9a-fA-F-]{36}")),
             "claude_usage: the organization that the admin key must belong to",
             is_private=True,
         ),
@@ -426,7 +316,7 @@ class Settings:
         repr=False,
         metadata=_env(
             "ANTHROPIC_ADMIN_API_KEY",
-            _or_none(_KEY),
+            or_none(KEY),
             "claude_usage: the admin key; unset: the secret `anthropic-admin-api-key`",
             is_private=True,
         ),
@@ -435,20 +325,20 @@ class Settings:
         default=None,
         metadata=_env(
             "ANTHROPIC_BASE_URL",
-            _or_none(_ADDRESS),
+            or_none(ADDRESS),
             "claude_usage: another address than Anthropic's own",
             is_private=True,
         ),
     )
     dog_dataset_id: str = field(
         default="dog_breeds_raw",
-        metadata=_env("DOG_DATASET_ID", _DATASET, "dog_breeds: dataset that it writes"),
+        metadata=_env("DOG_DATASET_ID", DATASET, "dog_breeds: dataset that it writes"),
     )
     dog_base_url: str | None = field(
         default=None,
         metadata=_env(
             "DOG_API_BASE_URL",
-            _or_none(_ADDRESS),
+            or_none(ADDRESS),
             "dog_breeds: another address than The Dog API's own",
             is_private=True,
         ),
@@ -457,7 +347,7 @@ class Settings:
         default="breeds",
         metadata=_env(
             "DOG_API_ENDPOINT",
-            _text("a path without a host, like breeds", r"[A-Za-z0-9_/-]{1,200}"),
+            text_like("a path without a host, like breeds", r"[A-Za-z0-9_/-]{1,200}"),
             "dog_breeds: what is asked for below that address",
         ),
     )
@@ -465,7 +355,7 @@ class Settings:
         default=None,
         metadata=_env(
             "DOG_API_SECRET_NAME",
-            _or_none(_SECRET),
+            or_none(SECRET),
             "dog_breeds: secret that holds a key; unset: no key, which the API allows",
             is_private=True,
         ),
@@ -474,7 +364,7 @@ class Settings:
         default=None,
         metadata=_env(
             "TMDB_BASE_URL",
-            _or_none(_ADDRESS),
+            or_none(ADDRESS),
             "tmdb_changes: another address than TMDB's own",
             is_private=True,
         ),
@@ -484,7 +374,7 @@ class Settings:
         repr=False,
         metadata=_env(
             "TMDB_READ_TOKEN",
-            _or_none(_KEY),
+            or_none(KEY),
             "tmdb_changes: TMDB's read access token",
             is_private=True,
         ),
@@ -493,34 +383,34 @@ class Settings:
         default=None,
         metadata=_env(
             "REDIS_HOST",
-            _or_none(_text("a host name or address, without a port", r"[A-Za-z0-9._:-]{1,253}")),
+            or_none(text_like("a host name or address, without a port", r"[A-Za-z0-9._:-]{1,253}")),
             "tmdb_changes: the Redis that documents are written to",
             is_private=True,
         ),
     )
     redis_port: int = field(
         default=6380,
-        metadata=_env("REDIS_PORT", _whole_number(1, 65_535), "tmdb_changes: its port"),
+        metadata=_env("REDIS_PORT", whole_number(1, 65_535), "tmdb_changes: its port"),
     )
     redis_password: str | None = field(
         default=None,
         repr=False,
         metadata=_env(
             "REDIS_PASSWORD",
-            _or_none(_text("a password in one line", r"[^\r\n\0]+")),
+            or_none(text_like("a password in one line", r"[^\r\n\0]+")),
             "tmdb_changes: its password; unset: none",
             is_private=True,
         ),
     )
     redis_tls: bool = field(
         default=True,
-        metadata=_env("REDIS_TLS", _switch(), "tmdb_changes: whether it is spoken to by TLS"),
+        metadata=_env("REDIS_TLS", switch(), "tmdb_changes: whether it is spoken to by TLS"),
     )
     redis_ca_path: Path | None = field(
         default=None,
         metadata=_env(
             "REDIS_CA_PATH",
-            _or_none(_path("the path of a file of certificates")),
+            or_none(path_like("the path of a file of certificates")),
             "tmdb_changes: who signed its certificate; unset: the usual authorities",
             is_private=True,
         ),
@@ -529,19 +419,19 @@ class Settings:
         default=None,
         metadata=_env(
             "METRICS_FILE",
-            _or_none(_path("the path of a file of metrics")),
+            or_none(path_like("the path of a file of metrics")),
             "File that declares the app's own metrics; unset: config/metrics.yaml",
         ),
     )
     port: int = field(
         default=8080,
-        metadata=_env("PORT", _whole_number(1, 65_535), "Port the service listens on"),
+        metadata=_env("PORT", whole_number(1, 65_535), "Port the service listens on"),
     )
     sandbox_dir: Path = field(
         default=Path(".sandbox"),
         metadata=_env(
             "SANDBOX_DIR",
-            _path("the path of a directory"),
+            path_like("the path of a directory"),
             "Where the local emulator keeps its data",
         ),
     )

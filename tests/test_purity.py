@@ -25,7 +25,8 @@ PURE_NAMES = {
     "service.console.charts", "service.console.explore_sql", "service.console.failures",
     "service.console.formats", "service.console.overview_sql", "service.console.people_sql",
     "service.console.story", "service.console.visits_sql",
-    "runs.checks", "runs.report", "runs.request", "runs.settings", "runs.tables",
+    "runs.checks", "runs.report", "runs.request", "runs.setting_kinds", "runs.settings",
+    "runs.tables",
 }  # fmt: skip
 
 # What each package, and each module at the root, may import of ours.
