@@ -25,6 +25,7 @@ DEPLOY = ROOT / "deploy"
 JOBS = read_schedules()
 OTHERS = tuple(job for job in JOBS if job != "sessions")
 LEAST = {"PROJECT_ID": "my-project-123"}
+BY_SERVICE = {**LEAST, "JOBS_FILE": "service.yaml"}
 MOST = {
     **LEAST,
     "JOBS_FILE": "all.yaml",  # `script` writes it: every job as a Cloud Run job, in New York
@@ -53,16 +54,16 @@ CALLS = (
 )
 
 
-def write_jobs(folder: Path) -> Path:
-    """The file of jobs, of which every one is deployed as a Cloud Run job."""
+def write_jobs(folder: Path, name: str = "all.yaml") -> Path:
+    """The file of jobs: each is deployed as a Cloud Run job, or each runs in the service."""
+    changes = {
+        "all.yaml": (("deployed: false", "deployed: true"), ("Etc/UTC", "America/New_York")),
+        "service.yaml": (("mode: job", "mode: service"),),
+    }
     text = (ROOT / "config" / "jobs.yaml").read_text("utf-8")
-    for old, new in (
-        ("deployed: false", "deployed: true"),
-        ("mode: service", "mode: job"),
-        ("Etc/UTC", "America/New_York"),
-    ):
+    for old, new in changes[name]:
         text = text.replace(old, new)
-    file = folder / "all.yaml"
+    file = folder / name
     file.write_text(text, "utf-8")
     return file
 
@@ -77,7 +78,7 @@ def script(
     """Run a script with a configuration; without `environ` no program of Google's is in reach."""
     file = folder / "config.env"
     if "JOBS_FILE" in config:
-        config = {**config, "JOBS_FILE": str(write_jobs(folder))}
+        config = {**config, "JOBS_FILE": str(write_jobs(folder, config["JOBS_FILE"]))}
     file.write_text("".join(f'{name}="{value}"\n' for name, value in config.items()))
     return subprocess.run(  # noqa: S603 - our own script
         [DEPLOY / f"{call[0]}.sh", *call[1:]],
@@ -192,7 +193,7 @@ def test_nobody_gets_more_than_needed(tmp_path: Path) -> None:
             "bigquery.dataEditor on my-project-123.posthog_aggregated",
             "secretmanager.secretAccessor on secrets bigquery-key",
         },
-        "scheduler-invoker": {"run.invoker on run services posthog-etl"},
+        "scheduler-invoker": {"run.invoker on run jobs posthog-etl-job"},
         "cloud-build-user-sa": {
             "logging.logWriter on projects my-project-123",
             "artifactregistry.writer on artifacts repositories posthog-etl",
@@ -281,7 +282,7 @@ def test_the_service_and_the_job_are_reported_settings_that_exist(
 
 def test_the_schedule_calls_the_service_as_scheduler(tmp_path: Path) -> None:
     """Daily at 02:00 UTC, an identity token for the service's URL, JSON, 30 minutes, retries."""
-    text = dry_run(["setup-scheduler"], tmp_path)
+    text = dry_run(["setup-scheduler"], tmp_path, BY_SERVICE)
     made = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
     changed = one(text, "scheduler", "jobs", "update", "http", "posthog-etl-trigger")
     assert made.pop("headers") == changed.pop("update-headers") == "Content-Type=application/json"
@@ -456,11 +457,11 @@ def test_every_script_can_be_run_again(
 
 
 def test_a_refused_command_ends_the_script(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Nothing is built on what failed: the schedule is not made where the service is missing."""
+    """Nothing is built on what failed: the schedule is not made where the job is missing."""
     assert script(["setup-iam"], tmp_path, LEAST, cloud.environ).returncode == 0
     ran = script(["setup-scheduler"], tmp_path, LEAST, cloud.environ)
     assert ran.returncode != 0
-    assert "there is no run services posthog-etl" in ran.stderr
+    assert "there is no run jobs posthog-etl-job" in ran.stderr
     assert not any(thing.startswith("scheduler") for thing in cloud.things)
 
 

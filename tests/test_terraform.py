@@ -326,10 +326,12 @@ def outputs(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 @needs_terraform
 def test_the_schedule_sends_requests_that_the_service_takes(tmp_path: Path) -> None:
     """The bodies ask for an ordinary run every day and, where wanted, a full load every week."""
-    made = outputs(evaluate(tmp_path, weekly_full_load_schedule="0 4 * * 0"))
-    bodies = {name: each["body"] for name, each in made["schedules"].items()}
-    assert json.loads(bodies["posthog-etl-trigger"]) == {"full_load": False}
-    run_requests = [RunRequest.from_json(body.encode()) for body in bodies.values()]
+    file = jobs_file(tmp_path, job="service")
+    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_full_load_schedule="0 4 * * 0"))
+    names = ("posthog-etl-trigger", "posthog-etl-weekly-full-load")
+    bodies = [made["schedules"][name]["body"] for name in names]
+    assert json.loads(bodies[0]) == {"full_load": False}
+    run_requests = [RunRequest.from_json(body.encode()) for body in bodies]
     assert [each.full_load for each in run_requests] == [False, True]
     assert made["target"]["uri"].endswith("/run")
 
@@ -337,8 +339,7 @@ def test_the_schedule_sends_requests_that_the_service_takes(tmp_path: Path) -> N
 @needs_terraform
 def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
     """The job is started through the Admin API; the daily run alone needs no override."""
-    file = jobs_file(tmp_path, service="job")
-    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_full_load_schedule="0 4 * * 0"))
+    made = outputs(evaluate(tmp_path, weekly_full_load_schedule="0 4 * * 0"))
     address = "/v2/projects/my-project-123/locations/us-central1/jobs/posthog-etl-job:run"
     assert made["target"]["uri"].endswith(f"run.googleapis.com{address}")
     names = ("posthog-etl-trigger", "posthog-etl-weekly-full-load")
