@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from bigquery.clients import Clients
     from sandbox.tables import TableName
+    from tests.scenario import Row
 
 # Each takes the place of a table of the canonical shape; {t} is that table under another name.
 EVENTS: dict[str, str] = {
@@ -89,6 +92,43 @@ def test_other_shapes_make_the_same_sessions(scenario: Scenario, events: str) ->
     report = scenario.run(full_load=True)
     assert report.warnings == () or "hours old" in report.warnings[0]
     assert differences(scenario.sessions(), scenario.expected()) == []
+
+
+def test_rows_of_a_view_rewritten_in_place_are_seen_by_ids_names_and_times(
+    clients: Clients,
+) -> None:
+    """A view has no stamps: ids, names and times betray a rewritten row, properties alone do not.
+
+    Dates that are named read those, too.
+    """
+    at = datetime(2026, 10, 5, 12, tzinfo=UTC)
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", [_event("s-1", at), _event("s-2", at)])
+        scenario.replace("posthog_events", EVENTS["a view"])
+        scenario.run()
+        kept = f"UPDATE {scenario.datasets.posthog}.kept_events SET"
+        scenario.query(f"{kept} event = 'view_event' WHERE uuid = 'of s-1'")
+        report = scenario.run()
+        assert (report.changed_days, report.sessions["touched"]) == (1, 1)
+        assert scenario.sessions()["s-1"]["events_viewed"] == 1
+
+        properties = '{"$session_id": "s-2", "$os": "iOS"}'
+        scenario.query(f"{kept} properties = '{properties}' WHERE uuid = 'of s-2'")
+        assert scenario.run().kind == "nothing_new"
+        assert scenario.run(start_date=at.date(), end_date=at.date()).changed_days == 1
+        assert scenario.sessions()["s-2"]["os"] == "iOS"
+
+
+def _event(session_id: str, at: datetime) -> Row:
+    """An event of a session."""
+    return {
+        "uuid": f"of {session_id}",
+        "event": "$screen",
+        "distinct_id": "visitor",
+        "timestamp": at.isoformat(),
+        "bq_ingested_timestamp": at.isoformat(),
+        "properties": json.dumps({"$session_id": session_id}),
+    }
 
 
 def test_odd_times_and_missing_columns_never_end_a_run(scenario: Scenario) -> None:
