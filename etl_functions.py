@@ -141,7 +141,9 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     return DayCounts(
         counts=counts,
         stamps={
-            row["partition_id"]: row["stamp"] for row in rows if row["partition_id"] in is_read
+            row["partition_id"]: row["stamp"]
+            for row in rows
+            if row["partition_id"] in is_read and row["stamp"] is not None
         },
         # A job's end is cut to milliseconds: what it counted must not lie behind it.
         counted_at=cast("datetime", job.ended) + timedelta(milliseconds=1),
