@@ -280,7 +280,8 @@ def _check(request: RunRequest, settings: Settings, options: argparse.Namespace)
 
 def _look(job: Job[Any], warehouse: Warehouse) -> list[Check]:
     """What a run would find, as in `GET /ready`, and then what runs have left."""
-    needs = [probe.check for probe in probe_all(warehouse.settings, lambda: nullcontext(warehouse))]
+    probes = probe_all(warehouse.settings, lambda: nullcontext(warehouse), job)
+    needs = [probe.check for probe in probes]
     if worst(needs) == "failed" or job.check is None:  # it would fail by the same
         return needs
     return [*needs, *job.check(warehouse, datetime.now(UTC))]

@@ -22,7 +22,7 @@ from oracle.comparison import (
 from oracle.ids import is_phone_like, phone
 from oracle.sessions import Exclusions
 from oracle.story import Story, tell
-from runs.errors import DestinationError, RequestError
+from runs.errors import AbsentError, DestinationError, RequestError
 from runs.ledger_row import start_ledger
 from runs.log import log_run_finished
 from runs.report import RunReport
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
-
-
-class AbsentError(RequestError):
-    """There is no stored session of that id; the message says why, where that is known."""
 
 
 type Row = dict[str, Any]

@@ -4,6 +4,7 @@
 
     EtlError                    500   1  failed      (itself never raised)
     ├── RequestError            400   2  failed      the caller asked for something impossible
+    │   └── AbsentError         404   2  failed      there is no stored session of that id
     ├── SettingsError           500   2  failed      the deployment is misconfigured
     │   └── CredentialsError    500   2  failed      no usable Google credentials
     ├── AuthenticationError     401   -  failed      the caller did not prove who it is
@@ -46,6 +47,12 @@ class RequestError(EtlError):
 
     http_status = 400
     exit_code = 2
+
+
+class AbsentError(RequestError):
+    """There is no stored session of that id; the message says why, where that is known."""
+
+    http_status = 404
 
 
 class SettingsError(EtlError):

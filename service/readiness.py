@@ -93,15 +93,20 @@ class Readiness:
             return self._found
 
 
-def probe_all(settings: Settings, open_warehouse: OpenWarehouse) -> tuple[Probe, ...]:
-    """A probe for each thing that a run needs; only the first without credentials."""
+def probe_all(
+    settings: Settings, open_warehouse: OpenWarehouse, job: Job[Any] | None = None
+) -> tuple[Probe, ...]:
+    """A probe for each thing that a run needs; only the first without credentials.
+
+    With `job`, what that one needs; else what the service's jobs need.
+    """
 
     def with_clients(need: Need) -> Sequence[str]:
         with open_warehouse() as warehouse:
             return need(warehouse)
 
     (credentials,) = _probe({"credentials": lambda: with_clients(lambda _: ())})
-    needs = _needs(settings)
+    needs = _needs(settings) if job is None or job.sources(settings) else _needs_of(job)
     if credentials.problem:
         not_tried = "Not tried: there are no credentials."
         return credentials, *(Probe(name=name, seconds=0.0, problem=not_tried) for name in needs)
@@ -129,6 +134,10 @@ def _timed(name: str, need: Callable[[], Sequence[str]]) -> Probe:
         problem = str(error)
     seconds = time.monotonic() - started
     return Probe(name=name, seconds=seconds, problem=problem, warnings=tuple(warnings))
+
+
+def _needs_of(job: Job[Any]) -> dict[str, Need]:
+    return {"bigquery": _check_bigquery, **_job_needs(job)}
 
 
 def _needs(settings: Settings) -> dict[str, Need]:

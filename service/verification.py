@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jobs.sessions import EXPLAIN, VERIFY
-from jobs.sessions_verification import AbsentError
+from runs.errors import AbsentError
 from sessions.samples import VerifyRequest
 
 if TYPE_CHECKING:

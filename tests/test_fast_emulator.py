@@ -17,6 +17,8 @@ import main
 from bigquery.clients import local_clients
 from jobs.registry import JOBS
 from runs.context import begin
+from runs.lease_row import triggers_parameter
+from runs.ledger_row import find_failure
 from runs.request import RunRequest
 from sandbox import emulator
 from sandbox.server import FAST
@@ -137,6 +139,8 @@ def run_in_every_way(scenario: Scenario, late: list[Row]) -> None:
         RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
     )
     assert not later.lease.renew(0)
+    later.lease.settle(0, triggers_parameter({}))
+    assert find_failure(later.warehouse, report.run_id) is None
     later.progress.close()
     query_without_a_run(scenario, report.run_id)
     with pytest.MonkeyPatch.context() as patch:

@@ -22,11 +22,11 @@ from bigquery.warehouse import Warehouse
 from jobs.registry import JOBS
 from jobs.sessions import EXPLAIN, JOB, VERIFY
 from jobs.sessions_checks import check_sessions
-from jobs.sessions_verification import AbsentError
 from oracle.sessions import expected_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
 from runs.context import begin
+from runs.errors import AbsentError
 from runs.lease_row import triggers_parameter
 from runs.ledger_row import find_failure
 from runs.ledger_sql import RunsRequest

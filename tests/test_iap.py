@@ -114,8 +114,8 @@ REFUSED: Final = {
     "no audience": PROXY.token(aud=None),
     "another issuer": PROXY.token(iss="https://accounts.google.com"),
     "expired": PROXY.token(iat=NOW - 700, exp=NOW - 60),
-    "of the future": PROXY.token(iat=NOW + 120),
-    "not valid yet": PROXY.token(nbf=NOW + 120),
+    "of the future": PROXY.token(iat=NOW + 86_400),
+    "not valid yet": PROXY.token(nbf=NOW + 86_400),
     "without an end": PROXY.token(exp=None),
     "very long": PROXY.token(text="x" * 9000),
 }
@@ -174,7 +174,7 @@ def test_the_service_asks_for_the_header(
     [
         ({"IAP_AUDIENCE": ""}, "AUTH=iap needs IAP_AUDIENCE"),
         ({"AUTH": "platform"}, "IAP_AUDIENCE needs AUTH=iap: set it, or unset the audience"),
-        ({"IAP_AUDIENCE": "https://x"}, "IAP_AUDIENCE must be set to the audience"),
+        ({"IAP_AUDIENCE": "https://x"}, "IAP_AUDIENCE must be set to an audience"),
     ],
 )
 def test_settings_that_contradict_are_refused(environ: dict[str, str], sentence: str) -> None:

@@ -9,9 +9,8 @@ import pytest
 
 from bigquery.warehouse import Warehouse
 from jobs.sessions import EXPLAIN, VERIFY, VERIFY_AND_RECORD
-from jobs.sessions_verification import AbsentError
 from oracle.comparison import verification_text
-from runs.errors import RequestError
+from runs.errors import AbsentError, RequestError
 from runs.ledger_row import last_successes
 from sessions.samples import VerifyRequest
 from tests.case_files import load_cases
