@@ -30,6 +30,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000  # all times are integer microseconds since EPOCH
 DAY = 86_400 * SECOND
 FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
+FIRST_CREATION_AT = (datetime(1971, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 INGESTION_TOLERANCE = DAY
 LONGEST_SESSION = 3 * DAY
 MOST_ROWS = 100_000
@@ -535,7 +536,7 @@ class Users:
         """Return the user's columns of a session: of the last used id that means someone."""
         matches = (self.match(distinct_id) for distinct_id in reversed(distinct_ids))
         user_id, user_match = next((match for match in matches if match), (None, None))
-        created_at = _micros(self.by_id[user_id].get("createdAt")) if user_id else None
+        created_at = _created_at(self.by_id[user_id]) if user_id else None
         days = None if created_at is None else max((started_at - created_at) // DAY, 0)
         return {
             "user_id": user_id,
@@ -546,12 +547,12 @@ class Users:
 
     def signed_up_at(self, user_id: str) -> datetime | None:
         """Return when the user was created; None where that, or the user, is not known."""
-        created_at = _micros(self.by_id.get(user_id, {}).get("createdAt"))
+        created_at = _created_at(self.by_id.get(user_id, {}))
         return None if created_at is None else _time(created_at)
 
     def _newest(self, is_meant: Callable[[Row], bool]) -> str | None:
         found = [
-            (_nulls_first(_micros(user.get("createdAt"))), user_id)
+            (_nulls_first(_created_at(user)), user_id)
             for user_id, user in self.by_id.items()
             if is_meant(user)
         ]
@@ -586,7 +587,7 @@ def read_documents(rows: Iterable[Row]) -> Documents:
     by_creator: dict[str, list[tuple[int, bool]]] = {}
     for row in _latest_by(named, "document_id", _document_text).values():
         creator = referred(row.get("user_id") or "")
-        created_at = _micros(row.get("createdAt"))
+        created_at = _created_at(row)
         if not creator or created_at is None:
             bad += 1
         else:
@@ -612,7 +613,7 @@ def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[st
 
     def rank(row: Row) -> tuple[tuple[bool, int], tuple[bool, int], str]:
         md5 = hashlib.md5(text(row).encode(), usedforsecurity=False).hexdigest()
-        loaded_at, created_at = _micros(row.get("etl_loaded_at")), _micros(row.get("createdAt"))
+        loaded_at, created_at = _micros(row.get("etl_loaded_at")), _created_at(row)
         return _nulls_first(loaded_at), _nulls_first(created_at), md5
 
     latest: dict[str, Row] = {}
@@ -623,13 +624,13 @@ def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[st
 
 
 def _user_text(row: Row) -> str:
-    created_at = _micros(row.get("createdAt"))
+    created_at = _created_at(row)
     parts = (row.get("user_id"), row.get("phoneNumber"), row.get("email"), created_at)
     return "|".join("" if part is None else str(part) for part in parts)
 
 
 def _document_text(row: Row) -> str:
-    created_at = _micros(row.get("createdAt"))
+    created_at = _created_at(row)
     parts = (row.get("document_id"), row.get("user_id"), created_at, row.get("type"))
     return "|".join("" if part is None else str(part) for part in parts)
 
@@ -717,6 +718,12 @@ def _micros(value: datetime | str | None) -> int | None:
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def _created_at(row: Row) -> int | None:
+    """Return when a user or document was created; 1970 and before stand for no time."""
+    at = _micros(row.get("createdAt"))
+    return at if at is not None and at >= FIRST_CREATION_AT else None
 
 
 def _time(micros: int) -> datetime:
