@@ -23,7 +23,7 @@ from runs.errors import (
 )
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
-from sessions.sources import FIRESTORE_TIME, TableShape, absent, resolve
+from sessions.sources import FIRESTORE_TIME, WEB_TIME, TableShape, absent, resolve
 from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
@@ -109,6 +109,8 @@ def _type_of(column: bigquery.SchemaField) -> str:
         return f"ARRAY<{column.field_type}>"
     if {"_seconds", "_nanoseconds"} <= {each.name for each in column.fields}:
         return FIRESTORE_TIME
+    if {"seconds", "nanoseconds"} <= {each.name for each in column.fields}:
+        return WEB_TIME
     return column.field_type
 
 

@@ -148,8 +148,8 @@ def _audit(work: SessionsWork) -> None:
         row = dict.fromkeys(audit.AuditFigures.__dataclass_fields__, 0) | work.idle
     figures = audit.AuditFigures(**row)
     audit.check_audit(figures, plan, work.rows_by_day, work.read_whole)
+    tables = work.found_sources
     if not run.request.force:
-        tables = work.found_sources
         audit.check_firebase(
             figures,
             plan.last_state,
@@ -169,7 +169,12 @@ def _audit(work: SessionsWork) -> None:
         "documents": figures.documents,
         "incomplete_documents": figures.incomplete_documents,
         "creators_unknown": figures.creators_unknown,
+        "user_times_unread": figures.user_times_unread,
+        "document_times_unread": figures.document_times_unread,
     }
+    run.warnings += audit.time_warnings(
+        figures, users=tables.users.shape.table, documents=tables.documents.shape.table
+    )
     counts = run.counts
     counts.pop("touched", None)
     counts["aggregated"] = figures.aggregated_events

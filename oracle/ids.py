@@ -7,11 +7,15 @@ import json
 import re
 import unicodedata
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 SECOND = 1_000_000  # all times are integer microseconds since EPOCH
 DAY = 86_400 * SECOND
+FIRST_CREATION_AT = (datetime(1971, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 MINIMUM_PHONE_DIGITS = 7
 
 JUNK_IDS = {
@@ -105,6 +109,12 @@ def micros(value: datetime | str | None) -> int | None:
     at = datetime.fromisoformat(value) if isinstance(value, str) else value
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
     return (at - EPOCH) // timedelta(microseconds=1)
+
+
+def creation_of(row: Mapping[str, Any]) -> int | None:
+    """Return when a user or document was created; 1970 and before stand for no time."""
+    at = micros(row.get("createdAt"))
+    return at if at is not None and at >= FIRST_CREATION_AT else None
 
 
 def time_of(micros: int) -> datetime:

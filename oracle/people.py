@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from oracle.ids import (
     DAY,
     SECOND,
+    creation_of,
     is_junk,
     is_phone_like,
     micros,
@@ -58,7 +59,7 @@ class Users:
         """Return the user's columns of a session: of the last used id that means someone."""
         matches = (self.match(distinct_id) for distinct_id in reversed(distinct_ids))
         user_id, user_match = next((match for match in matches if match), (None, None))
-        created_at = micros(self.by_id[user_id].get("createdAt")) if user_id else None
+        created_at = creation_of(self.by_id[user_id]) if user_id else None
         days = None if created_at is None else max((started_at - created_at) // DAY, 0)
         return {
             "user_id": user_id,
@@ -69,12 +70,12 @@ class Users:
 
     def signed_up_at(self, user_id: str) -> datetime | None:
         """Return when the user was created; None where that, or the user, is not known."""
-        created_at = micros(self.by_id.get(user_id, {}).get("createdAt"))
+        created_at = creation_of(self.by_id.get(user_id, {}))
         return None if created_at is None else time_of(created_at)
 
     def _newest(self, is_meant: Callable[[Row], bool]) -> str | None:
         found = [
-            (nulls_first(micros(user.get("createdAt"))), user_id)
+            (nulls_first(creation_of(user)), user_id)
             for user_id, user in self.by_id.items()
             if is_meant(user)
         ]
@@ -109,7 +110,7 @@ def read_documents(rows: Iterable[Row]) -> Documents:
     by_creator: dict[str, list[tuple[int, bool]]] = {}
     for row in _latest_by(named, "document_id", _document_text).values():
         creator = referred(row.get("user_id") or "")
-        created_at = micros(row.get("createdAt"))
+        created_at = creation_of(row)
         if not creator or created_at is None:
             bad += 1
         else:
@@ -135,7 +136,7 @@ def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[st
 
     def rank(row: Row) -> tuple[tuple[bool, int], tuple[bool, int], str]:
         md5 = hashlib.md5(text(row).encode(), usedforsecurity=False).hexdigest()
-        loaded_at, created_at = micros(row.get("etl_loaded_at")), micros(row.get("createdAt"))
+        loaded_at, created_at = micros(row.get("etl_loaded_at")), creation_of(row)
         return nulls_first(loaded_at), nulls_first(created_at), md5
 
     latest: dict[str, Row] = {}
@@ -146,12 +147,12 @@ def _latest_by(rows: list[Row], key: str, text: Callable[[Row], str]) -> dict[st
 
 
 def _user_text(row: Row) -> str:
-    created_at = micros(row.get("createdAt"))
+    created_at = creation_of(row)
     parts = (row.get("user_id"), row.get("phoneNumber"), row.get("email"), created_at)
     return "|".join("" if part is None else str(part) for part in parts)
 
 
 def _document_text(row: Row) -> str:
-    created_at = micros(row.get("createdAt"))
+    created_at = creation_of(row)
     parts = (row.get("document_id"), row.get("user_id"), created_at, row.get("type"))
     return "|".join("" if part is None else str(part) for part in parts)

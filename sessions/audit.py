@@ -41,6 +41,8 @@ class AuditFigures:
     documents: int
     incomplete_documents: int  # without id, creator or creation time: they count nowhere
     creators_unknown: int  # creators of documents that are no users
+    user_times_unread: int  # users with a creation time that can't be read
+    document_times_unread: int
 
 
 def audit_sql(tables: StagingTables) -> str:
@@ -138,3 +140,16 @@ def check_firebase(
                 f"last run found {before}: mend the load of it, or run with --force if it is right."
             )
             raise AuditError(message)
+
+
+def time_warnings(figures: AuditFigures, *, users: TableId, documents: TableId) -> list[str]:
+    """A sentence for each Firebase table with creation times that can't be read."""
+    return [
+        f"Table {table} has {count} creation times that can't be read and count as none: "
+        "docs/reading-sources.md says which can."
+        for table, count in (
+            (users, figures.user_times_unread),
+            (documents, figures.document_times_unread),
+        )
+        if count
+    ]

@@ -25,12 +25,31 @@ if TYPE_CHECKING:
     from sessions.sources import Source
 
 
+# Programs without a creation time leave 0, or another time before it.
+_FIRST_CREATION_AT = "TIMESTAMP '1971-01-01 00:00:00+00'"
+
+
+def _timed_rows_sql(columns: str) -> str:
+    """The CTE `timed_rows`: `source_rows` with their creation times, or what is wrong with them.
+
+    `is_time_unread`: there is a value, and it can't be read as a time.
+    """
+    return f"""timed_rows AS (
+  SELECT
+    {columns}, loaded_at,
+    IF(created_at >= {_FIRST_CREATION_AT}, created_at, NULL) AS created_at,
+    has_created_at AND created_at IS NULL AS is_time_unread
+  FROM source_rows
+)"""
+
+
 def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     """A SELECT of what a distinct id can match: (`user_match`, `key`, `user_id`, `signed_up_at`).
 
-    At most one user a key: of repeated rows of a user the latest load counts, then the latest
-    creation, then the greatest hash; of users that share a phone or e-mail the latest created
-    (null first), then the greatest id. Phones and e-mails leave as SHA-256, never as they are.
+    Besides, `is_time_unread`: whether the user's creation time can't be read. At most one user a
+    key: of repeated rows of a user the latest load counts, then the latest creation, then the
+    greatest hash; of users that share a phone or e-mail the latest created (null first), then the
+    greatest id. Phones and e-mails leave as SHA-256, never as they are.
     """
     return f"""WITH source_rows AS (
   SELECT
@@ -38,12 +57,14 @@ def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     IFNULL({trimmed_sql(users.column("phone"))}, '') AS phone,
     IFNULL({trimmed_sql(users.column("email"))}, '') AS email,
     {users.time_column("created_at")} AS created_at,
+    {users.column("has_created_at", "FALSE")} AS has_created_at,
     {users.time_column("loaded_at")} AS loaded_at
-  FROM {users.shape.rows_sql}
+  FROM {users.rows_sql}
 ),
+{_timed_rows_sql("user_id, phone, email")},
 copies AS (
   SELECT
-    user_id, created_at AS signed_up_at,
+    user_id, created_at AS signed_up_at, is_time_unread,
     {phone_digits_sql("phone")} AS phone_digits,
     TO_HEX(SHA256(LOWER(NULLIF(email, '')))) AS email_key,
     ROW_NUMBER() OVER (
@@ -52,52 +73,55 @@ copies AS (
         user_id, '|', phone, '|', email, '|', IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), '')
       ))) DESC
     ) AS copy_no
-  FROM source_rows
+  FROM timed_rows
   WHERE user_id IS NOT NULL
 ),
 users AS (
   SELECT
-    user_id, signed_up_at, email_key,
+    user_id, signed_up_at, is_time_unread, email_key,
     {phone_key_sql("phone_digits", least=metric_table.phone_digits)} AS phone_key
   FROM copies
   WHERE copy_no = 1
 ),
 user_keys AS (
-  SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at FROM users
+  SELECT 'uid' AS user_match, user_id AS key, user_id, signed_up_at, is_time_unread
+  FROM users
   UNION ALL
-  SELECT 'phone', phone_key, user_id, signed_up_at FROM users WHERE phone_key IS NOT NULL
+  SELECT 'phone', phone_key, user_id, signed_up_at, FALSE FROM users WHERE phone_key IS NOT NULL
   UNION ALL
-  SELECT 'email', email_key, user_id, signed_up_at FROM users WHERE email_key IS NOT NULL
+  SELECT 'email', email_key, user_id, signed_up_at, FALSE FROM users WHERE email_key IS NOT NULL
 ),
 ranked AS (
   SELECT
-    user_match, key, user_id, signed_up_at,
+    user_match, key, user_id, signed_up_at, is_time_unread,
     ROW_NUMBER() OVER (
       PARTITION BY user_match, key ORDER BY signed_up_at DESC, user_id DESC
     ) AS choice_no
   FROM user_keys
 )
-SELECT user_match, key, user_id, signed_up_at FROM ranked WHERE choice_no = 1"""
+SELECT user_match, key, user_id, signed_up_at, is_time_unread FROM ranked WHERE choice_no = 1"""
 
 
 def documents_sql(documents: Source) -> str:
     """A SELECT of the Firebase events that count: one row per document.
 
-    (`document_id`, `user_id`, `created_at`, `is_checkin`); rows without id, creator or creation
-    time have `document_id` null, so that they are counted and never joined.
+    (`document_id`, `user_id`, `created_at`, `is_checkin`, `is_time_unread`); rows without id,
+    creator or creation time have `document_id` null, so that they are counted and never joined.
     """
     return f"""WITH source_rows AS (
   SELECT
     {trimmed_sql(documents.column("document_id"))} AS document_id,
     {documents.column("creator")} AS creator,
     {documents.column("created_at")} AS created_at,
+    {documents.column("has_created_at", "FALSE")} AS has_created_at,
     {documents.column("type")} AS type,
     {documents.time_column("loaded_at")} AS loaded_at
-  FROM {documents.shape.rows_sql}
+  FROM {documents.rows_sql}
 ),
+{_timed_rows_sql("document_id, creator, type")},
 copies AS (
   SELECT
-    document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    document_id, created_at, is_time_unread, IFNULL(type = 'checkin', FALSE) AS is_checkin,
     {referred_sql("creator")} AS user_id,
     ROW_NUMBER() OVER (
       PARTITION BY document_id
@@ -106,11 +130,11 @@ copies AS (
         IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), ''), '|', IFNULL(type, '')
       ))) DESC
     ) AS copy_no
-  FROM source_rows
+  FROM timed_rows
 )
 SELECT
   IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
-  user_id, created_at, is_checkin
+  user_id, created_at, is_checkin, is_time_unread
 FROM copies
 WHERE copy_no = 1 OR document_id IS NULL"""
 
@@ -122,7 +146,7 @@ def channels_sql(metric_table: MetricTable, posthog_sessions: Source) -> str:
     {trimmed_sql(posthog_sessions.column("session_id"))} AS session_id,
     {posthog_sessions.column("channel_type")} AS channel_type,
     {posthog_sessions.column("end_at")} AS end_at
-  FROM {posthog_sessions.shape.rows_sql}
+  FROM {posthog_sessions.rows_sql}
 ),
 session_rows AS (
   SELECT
@@ -286,6 +310,8 @@ def firebase_figures_sql(*, user_keys: str, documents: str) -> str:
     """Columns of a SELECT: what is counted of Firebase, by the names of the report."""
     return f"""(SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
   (SELECT COUNT(document_id) FROM {documents}) AS documents,
+  (SELECT COUNTIF(is_time_unread) FROM {user_keys}) AS user_times_unread,
+  (SELECT COUNTIF(is_time_unread) FROM {documents}) AS document_times_unread,
   (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents,
   (
     SELECT COUNT(DISTINCT d.user_id)

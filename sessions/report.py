@@ -24,7 +24,11 @@ class SessionsReport(RunReport):
     sessions: Mapping[str, int] = field(default_factory=dict)
     """Sessions: `touched`, `deleted`, `split` (ids), `quarantined`, `outdated` and `staged`."""
     firebase: Mapping[str, int] = field(default_factory=dict)
-    """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`."""
+    """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`.
+
+    Besides `user_times_unread` and `document_times_unread`: with a creation time that can't be
+    read, which counts as none.
+    """
     persons: Mapping[str, int] = field(default_factory=dict)
     """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
     metrics_version: str | None = None

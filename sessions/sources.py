@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from bigquery.tables import TableId
 from runs.errors import SourceShapeError
+from sessions import changelog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
 # The type of a RECORD with `_seconds` and `_nanoseconds`, as `TableShape` names it.
 FIRESTORE_TIME = "RECORD<_seconds, _nanoseconds>"
+WEB_TIME = "RECORD<seconds, nanoseconds>"  # likewise, of the web SDK
 
 _LAST_SECOND = 253_402_300_798  # of the year 9999
 
-Reading = Literal["text", "time", "properties"]
+Reading = Literal["text", "time", "reference", "properties"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class LogicalColumn:
     names: tuple[str, ...]
     reading: Reading = "text"
     is_required: bool = True
+    is_counted: bool = False  # whether `has_NAME` tells that a row has a value, readable or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,15 @@ class Source:
     shape: TableShape
     sql: Mapping[str, str]
     physical: Mapping[str, str]
+    is_history: bool = False  # of changes: a table of the Firestore BigQuery extension
+
+    @property
+    def rows_sql(self) -> str:
+        """What stands after FROM: the table as of the run's moment, a history by its latest."""
+        rows = self.shape.rows_sql
+        if not self.is_history:
+            return rows
+        return changelog.latest_sql(rows, self.shape.columns, self.physical.values())
 
     @property
     def prunes_days(self) -> bool:
@@ -122,16 +134,24 @@ USERS = (
     ),
     LogicalColumn(name="phone", names=("phoneNumber", "phone_number", "phone"), is_required=False),
     LogicalColumn(name="email", names=("email", "emailAddress"), is_required=False),
-    LogicalColumn(name="created_at", names=CREATED_NAMES, reading="time", is_required=False),
+    LogicalColumn(
+        name="created_at",
+        names=CREATED_NAMES,
+        reading="time",
+        is_required=False,
+        is_counted=True,
+    ),
     LOADED_AT,
 )
 
 DOCUMENTS = (
     LogicalColumn(name="document_id", names=("document_id", "event_id", "eventId", "id")),
     LogicalColumn(
-        name="creator", names=("user_id", "userId", "creator_id", "createdBy", "ownerId")
+        name="creator",
+        names=("user_id", "userId", "creator_id", "createdBy", "ownerId"),
+        reading="reference",
     ),
-    LogicalColumn(name="created_at", names=CREATED_NAMES, reading="time"),
+    LogicalColumn(name="created_at", names=CREATED_NAMES, reading="time", is_counted=True),
     LogicalColumn(name="type", names=("type",), is_required=False),
     LOADED_AT,
 )
@@ -186,6 +206,7 @@ FOREIGN_SHAPES = (
     ({"event_params"}, "a GA4 export"),
     ({"data", "document_name", "operation"}, "a raw Firestore changelog"),
 )
+_OF_FIREBASE = (USERS, DOCUMENTS)
 
 
 def resolve(shape: TableShape, logical: tuple[LogicalColumn, ...]) -> Source:
@@ -195,6 +216,49 @@ def resolve(shape: TableShape, logical: tuple[LogicalColumn, ...]) -> Source:
     column of a type that its reading can't take.
     """
     names = {name.lower(): name for name in shape.columns}
+    if logical in _OF_FIREBASE:
+        if changelog.is_of_the_extension(names):
+            return _resolve_history(shape, logical, names)
+        mark = changelog.mark_of_history(names)
+        if mark is not None:
+            raise SourceShapeError(changelog.refusal(shape.table, names[mark]))
+    return _resolve_present(shape, logical, names)
+
+
+def _resolve_history(
+    shape: TableShape, logical: tuple[LogicalColumn, ...], names: Mapping[str, str]
+) -> Source:
+    """A table of the extension: fields from `data`, or from columns of their own."""
+    if "data" not in names:
+        typed = _resolve_present(shape, logical, names)
+        return replace(typed, is_history=True)
+    data = names["data"]
+    if shape.columns[data] not in {"STRING", "JSON"}:
+        message = f"Column {data} of table {shape.table} is {shape.columns[data]}, and no JSON."
+        raise SourceShapeError(message)
+    sql: dict[str, str] = {}
+    for column in logical:
+        sql |= _fields_sql(f"`{data}`", column)
+    physical = {column.name: data for column in logical}
+    for name, mark in ((logical[0].name, "document_id"), ("loaded_at", "timestamp")):
+        physical[name] = names[mark]
+        sql[name] = f"`{names[mark]}`"
+    return Source(shape=shape, sql=sql, physical=physical, is_history=True)
+
+
+def _fields_sql(document: str, column: LogicalColumn) -> dict[str, str]:
+    """A logical column from a JSON document: the first of its names that has a value."""
+    fields = [f"JSON_QUERY({document}, '$.{name}')" for name in column.names]
+    values = [str(READERS[column.reading](field, "JSON")) for field in fields]
+    sql = {column.name: f"COALESCE({', '.join(values)})"}
+    if column.is_counted:
+        sql[f"has_{column.name}"] = " OR ".join(has_value_sql(field, "JSON") for field in fields)
+    return sql
+
+
+def _resolve_present(
+    shape: TableShape, logical: tuple[LogicalColumn, ...], names: Mapping[str, str]
+) -> Source:
     for marks, what in FOREIGN_SHAPES:
         if marks <= names.keys():
             message = (
@@ -209,6 +273,8 @@ def resolve(shape: TableShape, logical: tuple[LogicalColumn, ...]) -> Source:
         if found is not None:
             physical[column.name] = found
             sql[column.name] = _read(shape, column, found)
+            if column.is_counted:
+                sql[f"has_{column.name}"] = has_value_sql(f"`{found}`", shape.columns[found])
         elif column.is_required:
             message = (
                 f"Table {shape.table} has no column for {column.name}: looked for "
@@ -255,13 +321,8 @@ def masked_warning(source: Source) -> str | None:
 
 
 def _read(shape: TableShape, column: LogicalColumn, name: str) -> str:
-    readers: dict[Reading, Callable[[str, str], str | None]] = {
-        "text": text_sql,
-        "time": time_sql,
-        "properties": lambda sql, type_: sql if type_ in {"STRING", "JSON"} else None,
-    }
     type_ = shape.columns[name]
-    sql = readers[column.reading](f"`{name}`", type_)
+    sql = READERS[column.reading](f"`{name}`", type_)
     if sql is None:
         message = (
             f"Column {name} of table {shape.table} is {type_}, which can't be read as "
@@ -282,11 +343,35 @@ def text_sql(sql: str, type_: str) -> str | None:
     return f"CAST({sql} AS STRING)"
 
 
+def reference_sql(sql: str, type_: str) -> str | None:
+    """The column as text, a Firestore reference that is an object as its JSON."""
+    if type_ in {"RECORD", "STRUCT"}:
+        # A record is there even where all its fields are null.
+        has_text = f"REGEXP_CONTAINS(TO_JSON_STRING({sql}), r'[:[]\\s*\"')"
+        return f"IF({has_text}, TO_JSON_STRING({sql}), NULL)"
+    if type_ == "JSON":
+        return f"COALESCE(JSON_VALUE({sql}, '$'), NULLIF(TO_JSON_STRING({sql}), 'null'))"
+    return text_sql(sql, type_)
+
+
+def has_value_sql(sql: str, type_: str) -> str:
+    """Whether the column has a value, readable or not: neither null nor an empty text."""
+    if type_ == "STRING":
+        return f"IFNULL(TRIM({sql}), '') != ''"
+    if type_ == "JSON":
+        return f"IFNULL(TO_JSON_STRING({sql}), 'null') NOT IN ('null', '\"\"')"
+    if type_ == FIRESTORE_TIME:
+        return f"{sql}._seconds IS NOT NULL"
+    if type_ == WEB_TIME:
+        return f"{sql}.seconds IS NOT NULL"
+    return f"{sql} IS NOT NULL"
+
+
 def time_sql(sql: str, type_: str) -> str | None:
     """The column as TIMESTAMP; null where a value is no time.
 
-    Native times, ISO text, epoch numbers (s, ms or µs by magnitude), and Firestore's
-    `{_seconds, _nanoseconds}`. None for a type that holds none of them.
+    Native times, ISO text, RFC 1123, epoch numbers (s, ms or µs by magnitude), and Firestore's
+    seconds and nanoseconds as the SDKs write them. None for a type that holds none of them.
     """
     if type_ in {"TIMESTAMP", "DATETIME", "DATE"}:
         return sql if type_ == "TIMESTAMP" else f"TIMESTAMP({sql})"
@@ -299,14 +384,36 @@ def time_sql(sql: str, type_: str) -> str | None:
         return f"COALESCE({_time_text_sql(text)}, {_firestore_sql(document)})"
     if type_ == FIRESTORE_TIME:
         return _firestore_time_sql(f"{sql}._seconds", f"{sql}._nanoseconds")
+    if type_ == WEB_TIME:
+        return _firestore_time_sql(f"{sql}.seconds", f"{sql}.nanoseconds")
     return None
 
 
 def _time_text_sql(sql: str) -> str:
-    # A TIMESTAMP has microseconds, and a text with nanoseconds is not cast at all.
-    micros = f"REGEXP_REPLACE({sql}, r'([.][0-9]{{6}})[0-9]+', r'\\1')"
     epoch = _epoch_sql(f"SAFE_CAST({sql} AS FLOAT64)")
-    return f"COALESCE(SAFE_CAST({micros} AS TIMESTAMP), {epoch})"
+    of_auth = f"SAFE_CAST({_rfc_1123_sql(sql)} AS TIMESTAMP)"
+    seconds, nanoseconds = (
+        f"SAFE_CAST(REGEXP_EXTRACT({sql}, r'^Timestamp[(].*\\b{unit}=([0-9]+)\\b') AS INT64)"
+        for unit in ("seconds", "nanoseconds")
+    )
+    of_dart = _firestore_time_sql(seconds, nanoseconds)
+    return f"COALESCE({_iso_sql(sql)}, {epoch}, {of_auth}, {of_dart})"
+
+
+def _iso_sql(sql: str) -> str:
+    # A TIMESTAMP has microseconds, and a text with nanoseconds is not cast at all.
+    return f"SAFE_CAST(REGEXP_REPLACE({sql}, r'([.][0-9]{{6}})[0-9]+', r'\\1') AS TIMESTAMP)"
+
+
+def _rfc_1123_sql(sql: str) -> str:
+    """`Thu, 26 Nov 2026 08:00:00 GMT`, as ISO text; null for any other text."""
+    whole = "[A-Z][a-z]{2}, ([0-9]{2}) ([A-Z][a-z]{2}) ([0-9]{4}) ([0-9:]{8}) GMT"
+    month = f"REGEXP_EXTRACT({sql}, r'^[A-Z][a-z]{{2}}, [0-9]{{2}} ([A-Z][a-z]{{2}}) .* GMT$')"
+    number = f"DIV(STRPOS('..JanFebMarAprMayJunJulAugSepOctNovDec', {month}), 3)"
+    year, rest = (
+        f"REGEXP_REPLACE({sql}, r'^{whole}$', r'{kept}')" for kept in (r"\3-", r"-\1 \4+00")
+    )
+    return f"CONCAT({year}, CAST({number} AS STRING), {rest})"
 
 
 def _epoch_sql(number: str) -> str:
@@ -319,10 +426,15 @@ def _epoch_sql(number: str) -> str:
 
 
 def _firestore_sql(document: str) -> str:
-    return _firestore_time_sql(
-        f"SAFE_CAST(JSON_VALUE({document}, '$._seconds') AS INT64)",
-        f"SAFE_CAST(JSON_VALUE({document}, '$._nanoseconds') AS INT64)",
+    """The object of a time, as the Admin SDK, the web SDK, protocol buffers and REST write it."""
+    seconds, nanoseconds = (
+        "SAFE_CAST(COALESCE({}) AS INT64)".format(
+            ", ".join(f"JSON_VALUE({document}, '$.{unit}')" for unit in units)
+        )
+        for units in (("_seconds", "seconds"), ("_nanoseconds", "nanoseconds", "nanos"))
     )
+    of_rest = _iso_sql(f"JSON_VALUE({document}, '$.timestampValue')")
+    return f"COALESCE({_firestore_time_sql(seconds, nanoseconds)}, {of_rest})"
 
 
 def _firestore_time_sql(seconds: str, nanoseconds: str) -> str:
@@ -333,6 +445,15 @@ def _firestore_time_sql(seconds: str, nanoseconds: str) -> str:
         f" AND {nanoseconds} BETWEEN 0 AND 999999999,"
         f" {seconds} * 1000000 + DIV({nanoseconds}, 1000), NULL))"
     )
+
+
+# How a column becomes an expression; None for a type that can't be read so.
+READERS: Mapping[Reading, Callable[[str, str], str | None]] = {
+    "text": text_sql,
+    "time": time_sql,
+    "reference": reference_sql,
+    "properties": lambda sql, type_: sql if type_ in {"STRING", "JSON"} else None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,6 +85,16 @@ COLUMNS = {
     },
 }
 
+# Firebase's extension, its raw tables.
+EXTENSION = {
+    "timestamp": "TIMESTAMP",
+    "event_id": "STRING",
+    "document_name": "STRING",
+    "operation": "STRING",
+    "data": "STRING",
+    "document_id": "STRING",
+}
+
 
 def source(
     name: str,
@@ -169,6 +179,9 @@ def _extract() -> dict[str, str]:
         ),
         "user_keys": enrichment.user_keys_sql(METRIC_TABLE, tables.users),
         "documents": enrichment.documents_sql(tables.documents),
+        "documents_of_the_extension": enrichment.documents_sql(
+            source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
+        ),
         "channels": enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions),
     }
 

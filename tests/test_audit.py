@@ -28,6 +28,8 @@ SOUND = AuditFigures(
     null_keys=0, backwards=0, planned_rows=20, quarantined_rows=4, duplicate_rows=3,
     batched_rows=13, aggregated_events=13, users=0, documents=0, incomplete_documents=0,
     creators_unknown=0,
+    user_times_unread=0,
+    document_times_unread=0,
 )  # fmt: skip
 
 

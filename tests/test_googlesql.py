@@ -55,6 +55,7 @@ from tests.scenario import (
     without_digests,
 )
 from tests.shipped import METRIC_TABLE
+from tests.test_firebase_shapes import CHANGELOGS
 from tests.test_process_sessions import event as event_of
 from tests.test_process_sessions import frame
 from tests.test_queries import QUESTIONS
@@ -167,6 +168,10 @@ def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
             scenario.replace(table, statement)
         for statement in EVENTS_SHAPES.values():
             scenario.replace("posthog_events", statement)
+            read(scenario, full_load=True)
+        for users, documents in CHANGELOGS.values():
+            scenario.replace("firebase_users", users)
+            scenario.replace("firebase_events", documents)
             read(scenario, full_load=True)
         for table in OTHERS:
             clients.bigquery.delete_table(scenario.datasets.table_id(clients.bigquery, table))

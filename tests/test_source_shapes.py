@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bigquery.tables import TableId
 from runs.errors import SourceMissingError, SourceShapeError
+from sessions import sources
 from tests.case_files import Cases, load_cases
 from tests.scenario import Scenario, differences
 from tests.test_requests_on_data import day_of_sessions
@@ -237,7 +239,7 @@ def test_a_missing_column_is_named_with_the_names_tried(empty: Scenario) -> None
     [
         ("posthog_events", "event_date STRING, event_name STRING, event_params STRING", "a GA4"),
         (
-            "firebase_users",
+            "posthog_events",
             "document_name STRING, operation STRING, data STRING, document_id STRING",
             "a raw Firestore changelog",
         ),
@@ -251,3 +253,18 @@ def test_a_table_of_a_foreign_shape_is_refused_by_name(
     empty.replace(table, f"CREATE TABLE {{n}} ({columns})")
     with pytest.raises(SourceShapeError, match=f"looks like {what}"):
         empty.run()
+
+
+@pytest.mark.parametrize("logical", [sources.USERS, sources.DOCUMENTS], ids=["users", "documents"])
+@pytest.mark.parametrize("mark", ["operation", "_change_type", "Document_Name", "version"])
+def test_any_other_history_of_changes_is_refused(
+    logical: tuple[sources.LogicalColumn, ...], mark: str
+) -> None:
+    """Each change would count as a user or document, deleted ones too."""
+    columns = ("user_id", "document_id", "createdAt", mark)
+    table = TableId(project="my-project", dataset="firebase", name="users")
+    shape = sources.TableShape(table=table, columns=dict.fromkeys(columns, "STRING"))
+    with pytest.raises(
+        SourceShapeError, match=rf"users is a history .* column {mark}: make a view"
+    ):
+        sources.resolve(shape, logical)

@@ -3,13 +3,21 @@ WITH source_rows AS (
     NULLIF(REGEXP_REPLACE(`document_id`, r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS document_id,
     `user_id` AS creator,
     `createdAt` AS created_at,
+    `createdAt` IS NOT NULL AS has_created_at,
     `type` AS type,
     `etl_loaded_at` AS loaded_at
   FROM `my-project`.`firebase_etl_prod`.`events` FOR SYSTEM_TIME AS OF @snapshot_at
 ),
+timed_rows AS (
+  SELECT
+    document_id, creator, type, loaded_at,
+    IF(created_at >= TIMESTAMP '1971-01-01 00:00:00+00', created_at, NULL) AS created_at,
+    has_created_at AND created_at IS NULL AS is_time_unread
+  FROM source_rows
+),
 copies AS (
   SELECT
-    document_id, created_at, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    document_id, created_at, is_time_unread, IFNULL(type = 'checkin', FALSE) AS is_checkin,
     NULLIF(REGEXP_REPLACE(COALESCE(
         REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*/*(?:.*/documents/)?users/([^/"]*)/*\s*$'),
         REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*\{.*"\s*:\s*"/*(?:[^"]*/documents/)?users/([^/"]+)/*"'),
@@ -23,10 +31,10 @@ copies AS (
         IFNULL(CAST(UNIX_MICROS(created_at) AS STRING), ''), '|', IFNULL(type, '')
       ))) DESC
     ) AS copy_no
-  FROM source_rows
+  FROM timed_rows
 )
 SELECT
   IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
-  user_id, created_at, is_checkin
+  user_id, created_at, is_checkin, is_time_unread
 FROM copies
 WHERE copy_no = 1 OR document_id IS NULL

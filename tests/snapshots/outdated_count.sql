@@ -93,6 +93,8 @@ SELECT
   (SELECT COUNT(*) FROM outdated) AS outdated,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,
   (SELECT COUNT(document_id) FROM staging_documents) AS documents,
+  (SELECT COUNTIF(is_time_unread) FROM staging_user_keys) AS user_times_unread,
+  (SELECT COUNTIF(is_time_unread) FROM staging_documents) AS document_times_unread,
   (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents,
   (
     SELECT COUNT(DISTINCT d.user_id)
