@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, cast
 from bigquery import loading
 from bigquery.destination import ensure_table, find_table, list_rows
 from bigquery.jobs import fetch, rows_of, run_query, run_statement
-from bigquery.parameters import scalar
+from bigquery.parameters import Parameter, array, scalar
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, call, start, wait_for, with_retries
 from runs.errors import (
@@ -21,9 +21,18 @@ from runs.errors import (
     SourceMissingError,
     UnavailableError,
 )
+from sessions.freshness import newest_valid_sql
 from sessions.persons import IDENTITIES, persons_schema
-from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql, ranges_sql
-from sessions.sources import FIRESTORE_TIME, WEB_TIME, TableShape, absent, resolve
+from sessions.plan import NULL_PARTITION, STREAMING_BUFFER, State, day_counts_sql
+from sessions.projection import exclusion_sql
+from sessions.sources import (
+    FIRESTORE_TIME,
+    WEB_TIME,
+    TableShape,
+    absent,
+    resolve,
+    without_past,
+)
 from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId, TableSchema
     from bigquery.warehouse import Warehouse
+    from runs.settings import Settings
     from sessions.metric_table import MetricTable
     from sessions.plan import Plan
     from sessions.sources import Source, SourceTable
@@ -43,8 +53,6 @@ if TYPE_CHECKING:
 _STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
-_NEWEST_DAYS = 3
-_CREDIBLE_SECONDS = 24 * 3600  # as the metric table's tolerance of ingestion
 
 
 def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
@@ -313,23 +321,30 @@ WHERE _metrics_version != @metrics_version"""
 
 
 def read_newest_event_at(
-    warehouse: Warehouse, events: Source, plan: Plan, now: datetime
+    warehouse: Warehouse, metric_table: MetricTable, events: Source, plan: Plan, now: datetime
 ) -> datetime | None:
-    """The newest event at a credible time; None where there is none.
-
-    Neither in the future nor too far ahead of its ingestion: such rows prove nothing.
-    """
+    """The newest valid event of the source; None where there is none up to now."""
     days = [day for day in plan.counted_days if day <= now.date()]
-    event_at, ingested_at = events.column("event_at"), events.time_column("ingested_at")
-    ahead = f"TIMESTAMP_DIFF({event_at}, {ingested_at}, SECOND)"
-    while True:  # from the newest days back, since the last of them may hold such rows alone
-        sql = f"""SELECT MAX({event_at}) AS newest_at
-FROM {events.shape.table.sql}
-WHERE {ranges_sql(events, days[-_NEWEST_DAYS:])}
-  AND {event_at} <= @now
-  AND IFNULL({ahead} <= {_CREDIBLE_SECONDS}, TRUE)"""
-        row = run_query(warehouse, "times", sql, [scalar("now", "TIMESTAMP", now)])[0]
-        days = days[:-_NEWEST_DAYS]
-        newest_at: datetime | None = row["newest_at"]
-        if newest_at is not None or not days:
-            return newest_at
+    conditions, parameters = exclusions(warehouse.settings)
+    number, events = 1, without_past(events)
+    while days:  # from the newest back, since the last of them may hold rows set aside alone
+        sql = newest_valid_sql(metric_table, events, days[-number:], conditions)
+        row = run_query(warehouse, "newest", sql, [scalar("now", "TIMESTAMP", now), *parameters])[0]
+        if row["newest_at"] is not None:
+            return cast("datetime", row["newest_at"])
+        days, number = days[:-number], number * 2
+    return None
+
+
+def exclusions(settings: Settings) -> tuple[list[str], list[Parameter]]:
+    """The conditions under which settings exclude a row, and the parameters of these."""
+    conditions = exclusion_sql(
+        distinct_ids=bool(settings.exclude_distinct_ids),
+        libs=bool(settings.exclude_libs),
+        emulators=settings.exclude_emulators,
+        bots=settings.exclude_bots,
+    )
+    return conditions, [
+        array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
+        array("excluded_libs", "STRING", settings.exclude_libs),
+    ]

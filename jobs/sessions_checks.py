@@ -38,7 +38,7 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
     return [
         Check(name="sessions", outcome="ok", message=f"{figures.sessions} sessions in {table}."),
         check_last_run(last.get("finished_at"), last.get("run_id"), now),
-        *_check_source(warehouse, table, now),
+        *_check_source(metric_table, warehouse, table, now),
         *checks.check_figures(figures),
         checks.check_state(
             etl.read_state(warehouse),
@@ -48,12 +48,14 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
     ]
 
 
-def _check_source(warehouse: Warehouse, sessions: TableId, now: datetime) -> list[Check]:
+def _check_source(
+    metric_table: MetricTable, warehouse: Warehouse, sessions: TableId, now: datetime
+) -> list[Check]:
     """The newest event, and the source's days against those of the sessions."""
     source = etl.find_source(warehouse, sources.source_tables(warehouse.settings)["events"])
     counts = etl.read_day_counts(warehouse, source).counts
     known = Plan(kind="incremental", reason=None, days=(), counts=counts)
-    newest_at = etl.read_newest_event_at(warehouse, source, known, now)
+    newest_at = etl.read_newest_event_at(warehouse, metric_table, source, known, now)
     sql = checks.loaded_days_sql(sessions.sql)
     loaded = run_query(warehouse, "check_days", sql, refused_as=DestinationError)
     return [

@@ -6,23 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import etl_functions as etl
 from bigquery.expiry import vanishing_warning
 from bigquery.jobs import dry_run, run_query
-from bigquery.parameters import Parameter, array, scalar
+from bigquery.parameters import Parameter, scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import SourceError, SourceMissingError
 from runs.report import FRESH
-from sessions import enrichment, projection, sources, splitting
+from sessions import enrichment, freshness, projection, sources, splitting
 from sessions import plan as planning
 from sessions.budget import Budget, budget_of, unpruned_warning
 from sessions.tables import projected_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date
+    from datetime import date, datetime
 
     from jobs.sessions_work import SessionsWork
     from runs.context import Run
@@ -94,17 +94,30 @@ def _check_still_there(tables: sources.SourceTables, state: planning.State | Non
 
 
 def _look_for_newest_event(work: SessionsWork) -> None:
-    """Tell how fresh the source is, by its newest event."""
+    """Tell how fresh the source is, by its newest valid event."""
     run, events = work.run, work.found_sources.events
-    run.newest_event_at = etl.read_newest_event_at(
-        run.warehouse, events, work.made_plan, run.started_at
-    )
+    if work.made_plan.kind == "dates":
+        return  # neither the run nor the sessions stored need have the newest days
+    run.newest_event_at = _newest_loaded(work)
     age = run.started_at - run.newest_event_at if run.newest_event_at else None
     if age is None:
-        run.warnings.append(f"Table {events.shape.table} has no events.")
+        run.warnings.append(f"Table {events.shape.table} has no valid events up to now.")
     elif age > FRESH:
         hours = age.total_seconds() / 3600
         run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
+
+
+def _newest_loaded(work: SessionsWork) -> datetime | None:
+    """The newest valid event of the rows that were read and of the other sessions stored."""
+    run, staging = work.run, work.staging()
+    is_read = work.idle is None
+    sql = freshness.newest_loaded_sql(
+        sessions=None if work.made_plan.is_full_load else run.table("sessions"),
+        projected=staging.projected if is_read else None,
+        touched=staging.touched if is_read else None,
+    )
+    row = run_query(run.warehouse, "newest", sql, [scalar("now", "TIMESTAMP", run.started_at)])[0]
+    return cast("datetime | None", row["newest_at"])
 
 
 def extract(work: SessionsWork) -> None:
@@ -120,19 +133,18 @@ def extract(work: SessionsWork) -> None:
         "documents": (tables.documents, enrichment.documents_sql),
         "channels": (tables.posthog_sessions, partial(enrichment.channels_sql, metric_table)),
     }
-    with ThreadPoolExecutor(len(small) + 1) as pool:
+    with ThreadPoolExecutor(len(small)) as pool:
         jobs = [
             pool.submit(copy_context().run, _stage_small, work, name, source, select, snapshot)
             for name, (source, select) in small.items()
         ]
-        newest = pool.submit(copy_context().run, _look_for_newest_event, work)
         if work.has_changes:
             _project(work, tables.events, snapshot)
         for job in jobs:
             job.result()
-        newest.result()
     if not work.has_changes and not _find_idle(work):
         _project(work, tables.events, snapshot)
+    _look_for_newest_event(work)
 
 
 def _stage_small(
@@ -300,17 +312,12 @@ class _Projector:
         self.budget.check(self.source.shape.table, query=size, total=self.size)
 
     def _sql(self, source: sources.Source, days: Iterable[date], sessions: str | None) -> str:
-        settings = self.work.run.settings
+        conditions, _ = etl.exclusions(self.work.run.settings)
         return projection.project_sql(
             self.work.metric_table,
             source,
             planning.ranges_sql(source, days),
-            exclusions=projection.exclusion_sql(
-                distinct_ids=bool(settings.exclude_distinct_ids),
-                libs=bool(settings.exclude_libs),
-                emulators=settings.exclude_emulators,
-                bots=settings.exclude_bots,
-            ),
+            exclusions=conditions,
             sessions=sessions,
             split_ids=self._split_ids,
         )
@@ -322,12 +329,7 @@ class _Projector:
 
     @property
     def _parameters(self) -> list[Parameter]:
-        settings = self.work.run.settings
-        return [
-            self.snapshot,
-            array("excluded_distinct_ids", "STRING", settings.exclude_distinct_ids),
-            array("excluded_libs", "STRING", settings.exclude_libs),
-        ]
+        return [self.snapshot, *etl.exclusions(self.work.run.settings)[1]]
 
 
 def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]:

@@ -83,7 +83,7 @@ class RunReport:
     @property
     def is_stale(self) -> bool | None:
         """Whether the newest event was too old for a nightly export; None if it is not known."""
-        if self.kind is None or not self.watches_events:
+        if self.kind in {None, "dates"} or not self.watches_events:
             return None
         return self.newest_event_at is None or self.started_at - self.newest_event_at > FRESH
 

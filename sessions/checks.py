@@ -68,10 +68,12 @@ def check_figures(figures: Figures) -> list[Check]:
 
 
 def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check:
-    """How old the newest event of the source is."""
+    """How old the newest valid event of the source is."""
     name = "newest event"
     if newest_at is None:
-        return Check(name=name, outcome="warning", message="The source has no events.")
+        return Check(
+            name=name, outcome="warning", message="The source has no valid events up to now."
+        )
     age = now - newest_at
     if age < -FRESH:
         message = f"The newest event is {hours(-age)} hours ahead: correct the clock, then run."

@@ -40,7 +40,10 @@ class SessionsReport(RunReport):
 
     @property
     def summary(self) -> str:
-        """The days that were read, and how fresh the source is."""
+        """The days that were read, and how fresh the source is, which dates don't tell."""
+        days = f"{self.changed_days} changed days, {self.read_days} read"
+        if self.kind == "dates":
+            return days
         newest = self.newest_event_at
         when = f"{newest:%Y-%m-%d %H:%M} UTC" if newest else "none"
-        return f"{self.changed_days} changed days, {self.read_days} read; newest event {when}"
+        return f"{days}; newest event {when}"

@@ -20,6 +20,7 @@ from sessions import (
     bigquery_engine,
     checks,
     enrichment,
+    freshness,
     plan,
     projection,
     samples,
@@ -136,8 +137,18 @@ def a_plan(kind: plan.Kind) -> plan.Plan:
 
 def statements() -> dict[str, str]:
     """Each statement by the name of its file, in the order of a run."""
-    ours = {**_lease(), **_extract(), **_planned(), **_aggregated(), **_published(), **_read()}
-    return {**ours, **_verified(), **of_apis(), **of_the_console()}
+    return {
+        **_lease(),
+        **_extract(),
+        **_newest(),
+        **_planned(),
+        **_aggregated(),
+        **_published(),
+        **_read(),
+        **_verified(),
+        **of_apis(),
+        **of_the_console(),
+    }
 
 
 def _verified() -> dict[str, str]:
@@ -183,6 +194,19 @@ def _extract() -> dict[str, str]:
             source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
         ),
         "channels": enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions),
+    }
+
+
+def _newest() -> dict[str, str]:
+    stored = freshness.newest_loaded_sql(sessions="sessions", projected=None, touched=None)
+    return {
+        "newest_loaded": freshness.newest_loaded_sql(
+            sessions="sessions", projected=STAGING.projected, touched=STAGING.touched
+        ),
+        "newest_stored": stored,
+        "newest_valid": freshness.newest_valid_sql(
+            METRIC_TABLE, sources.without_past(events()), DAYS, ()
+        ),
     }
 
 
