@@ -16,7 +16,7 @@ from oracle.comparison import (
     Verification,
     compare,
     difference_text,
-    split_id,
+    piece_owners,
     unknown_columns,
 )
 from oracle.ids import is_phone_like, phone
@@ -209,9 +209,8 @@ def source_queries(
         key: etl.find_source(warehouse, table)
         for key, table in sources.source_tables(warehouse.settings).items()
     }
-    wanted = {
-        split_id(row["session_id"]) if row["is_split"] else row["session_id"] for row in stored
-    } | {row["session_id"] for row in stored}
+    pieces = [row["session_id"] for row in stored if row["is_split"]]
+    wanted = {row["session_id"] for row in stored}.union(*map(piece_owners, pieces))
     ids = sorted(map(samples.loose, wanted))
     distinct_ids = {each for row in stored for each in row["distinct_ids"]}
     tails = {samples.phone_tail(phone(each) or "") for each in distinct_ids if is_phone_like(each)}

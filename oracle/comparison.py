@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oracle.evidence import events_behind
 from oracle.ids import time_of
-from oracle.sessions import NULL, SEPARATOR, deduplicated, expected_sessions, in_order, sort_out
+from oracle.sessions import (
+    NULL,
+    PIECE_LIKE,
+    SEPARATOR,
+    deduplicated,
+    expected_sessions,
+    in_order,
+    sort_out,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -77,7 +85,8 @@ def compare(
     """Return a verdict on each stored session, in their order."""
     stored = list(stored)
     pieces = [row["session_id"] for row in stored if row.get("is_split")]
-    known_split = {split_id(piece) for piece in pieces} - {*pieces}
+    known_split = {owner for piece in pieces for owner in piece_owners(piece)}
+    known_split -= {row["session_id"] for row in stored}
     valid = sort_out(metric_table, source.events, exclusions, known_split).sessions
     computed = expected_sessions(
         metric_table,
@@ -91,9 +100,12 @@ def compare(
     return [_verdict(metric_table, row, computed.get(row["session_id"]), valid) for row in stored]
 
 
-def split_id(piece: str) -> str:
-    """Return the id that a piece is of: what stands before the day and the distinct id."""
-    return re.sub("/[0-9]{4}-[0-9]{2}-[0-9]{2}/.*", "", piece, flags=re.DOTALL)
+def piece_owners(piece: str) -> set[str]:
+    """Return the ids that a piece may be of: what stands before a day and a distinct id.
+
+    They are several only where the session id or the distinct id contains a day.
+    """
+    return {piece[: day.start()] for day in re.finditer(f"(?={PIECE_LIKE.pattern})", piece)}
 
 
 def unknown_columns(metric_table: MetricTable) -> list[str]:

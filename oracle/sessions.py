@@ -40,6 +40,7 @@ type Row = dict[str, Any]
 FIRST_CREDIBLE_AT = (datetime(2018, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
 INGESTION_TOLERANCE = DAY
 LONGEST_SESSION = 3 * DAY
+PIECE_LIKE = re.compile("/[0-9]{4}-[0-9]{2}-[0-9]{2}/")
 MOST_ROWS = 100_000
 GAP_CAP = 30 * SECOND
 ENGAGED = 10 * SECOND
@@ -211,10 +212,11 @@ def sort_out(
         else:
             valid.setdefault(outcome.session_id, []).append(outcome)
     for session_id, rows in valid.items():
-        if session_id not in known_split and not _is_too_long(rows):
+        if _is_too_long(rows):
+            sorting.split[session_id] = rows
+        elif session_id not in known_split and not PIECE_LIKE.search(session_id):
             sorting.add(session_id, rows)
             continue
-        sorting.split[session_id] = rows
         for piece, its_rows in _pieces(rows).items():
             if len(its_rows) > MOST_ROWS:
                 sorting.quarantined[piece] = its_rows

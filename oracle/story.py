@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from oracle.comparison import SourceRows, compare, json_value, split_id
+from oracle.comparison import SourceRows, compare, json_value, piece_owners
 from oracle.evidence import events_behind, property_value
 from oracle.ids import SECOND, micros, time_of
 from oracle.people import CREATION_TOLERANCE, Users, read_documents
@@ -119,7 +119,7 @@ def tell(
 ) -> Story:
     """Return the story of a stored session, from the raw rows that name it."""
     session_id = stored["session_id"]
-    known_split = {split_id(session_id)} if stored.get("is_split") else set()
+    known_split = piece_owners(session_id) if stored.get("is_split") else set()
     sorting = sort_out(metric_table, source.events, exclusions, known_split)
     valid = sorting.sessions.get(session_id, [])
     events = in_order(deduplicated(valid))

@@ -13,7 +13,7 @@ from sessions.digests import joined_sql, row_digest_sql, row_hash_sql
 from sessions.ids import session_id_sql, trimmed_sql
 from sessions.layout import called, wrapped
 from sessions.metric_table import UNCHANGED_BY_REPEATS
-from sessions.splitting import PIECE_SQL
+from sessions.splitting import PIECE_LIKE_SQL, PIECE_SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,7 +69,8 @@ def project_sql(
 
     `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
     `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
-    of those. Rows of `split_ids`, another one, have the id of their piece.
+    of those. Rows of `split_ids`, another one, have the id of their piece, as rows of
+    ids that are spelled like pieces always have.
     """
     as_of = f"\n    {source.shape.as_of}" if source.shape.as_of else ""
     properties = metric_table.properties
@@ -79,9 +80,8 @@ def project_sql(
     excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
     session_id = session_id_sql(metric_table.junk_ids, "session_id")
     wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
-    is_split = "FALSE"
-    if split_ids:
-        is_split = f"IFNULL(session_id IN (SELECT session_id FROM {split_ids}), FALSE)"
+    is_known = f" OR session_id IN (SELECT session_id FROM {split_ids})" if split_ids else ""
+    is_split = f"IFNULL({PIECE_LIKE_SQL}{is_known}, FALSE)"
     numbers = _number_aliases(properties)
     computed = {
         item.name: _value_sql(item, texts) for item in properties if item.kind == "fraction"
@@ -149,7 +149,7 @@ typed_values AS (
   FROM number_values
 )
 SELECT
-  {f"IF(is_split, {PIECE_SQL}, session_id) AS session_id" if split_ids else "session_id"},
+  IF(is_split, {PIECE_SQL}, session_id) AS session_id,
   IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   {row_digest_sql(identity)} AS digest,
   is_split,

@@ -16,6 +16,12 @@ PIECE_SQL: Final = (
 )
 """The id of the piece that a valid row belongs to."""
 
+PIECE_LIKE_SQL: Final = "REGEXP_CONTAINS(session_id, r'/[0-9]{4}-[0-9]{2}-[0-9]{2}/')"
+"""Whether an id is spelled like a piece. Anybody can send such a session id.
+
+It is always split, so that no session of it has the id of another id's piece.
+"""
+
 
 def split_sql(metric_table: MetricTable, *, projected: str, touched: str) -> str:
     """A SELECT of the touched ids that are found to be no session's: a row of `split_schema` each.
@@ -45,9 +51,11 @@ def pieces_sql(*, projected: str, touched: str, split: str, is_full_load: bool) 
     is_one = f"session_id IN (SELECT session_id FROM {split})"
     statements = [
         f"""INSERT INTO {touched} (session_id)
-SELECT DISTINCT {PIECE_SQL}
+SELECT {PIECE_SQL}
 FROM {projected}
-WHERE reason IS NULL AND {is_one}""",
+WHERE reason IS NULL AND {is_one}
+EXCEPT DISTINCT
+SELECT session_id FROM {touched}""",
         f"""UPDATE {projected}
 SET session_id = {PIECE_SQL}, is_split = TRUE
 WHERE reason IS NULL AND {is_one}""",

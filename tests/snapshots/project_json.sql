@@ -134,7 +134,7 @@ typed_values AS (
       '\x1f',
       '\x1e'
     ))) AS row_hash,
-    FALSE AS is_split,
+    IFNULL(REGEXP_CONTAINS(session_id, r'/[0-9]{4}-[0-9]{2}-[0-9]{2}/'), FALSE) AS is_split,
     CASE
       WHEN event_at IS NULL OR event_at < TIMESTAMP '2018-01-01 00:00:00+00'
         OR TIMESTAMP_DIFF(event_at, ingested_at, MICROSECOND) > 86400000000
@@ -158,7 +158,7 @@ typed_values AS (
   FROM number_values
 )
 SELECT
-  session_id,
+  IF(is_split, CONCAT(session_id, '/', CAST(DATE(event_at) AS STRING), '/', IFNULL(distinct_id, '')), session_id) AS session_id,
   IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(ARRAY_TO_STRING([row_hash, uuid, CAST(UNIX_MICROS(ingested_at) AS STRING)], '\x1f', '\x1e'))), 1, 15)) AS INT64) AS digest,
   is_split,
