@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bigquery.warehouse import Warehouse
 from jobs.sessions_checks import check_sessions
-from sessions.metrics import METRIC_TABLE
 from tests.scenario import Scenario
+from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import event
 
 if TYPE_CHECKING:
