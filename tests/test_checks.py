@@ -38,7 +38,7 @@ JOB = {
 }
 NAMES = [
     "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
-    "order", "state",
+    "order", "metrics", "state",
 ]  # fmt: skip
 NEEDS = [
     "credentials", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
