@@ -112,6 +112,20 @@ def test_a_day_above_half_is_no_warning() -> None:
     assert told(days, LAST) == []
 
 
+@pytest.mark.parametrize(
+    ("weekly", "word"), [((3, 3, 3, 3), "is silent"), ((1, 1, 1, 1), None), ((0, 0, 9, 9), None)]
+)
+def test_silence_is_told_where_it_was_never_so(weekly: Sequence[int], word: str | None) -> None:
+    """Three days without: chance must not explain them, and each week before must have had some."""
+    days = [
+        DayFigures(day=LAST - timedelta(weeks=week, days=ago), figures=[100, 0, 0, 0, figure])
+        for week, figure in enumerate([0, *weekly])
+        for ago in range(3)
+    ]
+    warnings = told(days, LAST)
+    assert [f"Metric rare {word}" in each for each in warnings] == ([True] if word else [])
+
+
 @pytest.mark.parametrize("hour", [0, 12, 23])
 def test_the_hour_changes_nothing(hour: int) -> None:
     """The day that is judged is the last whole one in UTC."""
