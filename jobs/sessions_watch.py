@@ -77,7 +77,7 @@ def check_watch(
     """
     if new := [each.name for each in metric_table.metrics if each.name not in stored]:
         message = f"The next run adds {', '.join(new)}: only then metrics are compared."
-        return Check(name="metrics", outcome="warning", message=message)
+        return Check(name="fallen metrics", outcome="warning", message=message)
     told = _day_warnings(metric_table, warehouse, now)
     message = " ".join(told) or "No metric fell against the four weeks before."
-    return Check(name="metrics", outcome="warning" if told else "ok", message=message)
+    return Check(name="fallen metrics", outcome="warning" if told else "ok", message=message)
