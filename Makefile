@@ -13,7 +13,7 @@ VENDOR := tools/vendor/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format snapshots vendor screenshots demo demo-jobs lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots vendor screenshots demo demo-jobs lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -126,6 +126,9 @@ lint: setup ## Check style, types, and what deploys
 format: setup ## Format the code
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+check-config: setup ## Check config/metrics.yaml, or the file that METRICS_FILE names
+	@$(BIN)/python -m jobs.metrics_check $(METRICS_FILE)
 
 snapshots: setup ## Write the statements of tests/snapshots and the data dictionary anew
 	@$(BIN)/python -m tests.snapshots

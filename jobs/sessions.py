@@ -14,6 +14,7 @@ from jobs.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_verification import explain, verify, verify_and_record
+from jobs.sessions_watch import watched
 from jobs.sessions_work import SessionsWork, begin
 from process_persons import (
     daily_activity_sql,
@@ -241,7 +242,8 @@ def _rebuild_persons(work: SessionsWork) -> None:
     ]
     counts = derived_counts_sql(sessions=sessions, identities=identities, persons=persons)
     sql = publication.replace_sql(run.lease.sql, selects, counts=counts)
-    work.persons = run.complete("persons", sql, parameters)[0]
+    with watched(work):
+        work.persons = run.complete("persons", sql, parameters)[0]
 
 
 def _unless_idle(step: Callable[[SessionsWork], None]) -> Callable[[SessionsWork], None]:

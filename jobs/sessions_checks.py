@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import etl_functions as etl
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
+from jobs.sessions_watch import check_watch
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
@@ -40,6 +41,7 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
         check_last_run(last.get("finished_at"), last.get("run_id"), now),
         *_check_source(metric_table, warehouse, table, now),
         *checks.check_figures(figures),
+        check_watch(metric_table, warehouse, now, {column.name for column in found.schema}),
         checks.check_state(
             etl.read_state(warehouse),
             sessions_created_at=found.created,

@@ -15,6 +15,7 @@ from bigquery.jobs import dry_run
 from bigquery.locations import find_locations, one_location
 from bigquery.refusals import StatementError, classified
 from bigquery.retries import call, start
+from jobs.metrics_file import metric_table
 from jobs.registry import find_job
 from jobs.schedules import read_schedules
 from runs.checks import Check
@@ -142,6 +143,7 @@ def _needs_of(job: Job[Any]) -> dict[str, Need]:
 
 def _needs(settings: Settings) -> dict[str, Need]:
     return {
+        "metrics": _check_metrics,
         "bigquery": _check_bigquery,
         "location": _check_location,
         **{
@@ -152,6 +154,12 @@ def _needs(settings: Settings) -> dict[str, Need]:
         "destination": _check_destination,
         **jobs_needs(read_schedules()),
     }
+
+
+def _check_metrics(warehouse: Warehouse) -> Sequence[str]:
+    """The file of metrics can be used."""
+    metric_table(warehouse.settings.metrics_file)
+    return ()
 
 
 def jobs_needs(schedules: Mapping[str, Schedule]) -> dict[str, Need]:

@@ -161,6 +161,7 @@ def _with(base: MetricTable, metrics: list[Metric], properties: list[Property]) 
         base,
         columns=(*base.columns[:place], *metrics, *base.columns[place:]),
         properties=(*base.properties, *properties),
+        declared=frozenset(metric.name for metric in metrics),
     )
 
 

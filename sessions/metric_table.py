@@ -203,6 +203,8 @@ class MetricTable:
     """A phone number of fewer digits matches nobody."""
     junk_ids: tuple[str, ...]
     """Distinct ids, in lower case, that are nobody's."""
+    declared: frozenset[str] = frozenset()
+    """The names of the columns that the file of metrics declares: no row depends on it."""
 
     def __post_init__(self) -> None:
         """Check that every property that a metric names is declared."""

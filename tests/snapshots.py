@@ -26,6 +26,7 @@ from sessions import (
     samples,
     sources,
     splitting,
+    watch,
 )
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
@@ -309,6 +310,8 @@ def _read() -> dict[str, str]:
         "ledger_failure": ledger_sql.failure_sql(runs),
         "ledger_last_successes": ledger_sql.last_successes_sql(runs),
         "check_figures": checks.figures_sql("sessions"),
+        "watch_days": watch.days_sql(METRIC_TABLE, "sessions"),
+        "watch_reports": watch.reports_sql(runs),
         "check_days": checks.loaded_days_sql("sessions"),
         "ready_query": checks.nothing_sql(),
         "ready_creation": checks.creation_sql("ready"),

@@ -38,10 +38,10 @@ JOB = {
 }
 NAMES = [
     "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
-    "order", "state",
+    "order", "fallen metrics", "state",
 ]  # fmt: skip
 NEEDS = [
-    "credentials", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
+    "credentials", "metrics", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
     "firebase_etl_prod.users", "firebase_etl_prod.events", "read_sessions", "destination",
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from jobs import metrics_check
 from jobs.metrics_file import SHIPPED_FILE, metric_table
 from runs.errors import SettingsError
 from sessions.declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
@@ -200,3 +201,15 @@ def test_every_key_is_explained() -> None:
     """By a sentence; the words of SQL are upper case, as the check compares them."""
     assert all(text.endswith(".") for text in METRIC_KEYS.values())
     assert all(word.isupper() for word in (each.replace("_", "") for each in RESERVED_WORDS))
+
+
+def test_the_check_of_a_file_tells_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`make check-config` passes the shipped file, and names the problems of another."""
+    assert metrics_check.main([]) == 0
+    assert capsys.readouterr().out.endswith("metrics.yaml declares 10 metrics and can be used.\n")
+    path = tmp_path / "metrics.yaml"
+    path.write_text("metrics: [{name: select}, {name: 1}]", "utf-8")
+    assert metrics_check.main([str(path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{path}:1:18: The name select is a word of SQL: choose another." in told
+    assert f"{path}:1:34: Found 1 for name" in told

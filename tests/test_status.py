@@ -39,7 +39,9 @@ SOURCES = (
     "firebase_etl_prod.users",
     "firebase_etl_prod.events",
 )
-NEEDS = {"credentials", "bigquery", "location", *SOURCES, "read_sessions", "destination"}
+NEEDS = {
+    "credentials", "metrics", "bigquery", "location", *SOURCES, "read_sessions", "destination",
+}  # fmt: skip
 SETTINGS_HERE = Settings(project_id="local")
 
 
@@ -255,6 +257,15 @@ def test_a_source_that_is_missing_is_told(clients: Clients) -> None:
             "Table local.firebase_etl_prod.users does not exist: no session gets a user.",
         )
     }
+
+
+def test_a_file_of_metrics_that_cannot_be_used_is_told(clients: Clients, tmp_path: Path) -> None:
+    """With the place and the remedy, as at the start of a run; nothing else fails."""
+    path = tmp_path / "metrics.yaml"
+    path.write_text("metrics: [{name: select}]", "utf-8")
+    found = problems(clients, dataclasses.replace(SETTINGS_HERE, metrics_file=path))
+    assert found.keys() == {"metrics"}
+    assert f"{path}:1:18: The name select is a word of SQL: choose another." in found["metrics"]
 
 
 def test_read_sessions_that_are_not_allowed_are_told(
