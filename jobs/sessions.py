@@ -32,7 +32,7 @@ from sessions.bigquery_engine import aggregate_sql
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
 from sessions.report import SessionsReport
 from sessions.sources import source_tables
-from sessions.tables import aggregated_schema, sessions_schema
+from sessions.tables import aggregated_schema, sessions_schema, undeclared_warnings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +47,8 @@ def _ensure_destination(work: SessionsWork) -> None:
     run = work.run
     work.is_new, table = etl.ensure_destination(run.warehouse, work.metric_table)
     work.sessions_created_at, work.kept_days = table.created, kept_days(table)
+    stored = [column.name for column in table.schema]
+    run.warnings += undeclared_warnings(work.metric_table, run.table("sessions"), stored)
     names = [*etl.destination_tables(work.metric_table), LEDGER_TABLE]
     own = [*map(run.warehouse.table, names), lease_table(run.warehouse, run.request.job)]
     run.warnings += keep_tables(run.warehouse, own)

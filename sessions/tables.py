@@ -9,6 +9,8 @@ from sessions.metric_table import Aggregation, Column, Metric, is_repeated
 from sessions.projection import projected_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sessions.metric_table import MetricTable
 
 # What is in a RECORD besides the values of events, by the source that the metric table names.
@@ -76,6 +78,19 @@ def projected_schema(metric_table: MetricTable) -> TableSchema:
         description="One run's projected rows.",
         clustered_by=("session_id",),
     )
+
+
+def undeclared_warnings(
+    metric_table: MetricTable, sessions: str, stored: Iterable[str]
+) -> list[str]:
+    """A warning for each column that `sessions` has and nothing declares: it stays null."""
+    declared = {column.name for column in metric_table.columns}
+    return [
+        f"Column {name} of sessions is not declared and stays null: declare it, or run"
+        f" ALTER TABLE {sessions} DROP COLUMN {name}."
+        for name in stored
+        if name not in declared
+    ]
 
 
 def quarantined_schema(metric_table: MetricTable) -> TableSchema:

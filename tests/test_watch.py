@@ -168,7 +168,7 @@ def test_only_declared_metrics_are_watched() -> None:
 
 
 def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
-    """The sessions of a Sunday are missing; then rows without a session id come in numbers."""
+    """A Sunday has no sessions; then many rows have no session id, and a column is left over."""
     now = datetime(2026, 10, 5, 3, tzinfo=UTC)
     sundays = [now - timedelta(days=1 + 7 * week) for week in range(1, 5)]
     rows = [event(f"{n} of {at:%d}", at) for at in sundays for n in range(12)]
@@ -182,6 +182,8 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
             SELECT CONCAT('2026010', n), 'sessions', 'succeeded', 'incremental',
               '{{"counts": {{"aggregated": 100}}}}' FROM UNNEST([1, 2, 3, 4]) AS n""")
         scenario.arrive("posthog_events", [*lost, event("new", now)])
+        sessions = f"{scenario.destination}.sessions"
+        scenario.query(f"ALTER TABLE {sessions} ADD COLUMN left_over INT64")
         with starting_at(now + timedelta(hours=1)):
             second = scenario.run()
         warehouse = Warehouse(clients=clients, settings=scenario.make_settings(), run_id="check")
@@ -193,6 +195,10 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
         " four weeks before: did the app or the export change?"
     )
     assert fallen in first.warnings
+    assert not any("left_over" in each for each in first.warnings)
+    (left,) = (each for each in second.warnings if "left_over" in each)
+    assert left.startswith("Column left_over of sessions is not declared and stays null: ")
+    assert left.endswith(".`sessions` DROP COLUMN left_over.")
     assert fallen in second.warnings
     assert (found.outcome, found.message) == ("warning", fallen)
     assert new.message == "The next run adds viewed_event: only then metrics are compared."
