@@ -28,6 +28,7 @@ from bigquery.warehouse import Warehouse
 from runs import lease_row, supervision
 from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease_row import LeaseRow
+from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
 from sandbox import emulator
@@ -397,3 +398,10 @@ def test_a_run_stops_between_two_attempts_at_a_transaction(
         stopped.transact("persons", CONFLICT, (), fence=lease.fence, publishes=False)
     assert caplog.text.count("again in") == 1
     row.release(lease.fence)
+
+
+def test_a_lease_that_became_free_names_no_run() -> None:
+    """Between the attempt to take it and the look at who has it, its run may end."""
+    free = Lease(fence=1, run_id=None, expires_at=None, published_run_id=None, triggers={})
+    message = supervision.held(free)
+    assert message == "Another run held the lease until this moment: run again."
