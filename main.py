@@ -248,10 +248,24 @@ def _run(
         if progress:
             progress.close()
     if options.json:
-        sys.stdout.write(f"{json.dumps(report.to_json(), indent=2)}\n")
+        tell(f"{json.dumps(report.to_json(), indent=2)}\n")
     elif not execution:
-        sys.stdout.write(f"{report_text(report)}\n")
+        tell(f"{report_text(report)}\n")
     return 0
+
+
+def tell(report: str) -> None:
+    """The run has published: a stdout that is closed or full does not make it a failure."""
+    if sys.stdout is None:  # started with >&-
+        return
+    try:
+        sys.stdout.write(report)
+        sys.stdout.flush()
+    except OSError as error:
+        LOG.warning("The report can't be written to stdout (%s): GET /runs has it.", error)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # or Python fails in the same way at its exit
+        os.close(nowhere)
 
 
 def _check(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Turns the client's errors into ours, by type and reason, never by message."""
+"""Turns the client's errors into ours, by type and reason; only conflicts by message."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ class StatementError(Exception):
     """
 
 
+class ConflictError(StatementError):
+    """BigQuery cancelled a transaction, because another changed one of its tables meanwhile."""
+
+
 @contextmanager
 def classified(what: str, refused_as: type[EtlError]) -> Iterator[None]:
     """Turn the client's errors into ours, by type and reason; a bug is raised unchanged."""
@@ -58,7 +62,8 @@ def classified(what: str, refused_as: type[EtlError]) -> Iterator[None]:
         if is_passing or reason == "tableUnavailable":
             message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
             raise UnavailableError(message) from error
-        raise StatementError(_rejection(what, error)) from None
+        kind = ConflictError if _is_conflict(error) else StatementError
+        raise kind(_rejection(what, error)) from None
     except GoogleAuthError as error:
         message = f"BigQuery did not accept the credentials at {what}: renew the key or the role."
         raise CredentialsError(message) from error
@@ -74,6 +79,12 @@ def reason_of(error: Any) -> str:  # noqa: ANN401 - the client's errors are dict
     """The reason that BigQuery gives; empty if it gives none."""
     first = next(iter(getattr(error, "errors", None) or ()), None)
     return str(first.get("reason", "")) if isinstance(first, dict) else ""  # gRPC's are no dicts
+
+
+def _is_conflict(error: Exception) -> bool:
+    """BigQuery gives cancelled transactions the reason of wrong SQL: only the text differs."""
+    text = _first_line(error).lower()
+    return any(word in text for word in ("concurrent", "conflict", "aborted"))
 
 
 def _first_line(error: Exception) -> str:

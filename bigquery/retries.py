@@ -56,7 +56,7 @@ def with_retries[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T
                 raise
             reason = reason_of(error) or type(error).__name__
             LOG.warning("BigQuery failed at %s (%s): again in %.1f s", what, reason, pause)
-        _rest(warehouse, pause)
+        rest(warehouse, pause)
     return call()
 
 
@@ -68,7 +68,8 @@ def backoff_seconds(first: float, longest: float) -> Iterator[float]:
     return pauses
 
 
-def _rest(warehouse: Warehouse, seconds: float) -> None:
+def rest(warehouse: Warehouse, seconds: float) -> None:
+    """Pause; raises what stops the run meanwhile."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         warehouse.check()

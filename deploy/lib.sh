@@ -178,6 +178,8 @@ check_config() {
   done
   for variable in SETTINGS CLAUDE_USAGE_SETTINGS DOG_BREEDS_SETTINGS TMDB_CHANGES_SETTINGS; do
     check $variable '([A-Z_]+=[^ |]+ ?)*' "NAME=VALUE pairs, separated by single spaces"
+    [[ " ${!variable}" != *" ETL_API_KEY="* ]] ||
+      PROBLEMS+=("$variable must be without ETL_API_KEY, a secret: see docs/security.md.")
   done
   for variable in CLAUDE_USAGE_SECRETS DOG_BREEDS_SECRETS TMDB_CHANGES_SECRETS; do
     check $variable '([A-Z_]+=[A-Za-z0-9_-]+ ?)*' "VARIABLE=SECRET pairs, separated by single spaces"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from bigquery.destination import list_rows
 from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import records, scalar
-from bigquery.refusals import StatementError, classified
+from bigquery.refusals import ConflictError, StatementError, classified
+from bigquery.retries import LOG, rest
 from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease_sql import (
     Lease,
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
 
-_PUBLISH_ATTEMPTS: Final = 3
+# Between the six attempts at a transaction that conflicts with another; each with jitter.
+_PAUSES_SECONDS: Final = (2.0, 5.0, 10.0, 20.0, 20.0)
 
 
 def lease_table(warehouse: Warehouse, job: str) -> TableId:
@@ -128,7 +131,7 @@ class LeaseRow:
         then it did not commit.
         """
         given = [*self.parameters(fence), self._seconds, *parameters]
-        for attempts_left in reversed(range(_PUBLISH_ATTEMPTS)):
+        for pause in (*_PAUSES_SECONDS, None):
             try:
                 with classified(step, DestinationError):
                     job = run_statement(self.warehouse, step, sql, given)
@@ -138,16 +141,30 @@ class LeaseRow:
                 if publishes and self._unwatched.read().published_run_id == self.warehouse.run_id:
                     return []
                 raise
-            except StatementError:
+            except StatementError as error:
                 lease = self.read()
                 if publishes and lease.published_run_id == self.warehouse.run_id:
                     break
                 if (lease.run_id, lease.fence) != (self.warehouse.run_id, fence):
                     message = f"Another run took the lease over at the step {step}: run again."
                     raise LeaseLostError(message) from None
-                if not attempts_left:
+                if not isinstance(error, ConflictError):
                     raise
+                if pause is None:
+                    message = (
+                        f"Other changes cancelled the transaction {step} each time: run again."
+                    )
+                    raise UnavailableError(message) from error
+                self._wait_out(step, pause, fence)
         return []
+
+    def _wait_out(self, step: str, pause: float, fence: int) -> None:
+        """Pause between two attempts and keep the lease; the next attempt tells if it is lost."""
+        seconds = pause * random.uniform(0.5, 1)  # noqa: S311 - so that two runs part, no secret
+        LOG.warning("Another change cancelled the transaction %s: again in %.1f s", step, seconds)
+        rest(self.warehouse, seconds)
+        with suppress(UnavailableError):
+            self.renew(fence)
 
     @property
     def _unwatched(self) -> LeaseRow:

@@ -149,7 +149,7 @@ def take_lease(row: LeaseRow) -> Supervisor:
     lease = row.take()
     while lease.run_id != row.warehouse.run_id:
         if STOP.is_set() or time.monotonic() >= give_up_at:
-            raise LeaseHeldError(_held(lease))
+            raise LeaseHeldError(held(lease))
         time.sleep(_POLL_SECONDS)
         requested_at = time.monotonic()
         lease = row.read()  # which bills nothing; an update could cancel a publication
@@ -158,7 +158,10 @@ def take_lease(row: LeaseRow) -> Supervisor:
     return Supervisor(row, lease, requested_at=requested_at)
 
 
-def _held(lease: Lease) -> str:
+def held(lease: Lease) -> str:
+    """Why a run did not get the lease."""
+    if lease.run_id is None:  # free since this run tried to take it
+        return "Another run held the lease until this moment: run again."
     until = f" until {lease.expires_at:%Y-%m-%d %H:%M:%S} UTC" if lease.expires_at else ""
     return (
         f"Run {lease.run_id} holds the lease{until}: wait for it to end, or set LEASE_WAIT_SECONDS."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import main
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.test_requests_on_data import day_of_sessions
@@ -195,3 +196,15 @@ def test_options_of_a_run_are_no_options_of_a_verification(folder: Path) -> None
     asked = run("--local", "--verify", "1", "--force", folder=folder)
     assert "leave out the options of a run" in asked.stderr
     assert "belong to --verify" in run("--local", "--yes", folder=folder).stderr
+
+
+def test_a_stdout_that_is_full_or_closed_fails_no_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it would have told is published already."""
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        main.tell("report\n")
+    assert "The report can't be written to stdout" in caplog.text
+    monkeypatch.setattr(sys, "stdout", None)
+    main.tell("report\n")

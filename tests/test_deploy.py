@@ -572,6 +572,7 @@ def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
         ("REGION", "US"),
         ("IMAGE", "posthog-etl:latest"),
         ("SETTINGS", "CHURN_DAYS"),
+        ("SETTINGS", "CHURN_DAYS=30 ETL_API_KEY=not-for-the-open"),
         ("CONCURRENCY", "9"),
         ("WEEKLY_FULL_LOAD", "weekly"),
         ("TMDB_CHANGES_SECRETS", "redis-password"),

@@ -23,10 +23,12 @@ import pytest
 import main
 from bigquery import jobs, retries
 from bigquery.clients import Clients, local_clients
+from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
-from runs import supervision
-from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError
+from runs import lease_row, supervision
+from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease_row import LeaseRow
+from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
 from sandbox import emulator
@@ -349,3 +351,57 @@ def test_a_publication_that_takes_too_long_is_reported_by_the_row(
     with raises:
         bound.transact("publish", "SELECT 1", (), fence=lease.fence, publishes=True)
     row.release(lease.fence)
+
+
+CONFLICT = "SELECT ERROR('Transaction is aborted due to concurrent update against table t')"
+
+
+def test_a_transaction_that_always_conflicts_is_tried_six_times(
+    shared: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Then nothing is wrong with the code: the run may be started again."""
+    row = lease_of(shared, "in_conflict")
+    lease = row.take()
+    monkeypatch.setattr(lease_row, "_PAUSES_SECONDS", (0.0,) * 5)
+    with pytest.raises(UnavailableError, match="cancelled the transaction publish each time: run"):
+        row.transact("publish", CONFLICT, (), fence=lease.fence, publishes=True)
+    assert caplog.text.count("Another change cancelled the transaction publish: again in") == 5
+    row.release(lease.fence)
+
+
+def test_a_wrong_transaction_is_not_repeated(
+    shared: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No pause helps a statement that is wrong: the error comes at once."""
+    row = lease_of(shared, "wrong_sql")
+    lease = row.take()
+    with pytest.raises(StatementError):
+        row.transact("publish", "SELECT ERROR('x')", (), fence=lease.fence, publishes=True)
+    assert "again in" not in caplog.text
+    row.release(lease.fence)
+
+
+def test_a_run_stops_between_two_attempts_at_a_transaction(
+    shared: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SIGTERM and the deadline hold during the pauses, too."""
+    row = lease_of(shared, "stopped_in_conflict")
+    lease = row.take()
+
+    def check() -> None:
+        if "again in" in caplog.text:
+            message = "stopped"
+            raise RunTimeoutError(message)
+
+    stopped = replace(row, warehouse=replace(row.warehouse, check=check))
+    with pytest.raises(RunTimeoutError, match="stopped"):
+        stopped.transact("persons", CONFLICT, (), fence=lease.fence, publishes=False)
+    assert caplog.text.count("again in") == 1
+    row.release(lease.fence)
+
+
+def test_a_lease_that_became_free_names_no_run() -> None:
+    """Between the attempt to take it and the look at who has it, its run may end."""
+    free = Lease(fence=1, run_id=None, expires_at=None, published_run_id=None, triggers={})
+    message = supervision.held(free)
+    assert message == "Another run held the lease until this moment: run again."
