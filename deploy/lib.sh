@@ -173,9 +173,7 @@ check_config() {
   done
   check BIGQUERY_SECRET_NAME '[A-Za-z0-9_-]*' "the short name of a secret, or empty"
   check CONCURRENCY '[1-8]' "1 to 8: the service has eight threads"
-  for variable in JOB_LEASE_WAIT_SECONDS; do
-    check $variable "$number" "a whole number"
-  done
+  check JOB_LEASE_WAIT_SECONDS "$number" "a whole number"
   for variable in SETTINGS CLAUDE_USAGE_SETTINGS DOG_BREEDS_SETTINGS TMDB_CHANGES_SETTINGS; do
     check $variable '([A-Z_]+=[^ |]+ ?)*' "NAME=VALUE pairs, separated by single spaces"
     [[ " ${!variable}" != *" ETL_API_KEY="* ]] ||
