@@ -81,7 +81,8 @@ def properties(draw: st.DrawFn, day: int) -> str | None:
     values: Row = {name: draw(st.sampled_from(_PROPERTIES[name])) for name in chosen}
     key = draw(st.sampled_from(["$session_id"] * 6 + ["session_id", "sessionId"]))
     of_day = [f"{name}-{max(0, day - back)}" for name in ("s", "t", "S", "sé") for back in (0, 1)]
-    values[key] = draw(st.sampled_from([*of_day, *of_day, *of_day, "hard-coded", "", None]))
+    too_long = ["hard-coded", "hard-coded/2026-10-02/u1"]  # the second is spelled like a piece
+    values[key] = draw(st.sampled_from([*of_day, *of_day, *of_day, *too_long, "", None]))
     return text(values)
 
 
