@@ -88,5 +88,5 @@ def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
         run_id = scenario.run().run_id
         jobs = [job for job in clients.bigquery.list_jobs(max_results=100) if run_id in job.job_id]
     made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
-    assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 9
-    assert sum(sql.count("expiration_timestamp") for sql in made) == 9
+    assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 10
+    assert sum(sql.count("expiration_timestamp") for sql in made) == 10

@@ -14,7 +14,7 @@ from bigquery.destination import find_table, list_rows
 from bigquery.jobs import rows_of, run_statement
 from bigquery.refusals import classified
 from bigquery.retries import start
-from runs.errors import EtlError, RunTimeoutError, SourceError
+from runs.errors import RunTimeoutError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,8 @@ _LOOKED_SECONDS: Final = 2.0  # whether there was another run is asked this ofte
 _TIB: Final = 2**40
 
 
-class NothingYetError(EtlError):
-    """There is no table `sessions`: no run has published so far."""
-
-    http_status = 200  # a page says what to do
+class NothingYetError(Exception):
+    """There is no table `sessions`: no run has published so far. A page says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

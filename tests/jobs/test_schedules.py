@@ -47,7 +47,7 @@ def test_the_set_up_document_says_what_the_file_says() -> None:
     ("right", "wrong", "said"),
     [
         ('cron: "0 2 * * *"', 'cron: "daily"', "sessions in config/jobs.yaml has a wrong cron"),
-        ("mode: service", "mode: both", "has a wrong mode"),
+        ("mode: job", "mode: both", "has a wrong mode"),
         ("retries: 3", "retries: 9", "has a wrong retries"),
         ("retries: 3", 'retries: "3"', "lacks, or has a wrong, retries"),
         ("cpu: 2\n", "cpu: 3\n", "has a wrong cpu"),
