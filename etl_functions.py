@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Final, cast
 
 from bigquery import loading
-from bigquery.destination import ensure_table, find_table, list_rows
+from bigquery.destination import ensure_tables, find_table, list_rows
 from bigquery.jobs import fetch, rows_of, run_query, run_statement
 from bigquery.parameters import Parameter, array, scalar
 from bigquery.refusals import classified
@@ -162,18 +162,18 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
 
 def ensure_destination(
     warehouse: Warehouse, metric_table: MetricTable
-) -> tuple[bool, bigquery.Table]:
+) -> dict[str, tuple[bool, bigquery.Table]]:
     """Create the tables that are missing, and add columns that are new.
 
-    Returns whether `sessions` was missing until now, and the table.
+    Returns for each whether it was missing until now, and the table.
     Raises DestinationError where a column exists under another type.
     """
+    schemas = {
+        warehouse.table(name): schema for name, schema in destination_tables(metric_table).items()
+    }
     with classified("the destination tables", DestinationError):
-        found = {
-            name: ensure_table(warehouse, warehouse.table(name), schema)
-            for name, schema in destination_tables(metric_table).items()
-        }
-    return found["sessions"]
+        made = ensure_tables(warehouse, schemas)
+    return {table.name: each for table, each in made.items()}
 
 
 def read_state(warehouse: Warehouse) -> State | None:

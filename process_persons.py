@@ -5,6 +5,7 @@ All three are functions of `sessions` and of Firebase's users and documents alon
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import TYPE_CHECKING, assert_never
 
 from sessions.bigquery_engine import pick_sql
@@ -152,9 +153,17 @@ FROM activities
 GROUP BY {", ".join(keys)}"""
 
 
-def derived_counts_sql(*, sessions: str, identities: str, persons: str) -> str:
-    """A SELECT of one row: `persons`, `identities`, and the sessions that are nobody's."""
-    return f"""SELECT
+def derived_counts_sql(
+    *, sessions: str, identities: str, persons: str, watched_days: str | None = None
+) -> str:
+    """A SELECT of one row: `persons`, `identities`, and the sessions that are nobody's.
+
+    With `watched_days`, a SELECT of days and figures, also these, as an array.
+    """
+    days = (
+        f"\n  ARRAY(\n{indent(watched_days, '    ')}\n  ) AS watched_days," if watched_days else ""
+    )
+    return f"""SELECT{days}
   (SELECT COUNT(*) FROM {persons}) AS persons,
   (SELECT COUNT(*) FROM {identities}) AS identities,
   COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM {persons}) AS sessions_without_person

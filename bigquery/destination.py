@@ -10,7 +10,7 @@ from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for
 from runs.errors import DestinationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from google.cloud import bigquery
 
@@ -93,24 +93,44 @@ def ensure_table(
     warehouse: Warehouse, table: TableId, schema: TableSchema
 ) -> tuple[bool, bigquery.Table]:
     """Create the table or add its new columns; returns it, and whether it was created."""
-    from google.api_core.exceptions import NotFound, PreconditionFailed
-    from google.cloud import bigquery
+    return _ensured(warehouse, table, schema, find_table(warehouse, table))
 
-    client = warehouse.clients.bigquery
-    try:
-        found = call(warehouse, partial(client.get_table, str(table)))
-    except NotFound:
-        wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
-        wanted.description = schema.description
-        if schema.partitioned_by:
-            wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
-        wanted.clustering_fields = list(schema.clustered_by) or None
-        return True, call(warehouse, partial(client.create_table, wanted, exists_ok=True))
+
+def ensure_tables(
+    warehouse: Warehouse, schemas: Mapping[TableId, TableSchema]
+) -> dict[TableId, tuple[bool, bigquery.Table]]:
+    """The same for several tables, which are looked for at once."""
+    looks = {table: start(partial(find_table, warehouse, table)) for table in schemas}
+    found = {table: wait_for(warehouse, look) for table, look in looks.items()}
+    return {
+        table: _ensured(warehouse, table, schema, found[table]) for table, schema in schemas.items()
+    }
+
+
+def _ensured(
+    warehouse: Warehouse, table: TableId, schema: TableSchema, found: bigquery.Table | None
+) -> tuple[bool, bigquery.Table]:
+    from google.api_core.exceptions import PreconditionFailed
+
+    if found is None:
+        return True, _create(warehouse, table, schema)
     try:
         _add_columns(warehouse, table, found, schema)
     except PreconditionFailed:  # it has changed since, perhaps by this very request
         return ensure_table(warehouse, table, schema)
     return False, found
+
+
+def _create(warehouse: Warehouse, table: TableId, schema: TableSchema) -> bigquery.Table:
+    from google.cloud import bigquery
+
+    wanted = bigquery.Table(str(table), schema=[schema_field(each) for each in schema.fields])
+    wanted.description = schema.description
+    if schema.partitioned_by:
+        wanted.time_partitioning = bigquery.TimePartitioning(field=schema.partitioned_by)
+    wanted.clustering_fields = list(schema.clustered_by) or None
+    client = warehouse.clients.bigquery
+    return call(warehouse, partial(client.create_table, wanted, exists_ok=True))
 
 
 def _add_columns(

@@ -6,9 +6,8 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bigquery.destination import find_table
 from bigquery.refusals import StatementError, classified
-from bigquery.retries import call, start, wait_for
+from bigquery.retries import call
 from runs.errors import DestinationError
 
 if TYPE_CHECKING:
@@ -23,14 +22,13 @@ if TYPE_CHECKING:
 _MS_A_DAY = 24 * 3600 * 1000
 
 
-def keep_tables(warehouse: Warehouse, tables: Iterable[TableId]) -> list[str]:
+def keep_tables(warehouse: Warehouse, tables: Iterable[bigquery.Table | None]) -> list[str]:
     """Undo the expiry of those that have one; returns a warning for each."""
-    looks = {table: start(partial(find_table, warehouse, table)) for table in tables}
-    found = {table: wait_for(warehouse, look) for table, look in looks.items()}
-    return [_keep(warehouse, table, each) for table, each in found.items() if each and each.expires]
+    return [_keep(warehouse, each) for each in tables if each and each.expires]
 
 
-def _keep(warehouse: Warehouse, table: TableId, found: bigquery.Table) -> str:
+def _keep(warehouse: Warehouse, found: bigquery.Table) -> str:
+    table = f"{found.project}.{found.dataset_id}.{found.table_id}"
     told = f"Table {table} was to be deleted on {found.expires:%Y-%m-%d}, by its dataset's default"
     found.expires = None
     try:

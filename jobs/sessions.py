@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Concatenate, Final
 
 import etl_functions as etl
-from bigquery.destination import ensure_view
+from bigquery.destination import ensure_view, find_table
 from bigquery.expiry import keep_tables, kept_days
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
+from bigquery.retries import start, wait_for
 from jobs.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_verification import explain, verify, verify_and_record
-from jobs.sessions_watch import watched
+from jobs.sessions_watch import day_warnings, days_to_watch, reason_warnings
 from jobs.sessions_work import SessionsWork, begin
 from process_persons import (
     daily_activity_sql,
@@ -26,7 +28,8 @@ from process_sessions import process_sessions
 from runs.job import Job, Step
 from runs.lease_row import lease_table
 from runs.ledger_row import LEDGER_TABLE
-from sessions import audit, enrichment, projection, publication
+from runs.report import FRESH
+from sessions import audit, enrichment, freshness, projection, publication
 from sessions import plan as planning
 from sessions.bigquery_engine import aggregate_sql
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
@@ -36,6 +39,7 @@ from sessions.tables import aggregated_schema, sessions_schema, undeclared_warni
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from bigquery.warehouse import Warehouse
     from runs.context import Run
@@ -45,12 +49,14 @@ if TYPE_CHECKING:
 def _ensure_destination(work: SessionsWork) -> None:
     """Make the tables and the view where they are missing, and keep what would expire."""
     run = work.run
-    work.is_new, table = etl.ensure_destination(run.warehouse, work.metric_table)
+    lease, ledger = lease_table(run.warehouse, run.request.job), run.warehouse.table(LEDGER_TABLE)
+    others = [start(partial(find_table, run.warehouse, each)) for each in (lease, ledger)]
+    made = etl.ensure_destination(run.warehouse, work.metric_table)
+    work.is_new, table = made["sessions"]
     work.sessions_created_at, work.kept_days = table.created, kept_days(table)
     stored = [column.name for column in table.schema]
     run.warnings += undeclared_warnings(work.metric_table, run.table("sessions"), stored)
-    names = [*etl.destination_tables(work.metric_table), LEDGER_TABLE]
-    own = [*map(run.warehouse.table, names), lease_table(run.warehouse, run.request.job)]
+    own = [*(each for _, each in made.values()), *(wait_for(run.warehouse, o) for o in others)]
     run.warnings += keep_tables(run.warehouse, own)
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     ensure_view(
@@ -146,11 +152,15 @@ def _audit(work: SessionsWork) -> None:
     """Count everything once more, from the staging tables, and refuse what does not add up."""
     run, plan = work.run, work.made_plan
     if work.idle is None:
-        row = run_query(run.warehouse, "audit", audit.audit_sql(work.staging()))[0]
+        now = scalar("now", "TIMESTAMP", run.started_at)
+        sql = audit.audit_sql(work.staging(), _newest_sql(work))
+        row = run_query(run.warehouse, "audit", sql, [now])[0]
     else:
         row = dict.fromkeys(audit.AuditFigures.__dataclass_fields__, 0) | work.idle
     figures = audit.AuditFigures(**row)
     audit.check_audit(figures, plan, work.rows_by_day, work.read_whole)
+    if plan.kind != "dates":  # else neither the run nor the sessions stored need have the newest
+        _tell_freshness(work, figures.newest_at)
     tables = work.found_sources
     if not run.request.force:
         audit.check_firebase(
@@ -184,6 +194,29 @@ def _audit(work: SessionsWork) -> None:
     counts["duplicate"] = figures.duplicate_rows
     counts["quarantined"] = counts.get("quarantined", 0) + figures.quarantined_rows
     counts["bad_timestamp"] = counts.get("bad_timestamp", 0) + plan.unread_rows
+
+
+def _newest_sql(work: SessionsWork) -> str:
+    """The newest valid event of the rows that were read and of the other sessions stored."""
+    staging, is_complete = work.staging(), work.made_plan.kind in {"full_load", "dates"}
+    return freshness.newest_loaded_sql(
+        sessions=None if is_complete else work.run.table("sessions"),
+        projected=staging.projected,
+        touched=staging.touched,
+    )
+
+
+def _tell_freshness(work: SessionsWork, newest_at: datetime | None) -> None:
+    """Tell how fresh the source is, by its newest valid event."""
+    run = work.run
+    run.newest_event_at = newest_at
+    age = run.started_at - newest_at if newest_at else None
+    if age is None:
+        table = work.found_sources.events.shape.table
+        run.warnings.append(f"Table {table} has no valid events up to now.")
+    elif age > FRESH:
+        hours = age.total_seconds() / 3600
+        run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
 
 
 def _publish(work: SessionsWork) -> None:
@@ -242,10 +275,17 @@ def _rebuild_persons(work: SessionsWork) -> None:
         scalar("now", "TIMESTAMP", run.started_at),
         scalar("today", "DATE", run.started_at.date()),
     ]
-    counts = derived_counts_sql(sessions=sessions, identities=identities, persons=persons)
+    days, of_days = days_to_watch(work)
+    counts = derived_counts_sql(
+        sessions=sessions, identities=identities, persons=persons, watched_days=days
+    )
     sql = publication.replace_sql(run.lease.sql, selects, counts=counts)
-    with watched(work):
-        work.persons = run.complete("persons", sql, parameters)[0]
+    reasons = start(partial(reason_warnings, work))
+    found = run.complete("persons", sql, [*parameters, *of_days])[0]
+    run.warnings += day_warnings(work, found.pop("watched_days", None))
+    told = wait_for(run.warehouse, reasons)
+    run.warnings += told
+    work.persons = found
 
 
 def _unless_idle(step: Callable[[SessionsWork], None]) -> Callable[[SessionsWork], None]:

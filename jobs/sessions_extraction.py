@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import etl_functions as etl
 from bigquery.expiry import vanishing_warning
@@ -14,15 +14,14 @@ from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import SourceError, SourceMissingError
-from runs.report import FRESH
-from sessions import enrichment, freshness, projection, sources, splitting
+from sessions import enrichment, projection, sources, splitting
 from sessions import plan as planning
 from sessions.budget import Budget, budget_of, unpruned_warning
 from sessions.tables import projected_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import date, datetime
+    from datetime import date
 
     from jobs.sessions_work import SessionsWork
     from runs.context import Run
@@ -93,33 +92,6 @@ def _check_still_there(tables: sources.SourceTables, state: planning.State | Non
             raise SourceMissingError(message)
 
 
-def _look_for_newest_event(work: SessionsWork) -> None:
-    """Tell how fresh the source is, by its newest valid event."""
-    run, events = work.run, work.found_sources.events
-    if work.made_plan.kind == "dates":
-        return  # neither the run nor the sessions stored need have the newest days
-    run.newest_event_at = _newest_loaded(work)
-    age = run.started_at - run.newest_event_at if run.newest_event_at else None
-    if age is None:
-        run.warnings.append(f"Table {events.shape.table} has no valid events up to now.")
-    elif age > FRESH:
-        hours = age.total_seconds() / 3600
-        run.warnings.append(f"The newest event is {hours:.0f} hours old: is the export running?")
-
-
-def _newest_loaded(work: SessionsWork) -> datetime | None:
-    """The newest valid event of the rows that were read and of the other sessions stored."""
-    run, staging = work.run, work.staging()
-    is_read = work.idle is None
-    sql = freshness.newest_loaded_sql(
-        sessions=None if work.made_plan.is_full_load else run.table("sessions"),
-        projected=staging.projected if is_read else None,
-        touched=staging.touched if is_read else None,
-    )
-    row = run_query(run.warehouse, "newest", sql, [scalar("now", "TIMESTAMP", run.started_at)])[0]
-    return cast("datetime | None", row["newest_at"])
-
-
 def extract(work: SessionsWork) -> None:
     """Project the changed days and the small tables, all in parallel, as of one moment.
 
@@ -144,7 +116,6 @@ def extract(work: SessionsWork) -> None:
             job.result()
     if not work.has_changes and not _find_idle(work):
         _project(work, tables.events, snapshot)
-    _look_for_newest_event(work)
 
 
 def _stage_small(
@@ -195,7 +166,8 @@ def _find_idle(work: SessionsWork) -> bool:
         documents=staging.documents,
         channels=staging.channels,
     )
-    row = run_query(run.warehouse, "outdated_count", sql)[0]
+    now = scalar("now", "TIMESTAMP", run.started_at)
+    row = run_query(run.warehouse, "outdated_count", sql, [now])[0]
     state = work.made_plan.last_state
     known = (state.users, state.documents) if state else None
     if row.pop("outdated") or known != (row["users"], row["documents"]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sessions.publication import StagingTables
 from sessions.report import SessionsReport
@@ -33,7 +33,7 @@ class SessionsWork:
     batches: int = 0
     snapshot_at: datetime | None = None  # BigQuery's time: as of then every source is read
     has_changes: bool = True  # False where no day of the source has other rows than before
-    idle: dict[str, int] | None = None  # Firebase's figures, where no session is to change
+    idle: dict[str, Any] | None = None  # what the audit counts, where no session is to change
     read_whole: tuple[date, ...] = ()
     read_days: int = 0
     split: int = 0  # ids that were found to be too long for one session

@@ -18,8 +18,8 @@ from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError, EtlError, RepeatedError
 from runs.lease_row import LeaseRow, triggers_parameter
 from runs.lease_sql import with_trigger
-from runs.ledger_row import find_failure, finish_ledger, start_ledger
-from runs.log import LOG, log_fields, log_run_finished, log_run_not_begun
+from runs.ledger_row import find_failure, last_statement, start_ledger
+from runs.log import log_fields, log_run_finished, log_run_not_begun
 from runs.progress import LogProgress, Progress, RunInProgress
 from runs.report import RunReport, StepReport
 from runs.supervision import check_publication
@@ -313,16 +313,17 @@ def supervised(work: Work, supervisor: Supervisor) -> Iterator[None]:
     run = work.run
     unwatched = run.warehouse
     run.warehouse = replace(unwatched, check=supervisor.check)
-    with supervisor:
-        try:
-            yield
-        except Exception as error:
-            run.warehouse = unwatched
-            record(run, fail(work, error))
-            run.settle(error)
-            raise
-        finally:
-            drop_staging(unwatched, run.staged.values())
+    try:
+        with supervisor:
+            try:
+                yield
+            except Exception as error:
+                run.warehouse = unwatched
+                record(run, fail(work, error))
+                run.settle(error)
+                raise
+    finally:
+        drop_staging(unwatched, run.staged.values())
 
 
 def finish(work: Work, status: RunStatus, error: str | None = None) -> RunReport:
@@ -367,11 +368,8 @@ def await_ledger(run: Run) -> None:
 
 
 def record(run: Run, report: RunReport) -> None:
-    """Bring the run's ledger row up to date; nothing depends on it, so no run fails by it."""
-    if run.ledger is None:
+    """Let the ledger say how the run ended as its lease is released; no run fails by that."""
+    if run.ledger is None or run.supervisor is None:
         return
     wait([run.ledger])  # why it failed, if it did, was raised by `await_ledger`
-    try:
-        finish_ledger(run.warehouse, report)
-    except EtlError as error:
-        LOG.warning("the ledger could not be written: %s", error)
+    run.supervisor.end_by(*last_statement(run.warehouse, report))

@@ -104,15 +104,24 @@ class LeaseRow:
             renewed = run_statement(self.warehouse, "lease", renew_lease_sql(self.sql), parameters)
         return renewed.num_dml_affected_rows == 1
 
-    def release(self, fence: int) -> None:
-        """Release the lease, if it is ours."""
-        with contended("the lease"):
-            self._query(release_lease_sql(self.sql), self.parameters(fence))
+    def release(
+        self,
+        fence: int,
+        *,
+        triggers: Parameter | None = None,
+        first: tuple[str, Sequence[Parameter]] | None = None,
+    ) -> None:
+        """Release the lease, if it is ours.
 
-    def settle(self, fence: int, triggers: Parameter) -> None:
-        """Release it, and record the deliveries that no other attempt can help."""
+        `triggers`: deliveries to record that no other attempt can help. `first`: a statement of
+        this run's that is to be done before, in the same job.
+        """
+        to_settle = [] if triggers is None else [triggers]
+        release = settle_lease_sql(self.sql) if to_settle else release_lease_sql(self.sql)
+        sql, given = first or ("", ())
+        values = {each.name: each for each in [*given, *self.parameters(fence), *to_settle]}
         with contended("the lease"):
-            self._query(settle_lease_sql(self.sql), [*self.parameters(fence), triggers])
+            self._query(f"{sql};\n{release};" if first else release, list(values.values()))
 
     def parameters(self, fence: int) -> list[Parameter]:
         """@run_id and @fence, which say whose lease it is."""

@@ -11,7 +11,6 @@ from bigquery.parameters import scalar
 from bigquery.refusals import classified
 from bigquery.retries import start
 from runs.errors import DestinationError
-from runs.lease_row import contended
 from runs.ledger_sql import failure_sql, last_successes_sql
 from runs.tables import RUNS
 
@@ -40,13 +39,12 @@ VALUES ({", ".join(f"@{name}" for name in values)})"""
     run_query(warehouse, "ledger", sql, list(values.values()), refused_as=DestinationError)
 
 
-def finish_ledger(warehouse: Warehouse, report: RunReport) -> None:
-    """Update the run's row with its outcome."""
+def last_statement(warehouse: Warehouse, report: RunReport) -> tuple[str, list[Parameter]]:
+    """The statement that updates the run's row with its outcome, and its parameters."""
     values = _values(report)
     changes = ", ".join(f"{name} = @{name}" for name in values if name != "run_id")
     sql = f"UPDATE {warehouse.table(LEDGER_TABLE).sql}\nSET {changes}\nWHERE run_id = @run_id"
-    with contended("the ledger"):
-        run_query(warehouse, "ledger", sql, list(values.values()), refused_as=DestinationError)
+    return sql, list(values.values())
 
 
 def _values(report: RunReport) -> dict[str, Parameter]:

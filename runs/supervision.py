@@ -17,7 +17,7 @@ from runs.errors import AbortedError, EtlError, LeaseHeldError, LeaseLostError, 
 from runs.log import LOG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from bigquery.parameters import Parameter
     from runs.lease_row import LeaseRow
@@ -44,6 +44,7 @@ class Supervisor:
         self._lease_seconds = settings.lease_seconds
         self._outcome = "nothing was published"
         self._settled: Parameter | None = None
+        self._ending: tuple[str, Sequence[Parameter]] | None = None
         self._renewed = requested_at
         self._is_lost = threading.Event()
         self._is_over = threading.Event()
@@ -91,6 +92,10 @@ class Supervisor:
         """Record these deliveries when the lease is released: no other attempt can help them."""
         self._settled = triggers
 
+    def end_by(self, sql: str, parameters: Sequence[Parameter]) -> None:
+        """Run this statement, which says how the run ended, right before the lease is released."""
+        self._ending = sql, parameters
+
     def __enter__(self) -> Self:
         self._thread.start()
         return self
@@ -98,13 +103,19 @@ class Supervisor:
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
         with self._renewing:
-            try:
-                if self._settled is None:
-                    self._row.release(self.fence)
-                else:
-                    self._row.settle(self.fence, self._settled)
-            except EtlError as error:
-                LOG.warning("the lease could not be given back and expires: %s", error)
+            if self._ending and self._is_released(first=self._ending):
+                return
+            self._is_released()
+
+    def _is_released(self, *, first: tuple[str, Sequence[Parameter]] | None = None) -> bool:
+        """Release the lease; where that fails, it expires."""
+        try:
+            self._row.release(self.fence, triggers=self._settled, first=first)
+        except EtlError as error:
+            what = "the ledger could not be written" if first else "the lease could not be released"
+            LOG.warning("%s: %s", what, error)
+            return False
+        return True
 
     def _renew_until_over(self) -> None:
         while not self._is_over.wait(self._lease_seconds / 4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from runs.errors import AuditError
@@ -43,10 +44,11 @@ class AuditFigures:
     creators_unknown: int  # creators of documents that are no users
     user_times_unread: int  # users with a creation time that can't be read
     document_times_unread: int
+    newest_at: dt.datetime | None = None  # of the valid events up to the run's time
 
 
-def audit_sql(tables: StagingTables) -> str:
-    """A SELECT of one row: AuditFigures, by name."""
+def audit_sql(tables: StagingTables, newest: str) -> str:
+    """A SELECT of one row: AuditFigures, by name. `newest`: a SELECT of `newest_at`; @now."""
     return f"""WITH planned AS (
   SELECT
     COUNT(*) AS planned,
@@ -87,7 +89,10 @@ SELECT
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
   (SELECT COUNT(*) FROM {tables.batches}) AS batched_rows,
   {firebase_figures_sql(user_keys=tables.user_keys, documents=tables.documents)},
-  (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events
+  (SELECT IFNULL(SUM(event_count), 0) FROM {tables.aggregated}) AS aggregated_events,
+  (
+{indent(newest, "    ")}
+  ) AS newest_at
 FROM planned, staged"""
 
 

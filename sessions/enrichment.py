@@ -7,8 +7,10 @@ rows whose user, document or channel has changed since.
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import TYPE_CHECKING
 
+from sessions.freshness import newest_loaded_sql
 from sessions.ids import (
     is_junk_sql,
     is_phone_sql,
@@ -288,8 +290,9 @@ def outdated_count_sql(
 ) -> str:
     """A SELECT of one row for a run without a changed day: how many sessions are `outdated`.
 
-    Besides, what the audit counts of Firebase.
+    Besides, what the audit counts of Firebase, and `newest_at`. @now.
     """
+    newest = newest_loaded_sql(sessions=sessions, projected=None, touched=None)
     outdated = outdated_sql(
         metric_table,
         sessions=sessions,
@@ -303,7 +306,10 @@ def outdated_count_sql(
 )
 SELECT
   (SELECT COUNT(*) FROM outdated) AS outdated,
-  {firebase_figures_sql(user_keys=user_keys, documents=documents)}"""
+  {firebase_figures_sql(user_keys=user_keys, documents=documents)},
+  (
+{indent(newest, "    ")}
+  ) AS newest_at"""
 
 
 def firebase_figures_sql(*, user_keys: str, documents: str) -> str:

@@ -59,11 +59,11 @@ def _declared(metric_table: MetricTable) -> list[Metric]:
     return [metric for metric in metric_table.metrics if metric.name in metric_table.declared]
 
 
-def days_sql(metric_table: MetricTable, sessions: str) -> str:
+def days_sql(metric_table: MetricTable, sessions: str, *, as_struct: bool = False) -> str:
     """A SELECT of DayFigures from @first_day to @last_day; no row for a day without sessions."""
     conditions = ["user_id IS NOT NULL", *map(_has_sql, _declared(metric_table))]
     counted = ",\n    ".join(["COUNT(*)", *(f"COUNTIF({each})" for each in conditions)])
-    return f"""SELECT
+    return f"""SELECT{" AS STRUCT" if as_struct else ""}
   session_date AS day,
   [
     {counted}
@@ -71,7 +71,7 @@ def days_sql(metric_table: MetricTable, sessions: str) -> str:
 FROM {sessions}
 WHERE session_date BETWEEN @first_day AND @last_day
 GROUP BY session_date
-ORDER BY day"""
+ORDER BY session_date"""
 
 
 def _has_sql(metric: Metric) -> str:

@@ -47,6 +47,9 @@ STAGING = publish.StagingTables(
     **{name: f"staging_{name}" for name in publish.StagingTables.__dataclass_fields__}
 )
 SMALL = {name: getattr(STAGING, name) for name in ("user_keys", "documents", "channels")}
+NEWEST = freshness.newest_loaded_sql(
+    sessions="sessions", projected=STAGING.projected, touched=STAGING.touched
+)
 DERIVED = {"sessions": "sessions", "identities": "identities", "persons": "persons"}
 DESTINATION = publish.DestinationTables(
     sessions="sessions",
@@ -199,12 +202,7 @@ def _extract() -> dict[str, str]:
 
 
 def _newest() -> dict[str, str]:
-    stored = freshness.newest_loaded_sql(sessions="sessions", projected=None, touched=None)
     return {
-        "newest_loaded": freshness.newest_loaded_sql(
-            sessions="sessions", projected=STAGING.projected, touched=STAGING.touched
-        ),
-        "newest_stored": stored,
         "newest_valid": freshness.newest_valid_sql(
             METRIC_TABLE, sources.without_past(events()), DAYS, ()
         ),
@@ -265,7 +263,7 @@ def _aggregated() -> dict[str, str]:
             outdated=STAGING.outdated,
             dates=plan.dates_sql("s.session_date", DAYS),
         ),
-        "audit": audit.audit_sql(STAGING),
+        "audit": audit.audit_sql(STAGING, NEWEST),
     }
 
 
@@ -294,7 +292,9 @@ def _published() -> dict[str, str]:
                 "identities": (IDENTITIES, identities),
                 "persons": (persons_schema(METRIC_TABLE), persons),
             },
-            counts=derived_counts_sql(**DERIVED),
+            counts=derived_counts_sql(
+                **DERIVED, watched_days=watch.days_sql(METRIC_TABLE, "sessions", as_struct=True)
+            ),
         ),
         "daily_activity": daily_activity_sql(METRIC_TABLE, **DERIVED),
     }

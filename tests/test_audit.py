@@ -47,8 +47,9 @@ def test_sound_figures_pass() -> None:
 )  # fmt: skip
 def test_figures_that_do_not_add_up_are_refused(name: str, value: int) -> None:
     """Each rule fails by itself."""
+    changed: dict[str, Any] = {name: value}
     with pytest.raises(AuditError, match="Nothing was published"):
-        check_audit(dataclasses.replace(SOUND, **{name: value}), PLAN, {DAY: 10}, [DAY])
+        check_audit(dataclasses.replace(SOUND, **changed), PLAN, {DAY: 10}, [DAY])
 
 
 def test_a_day_read_short_of_its_metadata_is_refused() -> None:

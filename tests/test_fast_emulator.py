@@ -139,7 +139,7 @@ def run_in_every_way(scenario: Scenario, late: list[Row]) -> None:
         RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
     )
     assert not later.lease.renew(0)
-    later.lease.settle(0, triggers_parameter({}))
+    later.lease.release(0, triggers=triggers_parameter({}))
     assert find_failure(later.warehouse, report.run_id) is None
     later.progress.close()
     query_without_a_run(scenario, report.run_id)

@@ -36,6 +36,7 @@ from service.console.visits_sql import Tables
 from sessions import audit, enrichment, plan, projection, sources, splitting
 from sessions.bigquery_engine import aggregate_sql, pick_sql
 from sessions.data_dictionary import NEVER, null_rules
+from sessions.freshness import newest_loaded_sql
 from sessions.metric_table import Aggregation, Metric, MetricTable
 from sessions.persons import daily_activity_schema
 from sessions.projection import downloaded_columns
@@ -213,7 +214,7 @@ def run_in_every_way(scenario: Scenario) -> None:
         RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
     )
     assert not later.lease.renew(0)  # what only a run of over LEASE_SECONDS / 4 sends
-    later.lease.settle(0, triggers_parameter({}))  # what only a failure that stays sends
+    later.lease.release(0, triggers=triggers_parameter({}))  # what only a failure that stays sends
     assert find_failure(later.warehouse, report.run_id) is None
     later.progress.close()
     assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
@@ -579,7 +580,9 @@ def test_a_value_is_picked_of_known_rows_alone(
 
 def test_the_audit_of_what_google_made_holds(google: Evaluator) -> None:
     """Everything counted once more, by Google: no rule is broken."""
-    (row,) = google.select(audit.audit_sql(snapshots.STAGING))
+    newest = newest_loaded_sql(sessions=None, projected="staging_projected", touched=None)
+    now = ("TIMESTAMP", datetime.now(UTC))
+    (row,) = google.select(audit.audit_sql(snapshots.STAGING, newest), now=now)
     figures = audit.AuditFigures(**row)
     assert figures.touched > 150
     assert figures.duplicate_rows > 0

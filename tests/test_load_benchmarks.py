@@ -36,8 +36,8 @@ def test_latency_counts_the_jobs_that_a_run_waits_for() -> None:
     found = latency.measure(0.1, days=2, events_per_day=50)
     idle, ordinary = found["nothing_new"], found["ordinary"]
     assert (idle["kind"], ordinary["kind"]) == ("nothing_new", "incremental")
-    assert 5 < idle["in_a_row"] <= idle["jobs"] <= 12
-    assert idle["jobs"] < ordinary["jobs"] <= 23
+    assert 4 < idle["in_a_row"] <= idle["jobs"] <= 9
+    assert idle["jobs"] < ordinary["jobs"] <= 19
     assert idle["seconds"] > idle["in_a_row"] * 0.1
 
 

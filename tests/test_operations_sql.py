@@ -199,7 +199,7 @@ def test_the_cost_adds_up() -> None:
         events = float(millions.replace(",", ""))
         reported = [float(cell.replace(",", "")) for cell in cells.split(" | ")]
         rows_gb = events * 3 * (3000 + 1000) / 1e9
-        least_gb = 30 * 34 * 3 * 10 * 2**20 / 1e9
+        least_gb = 30 * 32 * 3 * 10 * 2**20 / 1e9
         sessions_gb = events / 40 * 24 * 500 * 3 * 30 / 1e9
         bigquery = (rows_gb + least_gb + sessions_gb) * 1e9 / 2**40 * 6.25
         seconds = 30 * (100 + 15 * events * 3 / 30 / 1e6)

@@ -65,7 +65,7 @@ MAY_IMPORT = {
 HARMLESS = {
     "__future__", "collections", "dataclasses", "datetime", "decimal", "enum", "functools",
     "base64", "binascii", "contextlib", "difflib", "hashlib", "itertools", "json", "math",
-    "pathlib", "re", "reprlib", "statistics", "types", "typing", "unicodedata",
+    "pathlib", "re", "reprlib", "statistics", "textwrap", "types", "typing", "unicodedata",
 }  # fmt: skip
 FRAMES = {"numpy", "pandas", "pyarrow"}
 # Methods that would make the harmless ones read the clock or the machine.

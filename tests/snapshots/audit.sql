@@ -48,5 +48,18 @@ SELECT
     LEFT JOIN staging_user_keys AS u ON u.user_match = 'uid' AND u.key = d.user_id
     WHERE d.document_id IS NOT NULL AND u.key IS NULL
   ) AS creators_unknown,
-  (SELECT IFNULL(SUM(event_count), 0) FROM staging_aggregated) AS aggregated_events
+  (SELECT IFNULL(SUM(event_count), 0) FROM staging_aggregated) AS aggregated_events,
+  (
+    SELECT MAX(row_at) AS newest_at
+    FROM (
+      SELECT event_at AS row_at
+      FROM staging_projected
+      WHERE reason IS NULL
+      UNION ALL
+      SELECT IF(ended_at <= @now, ended_at, started_at) AS row_at
+      FROM sessions
+      WHERE session_id NOT IN (SELECT session_id FROM staging_touched)
+    )
+    WHERE row_at <= @now
+  ) AS newest_at
 FROM planned, staged

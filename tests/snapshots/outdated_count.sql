@@ -101,4 +101,12 @@ SELECT
     FROM staging_documents AS d
     LEFT JOIN staging_user_keys AS u ON u.user_match = 'uid' AND u.key = d.user_id
     WHERE d.document_id IS NOT NULL AND u.key IS NULL
-  ) AS creators_unknown
+  ) AS creators_unknown,
+  (
+    SELECT MAX(row_at) AS newest_at
+    FROM (
+      SELECT IF(ended_at <= @now, ended_at, started_at) AS row_at
+      FROM sessions
+    )
+    WHERE row_at <= @now
+  ) AS newest_at

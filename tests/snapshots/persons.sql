@@ -288,6 +288,28 @@ LEFT JOIN user_creations AS c ON c.user_id = p.user_id
 LEFT JOIN staging_user_keys AS u ON u.user_match = 'uid' AND u.key = p.user_id;
 COMMIT TRANSACTION;
 SELECT
+  ARRAY(
+    SELECT AS STRUCT
+      session_date AS day,
+      [
+        COUNT(*),
+        COUNTIF(user_id IS NOT NULL),
+        COUNTIF(viewed_event),
+        COUNTIF(events_viewed > 0),
+        COUNTIF(joined_event),
+        COUNTIF(events_joined > 0),
+        COUNTIF(invited_someone),
+        COUNTIF(enabled_contacts),
+        COUNTIF(visited_discover),
+        COUNTIF(started_quiz),
+        COUNTIF(completed_quiz),
+        COUNTIF(quiz_seconds IS NOT NULL)
+      ] AS figures
+    FROM sessions
+    WHERE session_date BETWEEN @first_day AND @last_day
+    GROUP BY session_date
+    ORDER BY session_date
+  ) AS watched_days,
   (SELECT COUNT(*) FROM persons) AS persons,
   (SELECT COUNT(*) FROM identities) AS identities,
   COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_without_person

@@ -17,4 +17,4 @@ SELECT
 FROM sessions
 WHERE session_date BETWEEN @first_day AND @last_day
 GROUP BY session_date
-ORDER BY day
+ORDER BY session_date
