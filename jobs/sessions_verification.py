@@ -20,7 +20,7 @@ from oracle.comparison import (
     unknown_columns,
 )
 from oracle.ids import is_phone_like, phone
-from oracle.sessions import Exclusions
+from oracle.rows import Exclusions
 from oracle.story import Story, tell
 from runs.errors import AbsentError, DestinationError, RequestError
 from runs.ledger_row import start_ledger

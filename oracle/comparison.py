@@ -14,21 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oracle.evidence import events_behind
 from oracle.ids import time_of
-from oracle.sessions import (
-    NULL,
-    PIECE_LIKE,
-    SEPARATOR,
-    deduplicated,
-    expected_sessions,
-    in_order,
-    sort_out,
-)
+from oracle.rows import NULL, PIECE_LIKE, SEPARATOR, deduplicated, in_order, sort_out
+from oracle.sessions import expected_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from datetime import date
 
-    from oracle.sessions import Event, Exclusions
+    from oracle.rows import Event, Exclusions
     from sessions.metric_table import MetricTable
 
 type Row = dict[str, Any]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from oracle.ids import trimmed
 from sessions.metric_table import Aggregation, Derived, Enriched, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from oracle.sessions import Event
+    from oracle.rows import Event
     from sessions.metric_table import Filter, MetricTable, Property
 
 
@@ -42,13 +43,13 @@ def events_behind(metric_table: MetricTable, name: str, events: Sequence[Event])
 
 def _of_metric(metric_table: MetricTable, metric: Metric, events: Sequence[Event]) -> list[Event]:
     """Return the events that count; for a first, last or greatest value the one that has it."""
-    preferred = [each for each in events if _any_matches(metric_table, metric.prefer, each)]
+    preferred = [each for each in events if any_matches(metric_table, metric.prefer, each)]
     looked_at = (preferred or events) if metric.prefer else events
     counted = [
         each
         for each in looked_at
-        if (not metric.where or _any_matches(metric_table, metric.where, each))
-        and (metric.value is None or _value(metric_table, metric.value, each) is not None)
+        if (not metric.where or any_matches(metric_table, metric.where, each))
+        and (metric.value is None or value_of(metric_table, metric.value, each) is not None)
     ]
     match metric.aggregation:
         case Aggregation.FIRST:
@@ -58,11 +59,16 @@ def _of_metric(metric_table: MetricTable, metric: Metric, events: Sequence[Event
         case Aggregation.MAX | Aggregation.MIN:
             return _extreme(metric_table, metric, counted)
         case Aggregation.SECONDS_BETWEEN:
-            starts = [each for each in events if _any_matches(metric_table, metric.since, each)]
-            after = [each for each in counted if starts and each.at >= starts[0].at]
+            starts = [each for each in events if any_matches(metric_table, metric.since, each)]
+            after = [each for each in counted if starts and _place(each) >= _place(starts[0])]
             return starts[:1] + after[:1]
         case _:
             return counted
+
+
+def _place(event: Event) -> tuple[int, str]:
+    """Return what events are in order by."""
+    return event.at, event.uuid
 
 
 def _extreme(metric_table: MetricTable, metric: Metric, counted: list[Event]) -> list[Event]:
@@ -70,12 +76,13 @@ def _extreme(metric_table: MetricTable, metric: Metric, counted: list[Event]) ->
     known = [
         (value, -number, event)
         for number, event in enumerate(counted)
-        if isinstance(value := _value(metric_table, metric.value or "", event), float)
+        if isinstance(value := value_of(metric_table, metric.value or "", event), float)
     ]
     return [choose(known, key=lambda each: each[:2])[2]] if known else []
 
 
-def _any_matches(metric_table: MetricTable, where: tuple[Filter, ...], event: Event) -> bool:
+def any_matches(metric_table: MetricTable, where: tuple[Filter, ...], event: Event) -> bool:
+    """Whether the event fulfils any of these conditions."""
     return any(_matches(metric_table, condition, event) for condition in where)
 
 
@@ -87,11 +94,11 @@ def _matches(metric_table: MetricTable, condition: Filter, event: Event) -> bool
         return False
     if condition.value is None:
         return True
-    value = _value(metric_table, condition.value, event)
+    value = value_of(metric_table, condition.value, event)
     return value in condition.among if condition.among else value is not None
 
 
-def _value(metric_table: MetricTable, name: str, event: Event) -> object:
+def value_of(metric_table: MetricTable, name: str, event: Event) -> object:
     """Return the event's own column or its declared property; None where it has none."""
     own = {"event": event.name, "event_at": event.at, "distinct_id": event.distinct_id}
     if name in own:
@@ -103,7 +110,8 @@ def _value(metric_table: MetricTable, name: str, event: Event) -> object:
 def property_value(declared: Property, event: Event) -> str | float | None:
     """Return a declared property of the event: text, a number, or a share clipped to 0..1."""
     if declared.kind in {"text", "id"}:
-        return event.first_of(declared.names)
+        text = event.first_of(declared.names)
+        return trimmed(text) if declared.kind == "id" else text
     value = event.number(declared.names)
     if value is not None and declared.per:
         divisor = event.number(declared.per)

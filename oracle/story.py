@@ -14,13 +14,13 @@ from oracle.comparison import SourceRows, compare, json_value, piece_owners
 from oracle.evidence import events_behind, property_value
 from oracle.ids import SECOND, micros, time_of
 from oracle.people import CREATION_TOLERANCE, Users, read_documents
-from oracle.sessions import deduplicated, in_order, read_row, sort_out
+from oracle.rows import deduplicated, in_order, read_row, sort_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
-    from oracle.sessions import Event, Exclusions
+    from oracle.rows import Event, Exclusions
     from sessions.metric_table import MetricTable
 
 type Row = dict[str, Any]

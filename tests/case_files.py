@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
-from oracle.sessions import properties_text
+from oracle.rows import properties_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oracle.comparison import SourceRows, compare, source_days
-from oracle.sessions import expected_sessions, sort_out
+from oracle.rows import sort_out
+from oracle.sessions import expected_sessions
 from tests.case_files import load_cases
 from tests.shipped import METRIC_TABLE
 

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 import main
 from bigquery.warehouse import Warehouse
 from jobs.sessions import JOB, VERIFY
-from oracle import sessions as oracle
+from oracle.rows import split_ids
 from runs.errors import AbortedError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
@@ -200,7 +200,7 @@ class Histories(RuleBasedStateMachine):
         }
         now = self.scenario.sessions()
         # Too long by now; whether it is, a run may not know that reads a part of its days.
-        too_long = oracle.split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
+        too_long = split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
         pieces = {key for key, row in now.items() if row["is_split"] and key not in others}
         kept = {key: row for key, row in now.items() if key not in too_long | pieces}
         whole = {key for key in named if not expected[key]["is_split"]}
@@ -215,7 +215,7 @@ class Histories(RuleBasedStateMachine):
         report = self.scenario.run(limit=limit)
         assert report.sessions["staged"] <= limit
         now, expected = self.scenario.sessions(), self.scenario.expected()
-        too_long = oracle.split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
+        too_long = split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
         changed = {
             key: row
             for key, row in now.items()

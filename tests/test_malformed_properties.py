@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from oracle.sessions import reasons
+from oracle.rows import reasons
 from tests.scenario import Scenario, differences
 from tests.shipped import METRIC_TABLE
 from tests.test_requests_on_data import MIDNIGHT, event

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from oracle.ids import is_junk
-from oracle.sessions import Exclusions, expected_sessions, quarantined, reasons, split_ids
+from oracle.rows import Exclusions, quarantined, reasons, split_ids
+from oracle.sessions import expected_sessions
 from tests.case_files import load_case, load_cases
 from tests.shipped import METRIC_TABLE
 
