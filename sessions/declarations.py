@@ -270,6 +270,11 @@ class _Reader:
         kind = self.choice(parts.get("type"), "type", KINDS) or "text"
         if name is None or not names:
             return None
+        known = {each.names: each.name for each in self.properties.values() if not each.per}
+        if names in known:
+            message = f"The property {name} is read from the same names as {known[names]}"
+            self.refuse(parts["names"], f"{message}: use that one, and delete this entry.")
+            return None
         self._columns_taken.add(name)
         return Property(name=name, names=names, kind=KINDS[kind])
 
