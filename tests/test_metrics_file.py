@@ -169,6 +169,10 @@ REFUSED = {
         "properties: [{name: price, names: ['a\"]']}]\n" + entry(),
         "1:36: Found 'a\"]' for names: write the name of a property",
     ),
+    "a_property_twice": (
+        "properties: [{name: town, names: [$geoip_city_name]}]\n" + entry(),
+        "1:34: The property town is read from the same names as city: use that one",
+    ),
     "a_taken_property": (
         "properties: [{name: city, names: [town]}]\n" + entry(),
         "1:21: The name city is taken",
