@@ -59,6 +59,11 @@ SEPARATOR, NULL = "\x1f", "\x1e"
 
 VIEWS = {"$pageview", "$screen"}
 INVITATIONS = {"invite_friends", "send_invite_to_event", "invite_friends_for_report"}
+TYING = {
+    "$identify": ["$anon_distinct_id"],
+    "$create_alias": ["alias"],
+    "$merge_dangerously": ["alias"],
+}
 REASONS = (
     "bad_timestamp", "malformed", "no_session", "excluded", "quarantined", "duplicate",
     "aggregated",
@@ -182,6 +187,24 @@ def reasons(
 
 
 # Raw rows ----------------------------------------------------------------------------------------
+
+
+def ties(
+    metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
+) -> set[tuple[str, str]]:
+    """Return the pairs of ids that events say to be one person's, with or without a session."""
+    pairs = set()
+    for row in events:
+        outcome = read_row(metric_table, row, exclusions)
+        if isinstance(outcome, str) and outcome != "no_session":
+            continue
+        properties = _scalars(properties_text(row)) or {}
+        distinct_id = trimmed(row.get("distinct_id"))
+        other = trimmed(_first_scalar(properties, TYING.get(row.get("event") or "", [])))
+        is_excluded = _is_excluded(distinct_id, properties, exclusions or Exclusions())
+        if distinct_id and other and not is_excluded:
+            pairs.add((distinct_id, other))
+    return pairs
 
 
 def properties_text(row: Row) -> str:

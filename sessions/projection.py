@@ -18,7 +18,7 @@ from sessions.splitting import PIECE_LIKE_SQL, PIECE_SQL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import Filter, Metric, MetricTable, Property
+    from sessions.metric_table import Filter, Metric, MetricTable, Property, Tie
     from sessions.sources import Source
 
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.
@@ -51,6 +51,7 @@ def projected_columns(metric_table: MetricTable) -> dict[str, str]:
         "row_hash": "STRING",
         "digest": "INT64",
         "is_split": "BOOL",
+        "tied_id": "STRING",
         "reason": "STRING",
         **{item.name: _BIGQUERY_TYPES[item.kind] for item in metric_table.properties},
     }
@@ -67,17 +68,18 @@ def project_sql(
 ) -> str:
     """A SELECT of `projected_columns`: a row per source row that satisfies `rows`, at @snapshot_at.
 
-    `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
-    `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
-    of those. Rows of `split_ids`, another one, have the id of their piece, as rows of
-    ids that are spelled like pieces always have.
+    `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded; `tied_id`
+    is what the row ties its distinct id to, unless it is excluded. `exclusions` are the conditions
+    of `exclusion_sql`. With `sessions`, a table of ids, only rows of those. Rows of `split_ids`,
+    another one, have the id of their piece.
     """
     as_of = f"\n    {source.shape.as_of}" if source.shape.as_of else ""
     properties = metric_table.properties
     tolerance = metric_table.ingestion_tolerance_seconds * 1_000_000  # µs
     texts = _text_aliases(properties)
-    excluded = "\n        OR ".join(exclusions)
-    excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
+    is_excluded = "\n        OR ".join(exclusions)
+    excluded = f"\n      WHEN {is_excluded}\n        THEN 'excluded'" if is_excluded else ""
+    tied_id = called("IF", [is_excluded, "NULL", "tied_id"], indent=4) if is_excluded else "tied_id"
     session_id = session_id_sql(metric_table.junk_ids, "session_id")
     wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
     is_known = f" OR session_id IN (SELECT session_id FROM {split_ids})" if split_ids else ""
@@ -94,7 +96,7 @@ def project_sql(
     )
     carried = ("session_id", "uuid", "event", "distinct_id", "event_at", "ingested_at")
     identity = ("row_hash", "uuid", "CAST(UNIX_MICROS(ingested_at) AS STRING)")
-    others = ("is_malformed", "is_emulator", "browser_type")
+    others = ("is_malformed", "is_emulator", "browser_type", "tied_id")
     as_text = [name for name in texts.values() if name not in numbers]
     as_numbers = ",\n    ".join(_number_sql(name) for name in numbers)
     is_json = source.shape.columns[source.physical["properties"]] == "JSON"
@@ -121,6 +123,7 @@ text_values AS (
     {_first_scalar_sql(metric_table.session_id_names, "session_id", is_id=True)},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
+    {_tied_id_sql(metric_table.ties)},
     {read}
   FROM source_rows
 ),
@@ -144,6 +147,7 @@ typed_values AS (
       WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'{excluded}
     END AS reason,
+    {tied_id} AS tied_id,
     {wrapped(read_off, indent=4)},
     {values}
   FROM number_values
@@ -152,9 +156,21 @@ SELECT
   IF(is_split, {PIECE_SQL}, session_id) AS session_id,
   IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   {row_digest_sql(identity)} AS digest,
-  is_split,
+  is_split, tied_id,
   {wrapped(["reason", *_names(properties)], indent=2)}
 FROM typed_values"""
+
+
+def ties_sql(projected: str, days: str) -> str:
+    """A SELECT of (`day`, `distinct_id`, `tied_id`): what the rows of `days`, a condition, tie.
+
+    A row needs no session for that.
+    """
+    return f"""SELECT DISTINCT DATE(event_at) AS day, distinct_id, tied_id
+FROM {projected}
+WHERE distinct_id IS NOT NULL AND tied_id IS NOT NULL
+  AND (reason IS NULL OR reason = 'no_session')
+  AND {days}"""
 
 
 def exclusion_sql(*, distinct_ids: bool, libs: bool, emulators: bool, bots: bool) -> list[str]:
@@ -365,11 +381,27 @@ def _parsed_sql(text: str) -> str:
     return called("COALESCE", parsed, indent=4)
 
 
+def _tied_id_sql(ties: Iterable[Tie]) -> str:
+    """The other id of an event that ties two, under its name; null for any other event."""
+    cases = "".join(
+        f"\n      WHEN {_among_sql('event', tie.events)}\n        THEN {_id_sql(tie.names)}"
+        for tie in ties
+    )
+    return f"CASE{cases}\n    END AS tied_id" if cases else "CAST(NULL AS STRING) AS tied_id"
+
+
 def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False) -> str:
     """The first of these properties that is a scalar and not empty, under a name."""
+    return f"{_id_sql(names) if is_id else _scalar_sql(names)} AS {name}"
+
+
+def _id_sql(names: tuple[str, ...]) -> str:
+    return trimmed_sql(_scalar_sql(names))
+
+
+def _scalar_sql(names: tuple[str, ...]) -> str:
     values = [f"""NULLIF(JSON_VALUE(properties, '$."{each}"'), '')""" for each in names]
-    value = values[0] if len(values) == 1 else called("COALESCE", values, indent=4)
-    return f"{trimmed_sql(value) if is_id else value} AS {name}"
+    return values[0] if len(values) == 1 else called("COALESCE", values, indent=4)
 
 
 def _literal(text: str) -> str:

@@ -164,6 +164,13 @@ class Scenario:
             sessions,
             self.arrived.get("firebase_users", []),
             self.arrived.get("firebase_events", []),
+            ties=oracle.ties(
+                METRIC_TABLE,
+                self.arrived.get("posthog_events", []),
+                exclusions=oracle.Exclusions(
+                    exclude_libs=frozenset(self.settings.get("exclude_libs", ()))
+                ),
+            ),
             today=report.started_at.date(),
             churn_days=self.make_settings().churn_days,
         )
