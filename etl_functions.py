@@ -33,7 +33,7 @@ from sessions.sources import (
     resolve,
     without_past,
 )
-from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
+from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +61,7 @@ def destination_tables(metric_table: MetricTable) -> dict[str, TableSchema]:
         "sessions": sessions_schema(metric_table),
         "split_ids": split_schema(metric_table),
         "quarantined_sessions": quarantined_schema(metric_table),
+        "ties": TIES,
         STATE_TABLE: STATE,
         "persons": persons_schema(metric_table),
         "identities": IDENTITIES,

@@ -1,6 +1,6 @@
 """Sessions to persons, identities and daily activity, as SQL text from a metric table. Pure.
 
-All three are functions of `sessions` and of Firebase's users and documents alone, rebuilt whole.
+All three are functions of `sessions`, `ties` and Firebase alone, rebuilt whole.
 """
 
 from __future__ import annotations
@@ -28,17 +28,22 @@ if TYPE_CHECKING:
     from sessions.persons import RolledUp
 
 
-def identities_sql(metric_table: MetricTable, *, sessions: str, user_keys: str) -> str:
+def identities_sql(metric_table: MetricTable, *, ties: str, user_keys: str) -> str:
     """A SELECT of (`anonymous_id`, `user_id`, `_run_id`): ids that are one user's alone.
 
-    An id counts as anonymous where it matches no user by itself; it is tied to every user that the
-    distinct ids of its $identify events match, in any session. @run_id.
+    An id counts as anonymous where it matches no user by itself; it belongs to every user that an
+    id matches that is tied to it. @run_id.
     """
-    return f"""WITH pairs AS (
-  SELECT DISTINCT i.anonymous_id, i.distinct_id
-  FROM {sessions} AS s, UNNEST(s.identified) AS i
-  WHERE NOT {is_junk_sql(metric_table.junk_ids, "i.anonymous_id")}
-    AND NOT {is_junk_sql(metric_table.junk_ids, "i.distinct_id")}
+    return f"""WITH known_ties AS (
+  SELECT DISTINCT distinct_id, tied_id
+  FROM {ties}
+  WHERE NOT {is_junk_sql(metric_table.junk_ids, "distinct_id")}
+    AND NOT {is_junk_sql(metric_table.junk_ids, "tied_id")}
+),
+pairs AS (
+  SELECT tied_id AS anonymous_id, distinct_id FROM known_ties
+  UNION DISTINCT
+  SELECT distinct_id, tied_id FROM known_ties
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs

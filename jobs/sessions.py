@@ -229,12 +229,16 @@ def _publish(work: SessionsWork) -> None:
         destination=publication.DestinationTables(
             sessions=run.table("sessions"),
             split_ids=run.table("split_ids"),
+            ties=run.table("ties"),
             quarantined=run.table("quarantined_sessions"),
             state=run.table(etl.STATE_TABLE),
             lease=run.lease.sql,
         ),
-        session_dates=work.session_dates,
-        has_split=work.split > 0 or plan.is_full_load,
+        found=publication.Found(
+            session_dates=work.session_dates,
+            read_whole=work.read_whole,
+            has_split=work.split > 0 or plan.is_full_load,
+        ),
     )
     parameters = [
         scalar("metrics_version", "STRING", work.metrics_version),
@@ -257,7 +261,7 @@ def _rebuild_persons(work: SessionsWork) -> None:
     selects = {
         identities: (
             IDENTITIES,
-            identities_sql(work.metric_table, sessions=sessions, user_keys=staging.user_keys),
+            identities_sql(work.metric_table, ties=run.table("ties"), user_keys=staging.user_keys),
         ),
         persons: (
             persons_schema(work.metric_table),

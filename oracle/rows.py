@@ -45,6 +45,11 @@ SESSION_ID = ("$session_id", "session_id", "sessionId")
 
 SEPARATOR, NULL = "\x1f", "\x1e"
 
+TYING = {
+    "$identify": ["$anon_distinct_id"],
+    "$create_alias": ["alias"],
+    "$merge_dangerously": ["alias"],
+}
 REASONS = (
     "bad_timestamp", "malformed", "no_session", "excluded", "quarantined", "duplicate",
     "aggregated",
@@ -313,3 +318,21 @@ def reasons(
     """Return how many rows fell under each reason: together, all rows."""
     counted = sort_out(metric_table, events, exclusions).reasons
     return {reason: counted[reason] for reason in REASONS}
+
+
+def ties(
+    metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
+) -> set[tuple[str, str]]:
+    """Return the pairs of ids that events say to be one person's, with or without a session."""
+    pairs = set()
+    for row in events:
+        outcome = read_row(metric_table, row, exclusions)
+        if isinstance(outcome, str) and outcome != "no_session":
+            continue
+        properties = _scalars(properties_text(row)) or {}
+        distinct_id = trimmed(row.get("distinct_id"))
+        other = trimmed(_first_scalar(properties, TYING.get(row.get("event") or "", [])))
+        is_excluded = _is_excluded(distinct_id, properties, exclusions or Exclusions())
+        if distinct_id and other and not is_excluded:
+            pairs.add((distinct_id, other))
+    return pairs

@@ -19,7 +19,7 @@ from sessions.persons import (
     persons_schema,
     rolled_up,
 )
-from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
+from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -87,6 +87,7 @@ def tables(metric_table: MetricTable) -> dict[str, TableSchema]:
         "persons": persons_schema(metric_table),
         "daily_activity": daily_activity_schema(metric_table),
         "identities": IDENTITIES,
+        "ties": TIES,
         "split_ids": split_schema(metric_table),
         "quarantined_sessions": quarantined_schema(metric_table),
         "etl_state_sessions": STATE,

@@ -173,6 +173,15 @@ def is_repeated(column: Column) -> bool:
     return isinstance(column, Bookkeeping) and bool(column.record)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tie:
+    """Events that say that their distinct id and another one are the same person's."""
+
+    events: tuple[str, ...]
+    names: tuple[str, ...]
+    """The properties that the other id is read from: the first that is not empty."""
+
+
 # Without slots, so that what follows from a table is computed once for it.
 @dataclass(frozen=True, kw_only=True)
 class MetricTable:
@@ -201,6 +210,8 @@ class MetricTable:
     """How far outside of a session a document may be created in it."""
     phone_digits: int
     """A phone number of fewer digits matches nobody."""
+    ties: tuple[Tie, ...]
+    """What ties ids to each other, with or without a session."""
     junk_ids: tuple[str, ...]
     """Distinct ids, in lower case, that are nobody's."""
     declared: frozenset[str] = frozenset()
@@ -255,6 +266,7 @@ class MetricTable:
             self.creation_tolerance_seconds,
             FIRST_DAY.isoformat(),
             self.phone_digits,
+            self.ties,
             self.junk_ids,
             tuple(exclusions),
         )

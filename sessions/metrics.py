@@ -18,6 +18,7 @@ from sessions.metric_table import (
     MetricTable,
     Property,
     RollUp,
+    Tie,
 )
 
 _ENGAGED_SECONDS = 10  # PostHog: a session of 10 s or longer is no bounce
@@ -376,5 +377,9 @@ POSTHOG_METRICS = MetricTable(
     ingestion_tolerance_seconds=24 * 3600,
     creation_tolerance_seconds=60,
     phone_digits=7,
+    ties=(
+        Tie(events=("$identify",), names=("$anon_distinct_id",)),
+        Tie(events=("$create_alias", "$merge_dangerously"), names=("alias",)),
+    ),
     junk_ids=JUNK_IDS,
 )

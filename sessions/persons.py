@@ -178,12 +178,12 @@ IDENTITIES = TableSchema(
         Field(
             name="anonymous_id",
             type="STRING",
-            description="Distinct id that $identify events tie to one user alone: the key.",
+            description="Id without a user of its own that `ties` give one user alone: the key.",
         ),
         Field(name="user_id", type="STRING", description="That Firebase user."),
         Field(name="_run_id", type="STRING", description="The run that wrote the row."),
     ),
-    description="Whose the anonymous distinct ids are, rebuilt from `sessions` by each run.",
+    description="Whose the anonymous distinct ids are, rebuilt from `ties` by each run.",
 )
 
 

@@ -18,7 +18,7 @@ from sessions.splitting import PIECE_LIKE_SQL, PIECE_SQL
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import Filter, Metric, MetricTable, Property
+    from sessions.metric_table import Filter, Metric, MetricTable, Property, Tie
     from sessions.sources import Source
 
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.
@@ -51,6 +51,7 @@ def projected_columns(metric_table: MetricTable) -> dict[str, str]:
         "row_hash": "STRING",
         "digest": "INT64",
         "is_split": "BOOL",
+        "tied_id": "STRING",
         "reason": "STRING",
         **{item.name: _BIGQUERY_TYPES[item.kind] for item in metric_table.properties},
     }
@@ -68,16 +69,18 @@ def project_sql(
     """A SELECT of `projected_columns`: a row per source row that satisfies `rows`, at @snapshot_at.
 
     `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
-    `exclusions` are the conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows
-    of those. Rows of `split_ids`, another one, have the id of their piece, as rows of
-    ids that are spelled like pieces always have.
+    `tied_id` is what the row ties its distinct id to, unless it is excluded. `exclusions` are the
+    conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows of those. Rows of
+    `split_ids`, another one, have the id of their piece, as rows of ids that are spelled like
+    pieces always have.
     """
     as_of = f"\n    {source.shape.as_of}" if source.shape.as_of else ""
     properties = metric_table.properties
     tolerance = metric_table.ingestion_tolerance_seconds * 1_000_000  # µs
     texts = _text_aliases(properties)
-    excluded = "\n        OR ".join(exclusions)
-    excluded = f"\n      WHEN {excluded}\n        THEN 'excluded'" if excluded else ""
+    is_excluded = "\n        OR ".join(exclusions)
+    excluded = f"\n      WHEN {is_excluded}\n        THEN 'excluded'" if is_excluded else ""
+    tied_id = called("IF", [is_excluded, "NULL", "tied_id"], indent=4) if is_excluded else "tied_id"
     session_id = session_id_sql(metric_table.junk_ids, "session_id")
     wanted = f"\n  WHERE {session_id} IN (SELECT session_id FROM {sessions})" if sessions else ""
     is_known = f" OR session_id IN (SELECT session_id FROM {split_ids})" if split_ids else ""
@@ -121,13 +124,14 @@ text_values AS (
     {_first_scalar_sql(metric_table.session_id_names, "session_id", is_id=True)},
     {_first_scalar_sql(("$is_emulator",), "is_emulator")},
     {_first_scalar_sql(("$browser_type",), "browser_type")},
-    {read}
+    {_tied_ids_sql(metric_table.ties)}{read}
   FROM source_rows
 ),
 number_values AS (
   SELECT
     {session_id} AS session_id,
     {wrapped([*carried[1:], *others, *as_text], indent=4)},
+    {_tied_id_sql(metric_table.ties)},
     {joined_sql(["raw_text", *texts.values()], indent=4)} AS texts,
     {as_numbers}
   FROM text_values{wanted}
@@ -144,6 +148,7 @@ typed_values AS (
       WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'{excluded}
     END AS reason,
+    {tied_id} AS tied_id,
     {wrapped(read_off, indent=4)},
     {values}
   FROM number_values
@@ -152,9 +157,21 @@ SELECT
   IF(is_split, {PIECE_SQL}, session_id) AS session_id,
   IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   {row_digest_sql(identity)} AS digest,
-  is_split,
+  is_split, tied_id,
   {wrapped(["reason", *_names(properties)], indent=2)}
 FROM typed_values"""
+
+
+def ties_sql(projected: str, days: str) -> str:
+    """A SELECT of (`day`, `distinct_id`, `tied_id`): what the rows of `days`, a condition, tie.
+
+    A row needs no session for that.
+    """
+    return f"""SELECT DISTINCT DATE(event_at) AS day, distinct_id, tied_id
+FROM {projected}
+WHERE distinct_id IS NOT NULL AND tied_id IS NOT NULL
+  AND (reason IS NULL OR reason = 'no_session')
+  AND {days}"""
 
 
 def exclusion_sql(*, distinct_ids: bool, libs: bool, emulators: bool, bots: bool) -> list[str]:
@@ -363,6 +380,24 @@ def _parsed_sql(text: str) -> str:
     mode = "wide_number_mode => 'round'"
     parsed = [called("SAFE.PARSE_JSON", [each, mode], indent=6) for each in (text, *mended)]
     return called("COALESCE", parsed, indent=4)
+
+
+def _tied_ids_sql(ties: Iterable[Tie]) -> str:
+    """Columns of `text_values`: what each kind of tie names, whatever the event."""
+    read = (
+        _first_scalar_sql(tie.names, f"tied_id_{number}", is_id=True)
+        for number, tie in enumerate(ties, 1)
+    )
+    return "".join(f"{each},\n    " for each in read)
+
+
+def _tied_id_sql(ties: Iterable[Tie]) -> str:
+    """The other id of an event that ties two, under its name; null for any other event."""
+    cases = "".join(
+        f"\n      WHEN {_among_sql('event', tie.events)} THEN tied_id_{number}"
+        for number, tie in enumerate(ties, 1)
+    )
+    return f"CASE{cases}\n    END AS tied_id" if cases else "CAST(NULL AS STRING) AS tied_id"
 
 
 def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False) -> str:

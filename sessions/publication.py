@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from runs.lease_sql import complete_sql, hold_lease_sql
+from sessions import projection
 from sessions.layout import wrapped
 from sessions.plan import dates_sql
-from sessions.tables import STATE, quarantined_schema, sessions_schema, split_schema
+from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -46,8 +47,18 @@ class DestinationTables:
     sessions: str
     split_ids: str
     quarantined: str
+    ties: str
     state: str
     lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a run has found besides its plan, which decides what is replaced."""
+
+    session_dates: Iterable[dt.date]  # the partitions of the stored sessions to replace
+    read_whole: Iterable[dt.date]
+    has_split: bool  # whether ids were found to be too long
 
 
 def publish_sql(
@@ -56,15 +67,12 @@ def publish_sql(
     tables: StagingTables,
     *,
     destination: DestinationTables,
-    session_dates: Iterable[dt.date],
-    has_split: bool,
+    found: Found,
 ) -> str:
     """One transaction: the touched and outdated sessions out, the staged ones in, state along.
 
-    It holds only while the lease is still that of @run_id and @fence. `session_dates`: the
-    partitions that the sessions to replace are stored in; `has_split`: whether ids were found to be
-    too long. The state moves with ordinary runs
-    alone: @metrics_version, @sessions_created_at, @days, @users, @documents.
+    It holds only while the lease is still that of @run_id and @fence. The state moves with ordinary
+    runs alone: @metrics_version, @sessions_created_at, @days, @users, @documents.
     """
     sessions = destination.sessions
     names = _names(sessions_schema(metric_table))
@@ -74,7 +82,7 @@ def publish_sql(
     replaced = pieces or ["TRUE"]
     if not plan.is_full_load:
         replaced = [
-            f"""{dates_sql("session_date", session_dates)}
+            f"""{dates_sql("session_date", found.session_dates)}
   AND (
     session_id IN (SELECT session_id FROM {tables.touched})
     OR session_id IN (SELECT session_id FROM {tables.outdated})
@@ -85,7 +93,8 @@ def publish_sql(
         *hold_lease_sql(destination.lease),
         *(f"DELETE FROM {sessions}\nWHERE {each}" for each in replaced),
         *(f"{insert}{where}" for where in staged),
-        *(_split_sql(metric_table, plan, tables, destination.split_ids) if has_split else ()),
+        *(_split_sql(metric_table, plan, tables, destination.split_ids) if found.has_split else ()),
+        *_ties_sql(plan, tables, destination.ties, sorted(found.read_whole)),
         *_quarantine_sql(metric_table, plan, tables, destination.quarantined),
         *(_state_sql(destination.state) if plan.is_ordinary else ()),
         "COMMIT TRANSACTION",
@@ -133,6 +142,16 @@ SELECT session_id, first_at, last_at, row_count, @run_id
 FROM {tables.planned}
 WHERE is_quarantined"""
     return [f"DELETE FROM {quarantined}\nWHERE TRUE", insert] if plan.is_full_load else [insert]
+
+
+def _ties_sql(plan: Plan, tables: StagingTables, ties: str, days: Sequence[dt.date]) -> list[str]:
+    stored, read = "TRUE", "TRUE"
+    if not plan.is_full_load:
+        if not days:
+            return []
+        stored, read = (dates_sql(column, days) for column in ("day", "DATE(event_at)"))
+    insert = f"INSERT INTO {ties} ({_names(TIES)})\n{projection.ties_sql(tables.projected, read)}"
+    return [f"DELETE FROM {ties}\nWHERE {stored}", insert]
 
 
 def _split_sql(

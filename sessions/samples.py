@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from runs.errors import RequestError
 from sessions.layout import wrapped
 from sessions.plan import ranges_sql
+from sessions.sources import without_past
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,8 +134,8 @@ WHERE STARTS_WITH(session_id, CONCAT(@session_id, '/'))"""
 
 
 def _rows_sql(source: Source) -> str:
-    """The rows of a small table as they are now; of one that is missing, none."""
-    return source.shape.rows_sql if source.shape.is_missing else source.shape.table.sql
+    """The rows of a small table as they are now."""
+    return without_past(source).rows_sql
 
 
 def _columns_sql(metric_table: MetricTable) -> str:

@@ -93,6 +93,21 @@ def undeclared_warnings(
     ]
 
 
+TIES = TableSchema(
+    fields=(
+        Field(name="day", type="DATE", description="UTC day of the events."),
+        Field(name="distinct_id", type="STRING", description="Distinct id of the events."),
+        Field(
+            name="tied_id",
+            type="STRING",
+            description="The id that they tie it to: `$anon_distinct_id` of `$identify`, `alias` "
+            "of `$create_alias` and `$merge_dangerously`.",
+        ),
+    ),
+    description="Ids that events say to be one person's, day by day, with or without a session.",
+)
+
+
 def quarantined_schema(metric_table: MetricTable) -> TableSchema:
     """The table `quarantined_sessions`."""
     return TableSchema(

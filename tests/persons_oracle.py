@@ -70,6 +70,7 @@ def expected_derived(
     users: Iterable[Row],
     documents: Iterable[Row],
     *,
+    ties: Iterable[tuple[str, str]],
     today: date,
     churn_days: int = 14,
 ) -> Derived:
@@ -79,7 +80,7 @@ def expected_derived(
         user_id: [((EPOCH + timedelta(microseconds=at)).date(), checkin) for at, checkin in each]
         for user_id, each in read_documents(documents).by_creator.items()
     }
-    identities = _identities(sessions.values(), people)
+    identities = _identities(ties, people)
     result = Derived(identities=identities)
     for (user_id, person_id), theirs in _by_person(sessions.values(), identities).items():
         who: Row = {"person_id": person_id, "user_id": user_id}
@@ -100,14 +101,15 @@ def nobodys(sessions: Mapping[str, Row]) -> int:
     )
 
 
-def _identities(sessions: Iterable[Row], people: Users) -> dict[str, str]:
-    """Return the anonymous ids that $identify events tie to one user, whatever the session."""
+def _identities(ties: Iterable[tuple[str, str]], people: Users) -> dict[str, str]:
+    """Return the ids that mean no user and are tied to ids of one user, in either direction."""
     tied: dict[str, set[str]] = {}
-    for pair in (pair for row in sessions for pair in row["identified"]):
-        anonymous_id, meant = pair["anonymous_id"], people.match(pair["distinct_id"])
-        is_somebody = people.match(anonymous_id) is not None
-        if meant and not is_somebody and not is_junk(anonymous_id):
-            tied.setdefault(anonymous_id, set()).add(meant[0])
+    for pair in ties:
+        for anonymous_id, other_id in (pair, pair[::-1]):
+            meant = people.match(other_id)
+            is_somebody = people.match(anonymous_id) is not None
+            if meant and not is_somebody and not is_junk(anonymous_id):
+                tied.setdefault(anonymous_id, set()).add(meant[0])
     return {each: min(user_ids) for each, user_ids in tied.items() if len(user_ids) == 1}
 
 

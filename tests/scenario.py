@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import main
 from oracle import sessions as oracle
+from oracle.rows import Exclusions, ties
 from runs.request import RunRequest
 from runs.settings import Settings
 from sandbox.sources import SourceDatasets, append_rows, create_tables
@@ -164,6 +165,13 @@ class Scenario:
             sessions,
             self.arrived.get("firebase_users", []),
             self.arrived.get("firebase_events", []),
+            ties=ties(
+                METRIC_TABLE,
+                self.arrived.get("posthog_events", []),
+                exclusions=Exclusions(
+                    exclude_libs=frozenset(self.settings.get("exclude_libs", ()))
+                ),
+            ),
             today=report.started_at.date(),
             churn_days=self.make_settings().churn_days,
         )

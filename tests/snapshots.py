@@ -54,6 +54,7 @@ DERIVED = {"sessions": "sessions", "identities": "identities", "persons": "perso
 DESTINATION = publish.DestinationTables(
     sessions="sessions",
     split_ids="split_ids",
+    ties="ties",
     quarantined="quarantined_sessions",
     state=etl.STATE_TABLE,
     lease="etl_lease_sessions",
@@ -269,7 +270,7 @@ def _aggregated() -> dict[str, str]:
 
 def _published() -> dict[str, str]:
     keys = {"user_keys": STAGING.user_keys, "sessions": "sessions"}
-    identities = identities_sql(METRIC_TABLE, **keys)
+    identities = identities_sql(METRIC_TABLE, ties="ties", user_keys=STAGING.user_keys)
     persons = persons_sql(
         METRIC_TABLE, **keys, identities="identities", documents=STAGING.documents, churn_days=14
     )
@@ -281,8 +282,7 @@ def _published() -> dict[str, str]:
                 a_plan(kind),
                 STAGING,
                 destination=DESTINATION,
-                session_dates=DAYS,
-                has_split=True,
+                found=publish.Found(session_dates=DAYS, read_whole=DAYS, has_split=True),
             )
             for kind in kinds
         },

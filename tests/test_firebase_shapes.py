@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bigquery.warehouse import Warehouse
+from jobs.sessions import VERIFY
+from sessions.samples import VerifyRequest
 from tests.scenario import Scenario
 from tests.test_requests_on_data import event
 
@@ -99,6 +102,9 @@ def test_the_tables_of_the_firestore_extension_are_read_by_their_latest_state(
     assert rows["by id"]["user_signed_up_at"] == datetime(2026, 9, 1, tzinfo=UTC)
     assert (rows["by id"]["checkins_created"], rows["by id"]["events_created"]) == (1, 0)
     assert (report.firebase["documents"], report.firebase["users"]) == (1, 1)
+    warehouse = Warehouse(clients=empty.clients, settings=empty.make_settings(), run_id="verify")
+    verified = VERIFY(warehouse, VerifyRequest(seed="1", size=len(ids)), lambda _: None)
+    assert len(verified.of("right")) == len(ids)  # a third implementation agrees
 
 
 AT = datetime(2026, 10, 1, 8, 0, 0, tzinfo=UTC)  # 1790841600 seconds

@@ -22,6 +22,7 @@ from bigquery.warehouse import Warehouse
 from jobs.registry import JOBS
 from jobs.sessions import EXPLAIN, JOB, VERIFY
 from jobs.sessions_checks import check_sessions
+from oracle.rows import ties
 from oracle.sessions import expected_sessions
 from process_persons import daily_activity_sql, identities_sql, persons_sql
 from process_sessions import process_sessions
@@ -461,7 +462,9 @@ def google(cases: Cases) -> Evaluator:
     found.make("sessions", f"SELECT * FROM {s.staged}")
     found.make(s.outdated, enrichment.none_outdated_sql(METRIC_TABLE, sessions="sessions"))
     keys = {"sessions": "sessions", "user_keys": s.user_keys}
-    found.make("identities", identities_sql(METRIC_TABLE, **keys), **RUN)
+    found.make("ties", projection.ties_sql(s.projected, "TRUE"))
+    identities = identities_sql(METRIC_TABLE, ties="ties", user_keys=s.user_keys)
+    found.make("identities", identities, **RUN)
     persons = persons_sql(
         METRIC_TABLE, **keys, identities="identities", documents=s.documents, churn_days=14
     )
@@ -604,7 +607,13 @@ def test_google_derives_the_oracles_persons(google: Evaluator, cases: Cases) -> 
         },
     )
     sessions = by_id(google.select("SELECT * FROM sessions"))
-    expected = expected_derived(sessions, cases.users, cases.documents, today=NOW.date())
+    expected = expected_derived(
+        sessions,
+        cases.users,
+        cases.documents,
+        ties=ties(METRIC_TABLE, cases.events),
+        today=NOW.date(),
+    )
     assert expected.identities
     assert derived_differences(found, expected) == []
 

@@ -15,6 +15,7 @@ import pytest
 
 import main
 from bigquery.refusals import StatementError
+from oracle.rows import ties
 from runs.errors import LeaseLostError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
@@ -173,7 +174,12 @@ def test_all_rows_are_the_oracles(found: Found, next_day: Found) -> None:
         (next_day, TODAY + timedelta(days=1), 3),
     ):
         expected = expected_derived(
-            each.sessions, STORY.users, STORY.documents, today=today, churn_days=churn_days
+            each.sessions,
+            STORY.users,
+            STORY.documents,
+            ties=ties(METRIC_TABLE, STORY.events),
+            today=today,
+            churn_days=churn_days,
         )
         assert derived_differences(each.derived, expected) == []
 
@@ -291,6 +297,35 @@ def test_a_sessions_own_user_goes_before_a_tied_id(found: Found) -> None:
     """Direct evidence wins, even where the tied id was used later."""
     assert sorted(found.days("gil")) == [5, 9]
     assert found.user("gil")["session_count"] == 2
+
+
+STORY.user("ira")
+STORY.saw("ira before", "anon-ira", ago(5))
+STORY.saw("ira aliases", "anon-ira", ago(4), "$create_alias", alias="ira")
+STORY.saw("ira merges", "ira", ago(3), "$merge_dangerously", alias="other-ira")
+STORY.saw("ira elsewhere", "other-ira", ago(2))
+STORY.saw("ira looks", "ira", ago(2), "$pageview", alias="somebody-else")
+STORY.saw("ira as junk", "ira", ago(2), "$create_alias", alias="undefined")
+
+
+def test_aliases_and_merges_tie_ids_in_both_directions(found: Found) -> None:
+    """Whichever of the two ids is the user's; an alias is none of any other event."""
+    assert {each for each, user in found.derived.identities.items() if user == "ira"} == {
+        "anon-ira",
+        "other-ira",
+    }
+    assert sorted(found.days("ira")) == [2, 3, 4, 5]
+
+
+STORY.user("joe")
+STORY.saw("joe before", "anon-joe", ago(4))
+STORY.saw("", "joe", ago(3), "$identify", **{"$anon_distinct_id": " anon-joe "})
+
+
+def test_an_event_without_a_session_ties_ids_too(found: Found) -> None:
+    """A server tells who somebody is, and has no session: identities concern persons."""
+    assert found.derived.identities["anon-joe"] == "joe"
+    assert found.user("joe")["session_count"] == 1
 
 
 STORY.saw("nobody's 1", None, ago(2))

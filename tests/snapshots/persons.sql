@@ -10,23 +10,28 @@ WHERE TRUE;
 INSERT INTO identities (
   anonymous_id, user_id, _run_id
 )
-WITH pairs AS (
-  SELECT DISTINCT i.anonymous_id, i.distinct_id
-  FROM sessions AS s, UNNEST(s.identified) AS i
-  WHERE NOT REGEXP_REPLACE(LOWER(i.anonymous_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+WITH known_ties AS (
+  SELECT DISTINCT distinct_id, tied_id
+  FROM ties
+  WHERE NOT REGEXP_REPLACE(LOWER(distinct_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
       '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
       'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
       '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
       '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
       'object null', 'object promise', 'object undefined', 'unknown'
     )
-    AND NOT REGEXP_REPLACE(LOWER(i.distinct_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
+    AND NOT REGEXP_REPLACE(LOWER(tied_id), r'^[\[\](){}<>\x22\x27\x60]+|[\[\](){}<>\x22\x27\x60]+$', '') IN (
       '', '0', 'anonymous', 'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan',
       'none', 'not_authenticated', 'null', 'object object', 'true', 'undefined', '#n/a',
       '-infinity', '0.0', '00000000-0000-0000-0000-000000000000',
       '00000000000000000000000000000000', 'infinity', 'invalid date', 'n/a', 'na', 'nat', 'nil',
       'object null', 'object promise', 'object undefined', 'unknown'
     )
+),
+pairs AS (
+  SELECT tied_id AS anonymous_id, distinct_id FROM known_ties
+  UNION DISTINCT
+  SELECT distinct_id, tied_id FROM known_ties
 ),
 session_ids AS (
   SELECT anonymous_id AS distinct_id FROM pairs

@@ -46,6 +46,8 @@ text_values AS (
     ), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS session_id,
     NULLIF(JSON_VALUE(properties, '$."$is_emulator"'), '') AS is_emulator,
     NULLIF(JSON_VALUE(properties, '$."$browser_type"'), '') AS browser_type,
+    NULLIF(REGEXP_REPLACE(NULLIF(JSON_VALUE(properties, '$."$anon_distinct_id"'), ''), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS tied_id_1,
+    NULLIF(REGEXP_REPLACE(NULLIF(JSON_VALUE(properties, '$."alias"'), ''), r'^[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+|[\s\x0b\x{85}\x{200b}\x{feff}\pZ]+$', ''), '') AS tied_id_2,
     COALESCE(
       NULLIF(JSON_VALUE(properties, '$."$screen_name"'), ''),
       NULLIF(JSON_VALUE(properties, '$."screen_name"'), '')
@@ -101,6 +103,10 @@ number_values AS (
     uuid, event, distinct_id, event_at, ingested_at, is_malformed, is_emulator, browser_type,
     screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
     os, device_type, app_version, country, city, event_type, anonymous_id,
+    CASE
+      WHEN event = '$identify' THEN tied_id_1
+      WHEN event IN ('$create_alias', '$merge_dangerously') THEN tied_id_2
+    END AS tied_id,
     ARRAY_TO_STRING(
       [raw_text, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
        utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
@@ -150,6 +156,7 @@ typed_values AS (
       WHEN is_malformed THEN 'malformed'
       WHEN session_id IS NULL THEN 'no_session'
     END AS reason,
+    tied_id AS tied_id,
     screen_name, current_url, pathname, referring_domain, utm_source, utm_medium, utm_campaign, lib,
     os, device_type, app_version, country, city, event_type, touch_y, anonymous_id,
     GREATEST(0.0, LEAST(1.0, scroll_depth)) AS scroll_depth,
@@ -164,7 +171,7 @@ SELECT
   IF(is_split, CONCAT(session_id, '/', CAST(DATE(event_at) AS STRING), '/', IFNULL(distinct_id, '')), session_id) AS session_id,
   IFNULL(uuid, row_hash) AS uuid, event, distinct_id, event_at, ingested_at, row_hash,
   CAST(CONCAT('0x', SUBSTR(TO_HEX(MD5(ARRAY_TO_STRING([row_hash, uuid, CAST(UNIX_MICROS(ingested_at) AS STRING)], '\x1f', '\x1e'))), 1, 15)) AS INT64) AS digest,
-  is_split,
+  is_split, tied_id,
   reason, screen_name, current_url, pathname, referring_domain, utm_source, utm_medium,
   utm_campaign, lib, os, device_type, app_version, country, city, event_type, scroll_depth,
   content_depth, touch_y, touch_reach, anonymous_id

@@ -36,6 +36,14 @@ WHERE TRUE;
 INSERT INTO split_ids (session_id, first_at, last_at, row_count, _run_id)
 SELECT session_id, first_at, last_at, row_count, @run_id
 FROM staging_split;
+DELETE FROM ties
+WHERE TRUE;
+INSERT INTO ties (day, distinct_id, tied_id)
+SELECT DISTINCT DATE(event_at) AS day, distinct_id, tied_id
+FROM staging_projected
+WHERE distinct_id IS NOT NULL AND tied_id IS NOT NULL
+  AND (reason IS NULL OR reason = 'no_session')
+  AND TRUE;
 DELETE FROM quarantined_sessions
 WHERE TRUE;
 INSERT INTO quarantined_sessions (session_id, first_at, last_at, row_count, _run_id)

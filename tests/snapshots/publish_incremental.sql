@@ -38,6 +38,14 @@ FROM staging_staged;
 INSERT INTO split_ids (session_id, first_at, last_at, row_count, _run_id)
 SELECT session_id, first_at, last_at, row_count, @run_id
 FROM staging_split;
+DELETE FROM ties
+WHERE day IN (DATE '2026-10-04', DATE '2026-10-05', DATE '2026-10-09');
+INSERT INTO ties (day, distinct_id, tied_id)
+SELECT DISTINCT DATE(event_at) AS day, distinct_id, tied_id
+FROM staging_projected
+WHERE distinct_id IS NOT NULL AND tied_id IS NOT NULL
+  AND (reason IS NULL OR reason = 'no_session')
+  AND DATE(event_at) IN (DATE '2026-10-04', DATE '2026-10-05', DATE '2026-10-09');
 INSERT INTO quarantined_sessions (session_id, first_at, last_at, row_count, _run_id)
 SELECT session_id, first_at, last_at, row_count, @run_id
 FROM staging_planned
