@@ -64,6 +64,7 @@ read_config() {
   INVOKER="$INVOKER_ACCOUNT@$ACCOUNT_DOMAIN"
   BUILDER="$BUILD_ACCOUNT@$ACCOUNT_DOMAIN"
   WEEKLY_NAME="$SERVICE-weekly-full-load"
+  VERIFY_NAME="$SERVICE-weekly-verify"
   BUCKET="gs://${BUILD_BUCKET:-$PROJECT_ID-posthog-etl-build}"
   IMAGE_PATH="$IMAGE"
   [[ $IMAGE == */* ]] || IMAGE_PATH="$REGION-docker.pkg.dev/$PROJECT_ID/$REPOSITORY/$IMAGE"
@@ -183,6 +184,7 @@ check_config() {
     check $variable '([A-Z_]+=[A-Za-z0-9_-]+ ?)*' "VARIABLE=SECRET pairs, separated by single spaces"
   done
   check WEEKLY_FULL_LOAD "($cron)?" "a cron expression of five fields, or empty"
+  check WEEKLY_VERIFY "($cron)?" "a cron expression of five fields, or empty"
   check GITHUB_REPOSITORY '([A-Za-z0-9-]+/[A-Za-z0-9._-]+)?' "OWNER/NAME, or empty"
   for job in sessions $OTHER_JOBS; do
     check_job "$job" mode 'service|job' "service or job"

@@ -40,6 +40,7 @@ schedules() { # schedules VERB [JOB]
   if [[ ${2:-sessions} == sessions ]]; then
     names+=("$SCHEDULE_NAME")
     [[ ! $WEEKLY_FULL_LOAD ]] || names+=("$WEEKLY_NAME")
+    [[ ! $WEEKLY_VERIFY ]] || names+=("$VERIFY_NAME")
   fi
   for job in ${2:-$OTHER_JOBS}; do
     [[ $job == sessions ]] || names+=("$(schedule_name "$job")")

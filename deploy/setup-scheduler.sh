@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Usage: deploy/setup-scheduler.sh [--paused] [--dry-run]
 #
-# Makes a schedule for each job that config/jobs.yaml says is deployed, and the weekly full load where
-# WEEKLY_FULL_LOAD says when; each starts the service or a Cloud Run job, as its mode says. With --paused they wait for `deploy/rollback.sh resume`.
+# Makes a schedule for each job that config/jobs.yaml says is deployed; each starts the service or a
+# Cloud Run job, as its mode says. WEEKLY_FULL_LOAD and WEEKLY_VERIFY make one more each: a full load, and
+# a verification of 20 stored sessions. With --paused they wait for `deploy/rollback.sh resume`.
 # The service and the job must exist: `deploy/deploy.sh`.
 
 # shellcheck source=deploy/lib.sh
@@ -53,13 +54,24 @@ make_schedule() { # make_schedule NAME CRON BODY TIME_ZONE RETRIES
   ! $paused || run gcloud scheduler jobs pause "$1" "${where[@]}"
 }
 
+remove_schedule() { # remove_schedule NAME
+  remove gcloud scheduler jobs describe "$1" "${where[@]}" \
+    -- gcloud scheduler jobs delete "$1" "${where[@]}" --quiet
+}
+
 "target_$SCHEDULE_TARGET"
 make_schedule "$SCHEDULE_NAME" "$SCHEDULE" "$daily" "$TIME_ZONE" "$RETRIES"
 if [[ $WEEKLY_FULL_LOAD ]]; then
   make_schedule "$WEEKLY_NAME" "$WEEKLY_FULL_LOAD" "$weekly" "$TIME_ZONE" "$RETRIES"
 else
-  remove gcloud scheduler jobs describe "$WEEKLY_NAME" "${where[@]}" \
-    -- gcloud scheduler jobs delete "$WEEKLY_NAME" "${where[@]}" --quiet
+  remove_schedule "$WEEKLY_NAME"
+fi
+if [[ $WEEKLY_VERIFY ]]; then # by the Cloud Run job in either mode: its outcome is in the ledger
+  start_job "$JOB" roles/run.jobsExecutorWithOverrides
+  verify='{"overrides": {"containerOverrides": [{"args": ["main.py", "--check", "--verify", "20"]}]}}'
+  make_schedule "$VERIFY_NAME" "$WEEKLY_VERIFY" "$verify" "$TIME_ZONE" "$RETRIES"
+else
+  remove_schedule "$VERIFY_NAME"
 fi
 
 for job in $OTHER_JOBS; do

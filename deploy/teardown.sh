@@ -60,7 +60,7 @@ delete_account() {
 for job in $OTHER_JOBS; do
   delete_job "$job"
 done
-for schedule in "$SCHEDULE_NAME" "$WEEKLY_NAME"; do
+for schedule in "$SCHEDULE_NAME" "$WEEKLY_NAME" "$VERIFY_NAME"; do
   remove gcloud scheduler jobs describe "$schedule" "--location=$REGION" "$IN_PROJECT" \
     -- gcloud scheduler jobs delete "$schedule" "--location=$REGION" "$IN_PROJECT" --quiet
 done

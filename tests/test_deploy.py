@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections import defaultdict
@@ -12,6 +13,7 @@ import pytest
 
 from jobs.registry import find_job
 from jobs.schedules import read_schedules
+from main import parse_arguments
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Settings
 from tests.fake_gcloud import URL, FakeCloud, install
@@ -30,6 +32,7 @@ MOST = {
     **LEAST,
     "JOBS_FILE": "all.yaml",  # `script` writes it: every job as a Cloud Run job, in New York
     "WEEKLY_FULL_LOAD": "0 4 * * 0",
+    "WEEKLY_VERIFY": "0 6 * * 1",
     "CLAUDE_USAGE_SETTINGS": "ANTHROPIC_ORGANIZATION_ID=12345678-9abc-4def-8123-456789abcdef",
     "DOG_BREEDS_SECRETS": "",
     "TMDB_CHANGES_SETTINGS": "REDIS_HOST=redis.example.com REDIS_PORT=6380",
@@ -210,7 +213,7 @@ def test_nobody_gets_more_than_needed(tmp_path: Path) -> None:
 def test_a_weekly_full_load_by_the_job_may_override_its_arguments(tmp_path: Path) -> None:
     """Other arguments are an override, which run.invoker does not allow."""
     for weekly, role in (("", "run.invoker"), ("0 4 * * 0", "run.jobsExecutorWithOverrides")):
-        config = {**MOST, "WEEKLY_FULL_LOAD": weekly}
+        config = {**MOST, "WEEKLY_FULL_LOAD": weekly, "WEEKLY_VERIFY": ""}
         roles = granted(dry_run(["setup-scheduler"], tmp_path, config))
         assert roles["scheduler-invoker"] == {
             f"{role} on run jobs posthog-etl-job",
@@ -325,6 +328,22 @@ def test_the_schedule_starts_the_job_by_its_api(tmp_path: Path) -> None:
         '{"overrides": {"containerOverrides": [{"args": ["main.py", "--full-load"]}]}}'
     )
     assert (weekly["schedule"], weekly["time-zone"]) == ("0 4 * * 0", "America/New_York")
+
+
+@pytest.mark.parametrize("config", [MOST, {**BY_SERVICE, "WEEKLY_VERIFY": "0 6 * * 1"}])
+def test_a_weekly_verification_is_by_the_job(tmp_path: Path, config: dict[str, str]) -> None:
+    """Whatever starts the runs: its outcome is in the ledger, and an answer is nobody's."""
+    text = dry_run(["setup-scheduler"], tmp_path, config)
+    weekly = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-verify")
+    assert weekly["uri"].endswith("/jobs/posthog-etl-job:run")
+    assert weekly["schedule"] == "0 6 * * 1"
+    (container,) = json.loads(weekly["message-body"])["overrides"]["containerOverrides"]
+    options = parse_arguments(container["args"][1:])
+    assert (options.check, options.verify) == (True, 20)
+    assert (
+        "run.jobsExecutorWithOverrides on run jobs posthog-etl-job"
+        in granted(text)["scheduler-invoker"]
+    )
 
 
 # The other jobs.
@@ -503,12 +522,14 @@ def test_the_schedules_pause_and_resume(cloud: FakeCloud, tmp_path: Path) -> Non
     """All schedules there are, or that of one job."""
     deployed(cloud, tmp_path, MOST)
     others = [f"{cloud_run_job(job)}-trigger" for job in OTHERS]
-    every = ["posthog-etl-trigger", "posthog-etl-weekly-full-load", *others]
+    every = [
+        "posthog-etl-trigger", "posthog-etl-weekly-full-load", "posthog-etl-weekly-verify", *others,
+    ]  # fmt: skip
     for verb, job, names in (
         ("pause", [], every),
         ("resume", [], every),
         ("pause", ["dog_breeds"], ["posthog-etl-dog-breeds-trigger"]),
-        ("resume", ["sessions"], every[:2]),
+        ("resume", ["sessions"], every[:3]),
     ):
         cloud.forget()
         assert script(["rollback", verb, *job], tmp_path, MOST, cloud.environ).returncode == 0

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent.parent
 TERRAFORM = ROOT / "deploy" / "terraform"
 MODULE, EXAMPLE = TERRAFORM / "module", TERRAFORM / "example"
 PROGRAM = shutil.which("terraform")
+VERIFY_ARGUMENTS = ["main.py", "--check", "--verify", "20"]
 needs_terraform = pytest.mark.skipif(PROGRAM is None, reason="terraform is not installed")
 
 type Block = dict[str, Any]
@@ -347,6 +348,19 @@ def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
     assert daily == {}
     (container,) = weekly["overrides"]["containerOverrides"]
     assert container["args"][-1] == "--full-load"
+
+
+@needs_terraform
+@pytest.mark.parametrize("mode", ["job", "service"])
+def test_a_weekly_verification_is_of_the_job(tmp_path: Path, mode: str) -> None:
+    """Only where one is wanted; whatever starts the runs."""
+    file = jobs_file(tmp_path, job=mode)
+    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_verify_schedule="0 6 * * 1"))
+    schedule = made["schedules"]["posthog-etl-weekly-verify"]
+    assert schedule["uri"].endswith("/jobs/posthog-etl-job:run")
+    (container,) = json.loads(schedule["body"])["overrides"]["containerOverrides"]
+    assert container["args"] == VERIFY_ARGUMENTS
+    assert "posthog-etl-weekly-verify" not in outputs(evaluate(tmp_path))["schedules"]
 
 
 @needs_terraform

@@ -95,13 +95,13 @@ resource "google_cloud_run_v2_service_iam_member" "invokers" {
 }
 
 resource "google_cloud_run_v2_job_iam_member" "scheduler" {
-  count = local.sessions.mode == "job" ? 1 : 0
+  count = local.sessions.mode == "job" || var.weekly_verify_schedule != null ? 1 : 0
 
   project  = var.project_id
   location = var.region
   name     = google_cloud_run_v2_job.etl.name
-  # The weekly full load gives the job another argument: an override, which run.invoker may not.
-  role   = var.weekly_full_load_schedule == null ? "roles/run.invoker" : "roles/run.jobsExecutorWithOverrides"
+  # The weekly schedules give the job other arguments: an override, which run.invoker may not.
+  role   = local.has_weekly ? "roles/run.jobsExecutorWithOverrides" : "roles/run.invoker"
   member = google_service_account.scheduler.member
 }
 

@@ -21,6 +21,8 @@ locals {
   job_name      = "posthog-etl-job"
   schedule_name = "posthog-etl-trigger"
   weekly_name   = "posthog-etl-weekly-full-load"
+  verify_name   = "posthog-etl-weekly-verify"
+  has_weekly    = var.weekly_full_load_schedule != null || var.weekly_verify_schedule != null
 
   image_path  = "${var.region}-docker.pkg.dev/${var.project_id}/${google_artifact_registry_repository.images.repository_id}/${local.service_name}"
   placeholder = "us-docker.pkg.dev/cloudrun/container"

@@ -1,4 +1,4 @@
-# A schedule for each job that is deployed, and the weekly full load where one is wanted.
+# A schedule for each job that is deployed, and a weekly full load and verification where they are wanted.
 
 locals {
   job_uris = {
@@ -36,6 +36,15 @@ locals {
         cron        = var.weekly_full_load_schedule
         uri         = local.target.uri
         body        = local.target.weekly_body
+      })
+    },
+    var.weekly_verify_schedule == null ? {} : {
+      (local.verify_name) = merge(local.sessions, {
+        description = "Verifies 20 stored sessions"
+        mode        = "job"
+        cron        = var.weekly_verify_schedule
+        uri         = local.job_uris[local.job_name]
+        body        = jsonencode({ overrides = { containerOverrides = [{ args = ["main.py", "--check", "--verify", "20"] }] } })
       })
     },
     {

@@ -208,6 +208,12 @@ variable "weekly_full_load_schedule" {
   default     = null
 }
 
+variable "weekly_verify_schedule" {
+  description = "When 20 stored sessions are verified, like 0 6 * * 1; null: never."
+  type        = string
+  default     = null
+}
+
 variable "attempt_deadline_seconds" {
   description = "Seconds that Cloud Scheduler waits for an answer, 1800 at most."
   type        = number
