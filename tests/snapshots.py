@@ -30,6 +30,7 @@ from sessions import (
 )
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
+from sessions.dbt_sources import sources_text
 from sessions.declarations_schema import declarations_schema
 from sessions.metrics import POSTHOG_METRICS
 from sessions.persons import IDENTITIES, persons_schema
@@ -41,6 +42,7 @@ from tests.shipped import METRIC_TABLE
 ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 DICTIONARY = ROOT / "docs" / "data-dictionary.md"
+DBT_SOURCES = ROOT / "docs" / "dbt" / "sources.yml"
 
 DAYS = (dt.date(2026, 10, 4), dt.date(2026, 10, 5), dt.date(2026, 10, 9))
 STAGING = publish.StagingTables(
@@ -325,7 +327,11 @@ def files() -> dict[Path, str]:
     written = {SNAPSHOTS / f"{name}.sql": f"{sql}\n" for name, sql in statements().items()}
     schema = json.dumps(declarations_schema(POSTHOG_METRICS), indent=2)
     written[SHIPPED_FILE.with_suffix(".schema.json")] = f"{schema}\n"
-    return {**written, DICTIONARY: dictionary_text(METRIC_TABLE)}
+    return {
+        **written,
+        DICTIONARY: dictionary_text(METRIC_TABLE),
+        DBT_SOURCES: sources_text(METRIC_TABLE),
+    }
 
 
 def write() -> None:

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
-from sessions.data_dictionary import tables
+from sessions.data_dictionary import null_rules, tables
 from tests import snapshots
 from tests.shipped import METRIC_TABLE
 from tests.test_googlesql import listening_to, sql_functions
@@ -51,6 +52,22 @@ def test_every_line_is_short_or_a_column(name: str) -> None:
     """Up to 120 characters; only one column's whole expression may be longer."""
     lines = snapshots.statements()[name].split("\n")
     assert [line for line in lines if len(line) > 120 and not re.search(r" AS \w+,?$", line)] == []
+
+
+def test_dbt_is_told_of_every_column_and_of_what_never_is_null() -> None:
+    """The tables that people read, with their keys; `make dbt-parse` lets dbt itself read it."""
+    (source,) = yaml.safe_load(FILES[snapshots.DBT_SOURCES])["sources"]
+    found = {table["name"]: table for table in source["tables"]}
+    assert {*found} == {"sessions", "persons", "daily_activity", "identities"}
+    for name, table in found.items():
+        columns = {column["name"]: column for column in table["columns"]}
+        assert list(columns) == [field.name for field in TABLES[name].fields]
+        assert all(column["description"] for column in columns.values())
+        never = {key for key, rule in null_rules(METRIC_TABLE, name).items() if rule[:5] == "never"}
+        tested = {key for key, each in columns.items() if "not_null" in each.get("data_tests", [])}
+        lists = {field.name for field in TABLES[name].fields if field.is_repeated}
+        assert tested == never - lists
+    assert "unique" in found["sessions"]["columns"][0]["data_tests"]
 
 
 def fields(found: tuple[Field, ...]) -> Iterator[Field]:
