@@ -33,7 +33,7 @@ _COSTS: Final = "/v1/organizations/cost_report"
 _USAGE: Final = "/v1/organizations/usage_report/messages"
 _CODE: Final = "/v1/organizations/usage_report/claude_code"
 _MOST_DAYS: Final = 31  # of a piece: as many buckets as the API gives at once
-_BUCKETS: Final = 3  # of a page: a month of many keys would fill the memory of a small job
+_BUCKETS: Final = 1  # days in a page: of many keys, each is megabytes of JSON
 _MOST_RECORDS: Final = 1000
 
 _read_organization = json_as(Organization)

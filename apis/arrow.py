@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from apis.tables import TableSchema
 
-_CHUNK: Final = 10_000  # rows that are Python objects at a time
+_CHUNK: Final = 2_000  # rows that are Python objects at a time
 
 _TYPES: Final = {
     "STRING": pa.string(),

@@ -64,6 +64,7 @@ def _fill(fake: FakeAnthropic, rows: int) -> None:
 
 def read(url: str, key: str) -> dict[str, Any]:
     """Read all of it as a run does, in this process."""
+    import google.cloud.bigquery  # noqa: F401 - a run has it in memory, too
     import pyarrow.parquet as pq
 
     from apis.anthropic import anthropic_api, read_usage

@@ -133,7 +133,7 @@ def test_windows_are_whole_utc_days_in_bounded_pieces(
         (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z"),
         (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
-    assert len(asked_of(fake, "cost_report")) == 11 + 11 + 3
+    assert len(asked_of(fake, "cost_report")) == 70  # a page holds a day
     assert [request.value("starting_at") for request in asked_of(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)
     ]
@@ -143,13 +143,13 @@ def test_a_token_is_sent_back_with_the_same_parameters(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
     """The API refuses a token of another request, and says so of no other."""
-    fake.page_size = 3
     read(client)
-    first, second, third = asked_of(fake, "cost_report")
-    for request in (second, third):
+    first, *others = asked_of(fake, "cost_report")
+    assert len(others) > 1
+    for request in others:
         assert request.value("page")
         assert tuple(each for each in request.query if each[0] != "page") == first.query
-    assert second.value("page") != third.value("page")
+    assert len({request.value("page") for request in others}) == len(others)
 
 
 def test_the_dimensions_are_asked_for(fake: FakeAnthropic, client: ApiClient) -> None:
