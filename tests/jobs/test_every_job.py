@@ -52,9 +52,9 @@ def fake_of(place: Place, job: str) -> FakeApi:
 
 def fill(place: Place) -> None:
     """Data for every job."""
-    anthropic.fill(place.anthropic, ago(1), days=8)
+    anthropic.fill(place.anthropic, ago(1), days=3)
     place.anthropic.costs[ago(1)] = [anthropic.cost("150.5")]
-    place.dogs.breeds = sample_breeds(30)
+    place.dogs.breeds = sample_breeds(8)
     for number, kind in enumerate(("movie", "tv", "person"), 1):
         make = {"movie": tmdb.movie, "tv": tmdb.show, "person": tmdb.person}[kind]
         place.tmdb.put(kind, make(number), ago(1))
