@@ -21,11 +21,11 @@ _BOOKKEEPING = ("_loaded_at", "_run_id", "_metrics_version")
 _DATASETS = {"pandas": "aggregated_by_pandas", "bigquery": "aggregated_by_bigquery"}
 
 
-def compare(events: int) -> dict[str, Any]:
+def compare(events: int, *, days: int = _DAYS) -> dict[str, Any]:
     """What both loads took, and how many cells of how many sessions differ."""
-    history = History(days=_DAYS, events_per_day=max(1, events // _DAYS))
+    history = History(days=days, events_per_day=max(1, events // days))
     with tempfile.TemporaryDirectory() as name, sandbox(Path(name)) as clients:
-        fill_days(clients, history, range(_DAYS))
+        fill_days(clients, history, range(days))
         outcomes = {
             engine: run_job(
                 Path(name),

@@ -17,11 +17,11 @@ from benchmarks.job import Outcome, run_job
 _DAYS = 10
 
 
-def measure(events: int) -> Outcome:
+def measure(events: int, *, days: int = _DAYS) -> Outcome:
     """A full load of about so many events."""
-    history = History(days=_DAYS, events_per_day=events // _DAYS)
+    history = History(days=days, events_per_day=events // days)
     with tempfile.TemporaryDirectory() as name, sandbox(Path(name)) as clients:
-        fill_days(clients, history, range(_DAYS))
+        fill_days(clients, history, range(days))
         return run_job(Path(name), "--full-load")
 
 

@@ -12,10 +12,13 @@ import pytest
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
 from sandbox.server import FAST, THREADS
+from tests.forks import start_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.forks import Forks
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
@@ -44,6 +47,13 @@ def clients(endpoints: emulator.Endpoints) -> Iterator[Clients]:
     found = local_clients(endpoints)
     yield found
     found.close()
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process whose forks are command lines."""
+    with start_forks(tmp_path_factory.mktemp("forks")) as found:
+        yield found
 
 
 @pytest.fixture

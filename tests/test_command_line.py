@@ -17,27 +17,32 @@ from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from tests.forks import Forks
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(
-    *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """What `python main.py ARGUMENTS` prints, and its exit code."""
+type Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def environ_of(folder: Path | None = None) -> dict[str, str]:
+    """The environment of a command that knows little more than a sandbox."""
     kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    if folder:
-        kept["SANDBOX_DIR"] = str(folder)
-    return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "main.py", *arguments],
-        cwd=ROOT,
-        env={**kept, **(environment or {})},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return kept | ({"SANDBOX_DIR": str(folder)} if folder else {})
+
+
+@pytest.fixture
+def run(forks: Forks) -> Run:
+    """What `python main.py ARGUMENTS` prints, and its exit code: of a process that is forked."""
+
+    def run(
+        *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return forks.run(arguments, environ_of(folder) | (environment or {}))
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_report_alone_is_on_stdout_as_json(folder: Path) -> None:
-    """--json prints the report alone; log lines are JSON on stderr, with the run's id."""
-    done = run("--local", "--json", folder=folder)
+    """--json prints the report alone; log lines are JSON on stderr, with the run's id.
+
+    This interpreter is a fresh one, as people have it.
+    """
+    done = subprocess.run(
+        [sys.executable, "main.py", "--local", "--json"],
+        cwd=ROOT,
+        env=environ_of(folder),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout)
     assert report["status"] == "succeeded"
@@ -70,7 +86,7 @@ def test_the_report_alone_is_on_stdout_as_json(folder: Path) -> None:
     ]
 
 
-def test_people_get_a_table_whose_sum_closes(folder: Path) -> None:
+def test_people_get_a_table_whose_sum_closes(run: Run, folder: Path) -> None:
     """The report as text: rows by reason, their sum, sessions and seconds."""
     done = run("--local", "--full-load", folder=folder)
     assert done.returncode == 0, done.stderr
@@ -99,7 +115,9 @@ def test_people_get_a_table_whose_sum_closes(folder: Path) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_bad_flags_are_refused(folder: Path, arguments: tuple[str, ...], sentence: str) -> None:
+def test_bad_flags_are_refused(
+    run: Run, folder: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
     """Exit code 2 and one sentence, whatever is wrong with the request."""
     done = run("--local", *arguments, folder=folder)
     assert done.returncode == 2
@@ -121,7 +139,9 @@ def test_bad_flags_are_refused(folder: Path, arguments: tuple[str, ...], sentenc
     ],
     ids=["no project", "bad project", "no key file"],
 )
-def test_bad_settings_are_refused(environment: dict[str, str], code: int, sentence: str) -> None:
+def test_bad_settings_are_refused(
+    run: Run, environment: dict[str, str], code: int, sentence: str
+) -> None:
     """Without usable settings or credentials nothing starts, and nothing falls back to local."""
     done = run(environment=environment)
     assert done.returncode == code
@@ -129,7 +149,7 @@ def test_bad_settings_are_refused(environment: dict[str, str], code: int, senten
     assert "Traceback" not in done.stderr
 
 
-def test_a_sandbox_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
+def test_a_sandbox_that_cannot_start_is_one_sentence(run: Run, tmp_path: Path) -> None:
     """Exit code 75 where the emulator does not come up."""
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
@@ -142,7 +162,7 @@ def test_a_sandbox_that_cannot_start_is_one_sentence(tmp_path: Path) -> None:
     assert str(blocked) in errors[0]["message"]
 
 
-def test_a_failed_run_says_why_once(folder: Path) -> None:
+def test_a_failed_run_says_why_once(run: Run, folder: Path) -> None:
     """The line that ends a run is enough where a machine reads it; without a run there is none."""
     for options, key in (([], "error_type"), (["--check", "--limit", "1"], "type")):
         done = run("--local", *options, folder=folder, environment={"EVENTS_TABLE": "no.table"})
@@ -151,13 +171,13 @@ def test_a_failed_run_says_why_once(folder: Path) -> None:
         assert [key in line for line in errors] == [True], done.stderr
 
 
-def test_help_and_version_need_no_settings() -> None:
+def test_help_and_version_need_no_settings(run: Run) -> None:
     """Both answer at once, in an empty environment."""
     assert "--full-load" in run("--help").stdout
     assert run("--version").stdout.startswith("posthog-etl ")
 
 
-def test_sessions_are_verified_and_explained(folder: Path) -> None:
+def test_sessions_are_verified_and_explained(run: Run, folder: Path) -> None:
     """Two commands check a number: every cell of some sessions, and what one session is made of."""
     refused = run("--local", "--verify", "3", folder=folder)
     assert refused.returncode == 2
@@ -174,7 +194,7 @@ def test_sessions_are_verified_and_explained(folder: Path) -> None:
     assert "from events" in shown.stdout
 
 
-def test_a_wrong_cell_ends_with_code_5(folder: Path) -> None:
+def test_a_wrong_cell_ends_with_code_5(run: Run, folder: Path) -> None:
     """By itself, and within --check, which writes it to the ledger."""
     with emulator.attach(folder) as endpoints:
         client = emulator.bigquery_client(endpoints)
@@ -191,7 +211,7 @@ def test_a_wrong_cell_ends_with_code_5(folder: Path) -> None:
     ]
 
 
-def test_options_of_a_run_are_no_options_of_a_verification(folder: Path) -> None:
+def test_options_of_a_run_are_no_options_of_a_verification(run: Run, folder: Path) -> None:
     """A question runs nothing, and --yes alone asks nothing."""
     asked = run("--local", "--verify", "1", "--force", folder=folder)
     assert "leave out the options of a run" in asked.stderr

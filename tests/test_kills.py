@@ -9,14 +9,11 @@ import itertools
 import json
 import os
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import pytest
@@ -29,10 +26,11 @@ from tests.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import Count
+    from tests.forks import Child, Forks
 
-ROOT = Path(__file__).parent.parent
 IS_SOAK = "SOAK_KILLS" in os.environ
 KILLS = int(os.environ.get("SOAK_KILLS", "1"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
@@ -76,35 +74,34 @@ class Victim:
     """A scenario that the command line runs over, in processes that can be killed."""
 
     folder: Path
+    forks: Forks
     scenario: Scenario
     seconds: float  # what an undisturbed run takes
     known: Published  # when it was last looked at
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @contextmanager
-    def running(self) -> Iterator[tuple[subprocess.Popen[str], IO[str]]]:
-        """`python main.py --local --json` and its log; killed at the end of the block."""
+    def running(self) -> Iterator[Child]:
+        """`python main.py --local --json`; killed at the end of the block."""
         settings = self.scenario.make_settings()
-        with subprocess.Popen(
-            [sys.executable, "main.py", "--local", "--json"],
-            cwd=ROOT,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": os.environ["HOME"],
-                "SANDBOX_DIR": str(self.folder),
-                "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
-                "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
-                "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
-                "LEASE_SECONDS": str(KILLED_LEASE_SECONDS),
-                "LEASE_WAIT_SECONDS": "30",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            assert process.stderr is not None
-            yield process, process.stderr
-            process.kill()
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],
+            "SANDBOX_DIR": str(self.folder),
+            "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
+            "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
+            "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
+            "LEASE_SECONDS": str(KILLED_LEASE_SECONDS),
+            "LEASE_WAIT_SECONDS": "30",
+        }
+        with self.forks.running(["--local", "--json"], environ) as child:
+            yield child
+
+    def expire_lease(self) -> None:
+        """Let the lease of a run that was killed expire now."""
+        self.scenario.query(
+            "UPDATE {d}.etl_lease_sessions SET expires_at = TIMESTAMP '2020-01-01' WHERE TRUE"
+        )
 
     def arrive(self) -> None:
         """New rows: one for a session that is published already, and one of a new session."""
@@ -157,15 +154,8 @@ def wait_for_step(log: IO[str], step: str) -> None:
     pytest.fail(f"the run ended before {step}: {''.join(lines)}")
 
 
-def kill(process: subprocess.Popen[str]) -> int:
-    """SIGKILL; 1 if there was somebody to kill."""
-    is_alive = process.poll() is None
-    process.kill()
-    return int(is_alive)
-
-
 @pytest.fixture(scope="module")
-def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+def victim(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
     """A day of sessions in a sandbox of its own, run once."""
     folder = tmp_path_factory.mktemp("sandbox")
     with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
@@ -174,7 +164,13 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         started = time.monotonic()
         scenario.run()
         seconds = time.monotonic() - started
-        yield Victim(folder=folder, scenario=scenario, seconds=seconds, known=look(scenario))
+        yield Victim(
+            folder=folder,
+            forks=forks,
+            scenario=scenario,
+            seconds=seconds,
+            known=look(scenario),
+        )
 
 
 @pytest.mark.parametrize("step", JOB.step_names)
@@ -186,24 +182,26 @@ def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
     In CI most killed runs are followed by another one that is killed a step later.
     """
     victim.arrive()
-    with victim.running() as (process, log):
-        wait_for_step(log, step)
-        count("kills survived", kill(process))
+    with victim.running() as child:
+        wait_for_step(child.log, step)
+        count("kills survived", child.kill())
     victim.check_old_or_new()
     if IS_SOAK or step == "publish":
         victim.check_made_good()
+    else:
+        victim.expire_lease()
 
 
 def test_a_run_killed_right_after_its_commit_has_published(victim: Victim, count: Count) -> None:
     """Killed before it could even log that it committed, it leaves the whole new table."""
     victim.arrive()
     before = victim.known
-    with victim.running() as (process, log):
-        wait_for_step(log, "publish")
+    with victim.running() as child:
+        wait_for_step(child.log, "publish")
         end = time.monotonic() + 60
         while state_run_id(victim.scenario) == before.state_run_id:
             assert time.monotonic() < end, "nothing was published"
-        count("kills survived", kill(process))
+        count("kills survived", child.kill())
     victim.check_old_or_new()
     assert victim.known.state_run_id != before.state_run_id
     victim.check_made_good()
@@ -217,10 +215,9 @@ def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
     chance = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
     for _ in range(chance.choice([1, 1, 2]) if IS_SOAK else 1):
         victim.arrive()
-        with victim.running() as (process, log):
-            wait_for_step(log, JOB.step_names[0])
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=chance.uniform(0, victim.seconds))
-            count("kills survived", kill(process))
+        with victim.running() as child:
+            wait_for_step(child.log, JOB.step_names[0])
+            child.wait(chance.uniform(0, victim.seconds))
+            count("kills survived", child.kill())
         victim.check_old_or_new()
     victim.check_made_good()

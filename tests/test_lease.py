@@ -31,8 +31,6 @@ from runs.lease_row import LeaseRow
 from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
-from sandbox import emulator
-from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.fault_proxy import Fault, HttpProxy
 from tests.scenario import Scenario, differences
 from tests.test_app import serving
@@ -41,9 +39,8 @@ from tests.test_requests_on_data import day_of_sessions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from google.cloud import bigquery
-
     from sandbox.emulator import Endpoints
+    from tests.forks import Forks
 
 ROOT = Path(__file__).parent.parent
 _days = itertools.count(2)
@@ -256,37 +253,40 @@ def test_the_deadline_stops_a_run_while_bigquery_works(scenario: Scenario) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A sandbox of its own, kept running, and its client."""
+    """A scenario for processes of their own, and the variables by which they find it."""
 
-    folder: Path
-    client: bigquery.Client
+    scenario: Scenario
+    environ: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+def kept(clients: Clients, sandbox_dir: Path) -> Iterator[Sandbox]:
     """One without rows."""
-    folder = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(folder) as endpoints:
-        client = emulator.bigquery_client(endpoints)
-        create_tables(client, SourceDatasets())
-        yield Sandbox(folder=folder, client=client)
-        client.close()
+    with Scenario(clients=clients) as scenario:
+        settings = scenario.make_settings()
+        environ = {
+            "SANDBOX_DIR": str(sandbox_dir),
+            "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
+            "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
+            "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
+        }
+        yield Sandbox(scenario=scenario, environ=environ)
 
 
 @pytest.fixture
 def sandbox(kept: Sandbox) -> Sandbox:
     """The same with some sessions that no run has seen."""
-    append_rows(kept.client, SourceDatasets(), "posthog_events", day_of_sessions(next(_days), 6))
+    kept.scenario.arrive("posthog_events", day_of_sessions(next(_days), 6))
     return kept
 
 
-def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox) -> None:
+def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox, forks: Forks) -> None:
     """SIGTERM in the middle of a run: code 75, one sentence, the lease free, the next run well."""
     command = [sys.executable, "main.py", "--local", "--json"]
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": os.environ["HOME"],
-        "SANDBOX_DIR": str(sandbox.folder),
+        **sandbox.environ,
     }
     with subprocess.Popen(  # noqa: S603 - our own program
         command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE
@@ -302,13 +302,12 @@ def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox) -> None
     assert process.returncode == 75
     assert "told to stop" in json.loads(rest.splitlines()[-1])["message"]
     assert seconds < 10  # 2 s and what a busy machine takes for the ledger and the lease
-    again = subprocess.run(  # noqa: S603 - our own program
-        command, cwd=ROOT, env=environment, capture_output=True, check=True, timeout=120
-    )
+    again = forks.run(["--local", "--json"], environment)
+    assert again.returncode == 0
     assert json.loads(again.stdout)["sessions"]["staged"] == 6
 
 
-def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
+def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
     """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
     answers: list[tuple[int, Any]] = []
 
@@ -319,8 +318,7 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
         answers.append((answer.status, json.loads(answer.read())))
         connection.close()
 
-    folder = sandbox.folder
-    with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as service:
+    with serving(tmp_path / "log", app="app:local()", **sandbox.environ) as service:
         caller = threading.Thread(target=post, args=(service.port,))
         caller.start()
         while not any(line.get("step") == "extract" for line in service.logged()):
@@ -329,7 +327,7 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox) -> None:
         caller.join(timeout=30)
     assert [status for status, _ in answers] == [503]
     assert "told to stop" in answers[0][1]["error"]["message"]
-    rows = sandbox.client.query("SELECT run_id FROM posthog_aggregated.etl_lease_sessions").result()
+    rows = sandbox.scenario.query("SELECT run_id FROM {d}.etl_lease_sessions")
     assert [row["run_id"] for row in rows] == [None]
 
 

@@ -7,7 +7,7 @@ from benchmarks import engines_agree, full_load, growth, latency
 
 def test_both_engines_are_compared_cell_by_cell() -> None:
     """The comparison sees every session, and finds no cell that differs."""
-    found = engines_agree.compare(1_000)
+    found = engines_agree.compare(1_000, days=2)
     assert found["differing"] == {}
     assert found["sessions"] > 20
     assert set(found["seconds"]) == {"pandas", "bigquery"}
@@ -15,7 +15,7 @@ def test_both_engines_are_compared_cell_by_cell() -> None:
 
 def test_a_full_load_tells_its_memory_and_its_seconds() -> None:
     """The figures come from the report of a run in a process of its own."""
-    outcome = full_load.measure(1_000)
+    outcome = full_load.measure(1_000, days=2)
     assert 900 < outcome.report["counts"]["aggregated"] <= 1_000
     assert outcome.peak_mib > 50
     parts = {each["name"]: each["parts"] for each in outcome.report["steps"]}

@@ -72,7 +72,10 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_path: Path) -> None:
-    """A second attacher shares it; after the last one nothing runs, but the tables stay."""
+    """A second attacher shares it; after the last one nothing runs, but the tables stay.
+
+    The next one has another token.
+    """
     with attach(tmp_path) as first:
         with attach(tmp_path) as second:
             assert second == first
@@ -81,13 +84,28 @@ def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_p
         assert _answer(first, "SELECT number FROM local.kept") == [(7,)]
     assert not is_running(tmp_path)
     with attach(tmp_path) as again:
+        assert again.token != first.token
         assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of an emulator that runs, started where a strange `json.py` lies."""
+    folder = tmp_path_factory.mktemp("callers")
+    (folder / "json.py").write_text("raise SystemExit(98)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(FAST, raising=False)
+        patch.chdir(folder)
+        running = attach(folder / "sandbox")
+        running.__enter__()
+    yield folder / "sandbox"
+    running.__exit__(None, None, None)
+
+
 @pytest.fixture
-def emulator(tmp_path: Path) -> Iterator[Endpoints]:
-    """An emulator that runs."""
-    with attach(tmp_path) as endpoints:
+def emulator(kept: Path) -> Iterator[Endpoints]:
+    """An emulator that runs; a new one if a test has killed it."""
+    with attach(kept) as endpoints:
         yield endpoints
 
 
@@ -116,25 +134,16 @@ def test_nobody_speaks_to_the_emulator_without_its_token(
     connection.close()
 
 
-def test_only_its_owner_may_read_the_token(tmp_path: Path) -> None:
-    """The file that holds it is of mode 0600, and the token is new each time and in no repr."""
-    tokens = set()
-    for _ in range(2):
-        with attach(tmp_path) as endpoints:
-            assert (tmp_path / "endpoints.json").stat().st_mode & 0o777 == 0o600
-            assert endpoints.token not in repr(endpoints)
-            tokens.add(endpoints.token)
-    assert len(tokens) == 2
+def test_only_its_owner_may_read_the_token(kept: Path, emulator: Endpoints) -> None:
+    """The file that holds it is of mode 0600, and the token is in no repr."""
+    assert (kept / "endpoints.json").stat().st_mode & 0o777 == 0o600
+    assert emulator.token in (kept / "endpoints.json").read_text()
+    assert emulator.token not in repr(emulator)
 
 
-def test_a_module_of_the_callers_folder_is_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_module_of_the_callers_folder_is_not_run(emulator: Endpoints) -> None:
     """A `json.py` where a command is given does not become part of the emulator."""
-    (tmp_path / "json.py").write_text("raise SystemExit(98)")
-    monkeypatch.chdir(tmp_path)
-    with attach(tmp_path / "sandbox") as endpoints:
-        assert _answer(endpoints, "SELECT 1") == [(1,)]
+    assert _answer(emulator, "SELECT 1") == [(1,)]
 
 
 def test_the_emulator_outlives_its_starter_while_another_is_attached(
@@ -170,24 +179,24 @@ def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
         assert _answer(endpoints, "SELECT 1") == [(1,)]
 
 
-def test_a_killed_emulator_is_replaced(tmp_path: Path) -> None:
+def test_a_killed_emulator_is_replaced(kept: Path, emulator: Endpoints) -> None:
     """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
-    with attach(tmp_path) as endpoints:
-        _answer(endpoints, "CREATE TABLE local.kept AS SELECT 7 AS number")
-        log = (tmp_path / "emulator.log").read_text()
-        os.kill(int(log.split()[1]), signal.SIGKILL)
-        _await_end(tmp_path)
-        with attach(tmp_path) as again:
-            assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+    _answer(emulator, "CREATE TABLE local.kept AS SELECT 7 AS number")
+    log = (kept / "emulator.log").read_text()
+    os.kill(int(log.split()[1]), signal.SIGKILL)
+    _await_end(kept)
+    with attach(kept) as again:
+        assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
 
 
-def test_two_directories_have_emulators_side_by_side(tmp_path: Path) -> None:
+def test_two_directories_have_emulators_side_by_side(
+    endpoints: Endpoints, emulator: Endpoints
+) -> None:
     """Each has its own ports and its own tables."""
-    with attach(tmp_path / "one") as one, attach(tmp_path / "two") as two:
-        assert {one.rest, one.grpc}.isdisjoint({two.rest, two.grpc})
-        _answer(one, "CREATE TABLE local.mine AS SELECT 1 AS number")
-        with pytest.raises(Exception, match="mine"):
-            _answer(two, "SELECT * FROM local.mine")
+    assert {endpoints.rest, endpoints.grpc}.isdisjoint({emulator.rest, emulator.grpc})
+    _answer(emulator, "CREATE TABLE local.mine AS SELECT 1 AS number")
+    with pytest.raises(Exception, match="mine"):
+        _answer(endpoints, "SELECT * FROM local.mine")
 
 
 @pytest.mark.parametrize("wanted", ["rest_port", "grpc_port"])

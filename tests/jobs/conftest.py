@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,8 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield found
 
 
-@pytest.fixture
-def place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[Place]:
+@contextmanager
+def made_place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[Place]:
     """Stand-ins without data, and datasets that are not there yet."""
     with ExitStack() as stack:
         stored = redis.Redis(host=HOST, port=redis_port, password=PASSWORD, decode_responses=True)
@@ -54,6 +54,13 @@ def place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[P
             redis_port=redis_port,
         )
         stack.callback(found.drop)
+        yield found
+
+
+@pytest.fixture
+def place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[Place]:
+    """A place for one test."""
+    with made_place(clients, endpoints, redis_port) as found:
         yield found
 
 
