@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oracle import sessions as oracle
+from oracle import rows as oracle
 from oracle.ids import is_junk
 from oracle.rows import Exclusions, quarantined, reasons, split_ids
 from oracle.sessions import expected_sessions
