@@ -161,12 +161,16 @@ def _load() -> _Wasm:
 
 
 class Analyzer:
-    """Follows what was sent, in order: statements are analyzed, and `tables` grows with them."""
+    """Follows what was sent, in order: statements are analyzed, and `tables` grows with them.
+
+    `made` has each table or view that a statement made, also where a later one took its place.
+    """
 
     def __init__(self) -> None:
         """Load ZetaSQL, once a process."""
         self._wasm = _load()
         self.tables: dict[str, Columns] = {}
+        self.made: list[tuple[str, Columns]] = []
 
     def follow(self, sent: Sent) -> str | None:
         """What is wrong with it, in ZetaSQL's words; None where nothing is."""
@@ -174,7 +178,9 @@ class Analyzer:
             self.tables[sent.table] = sent.columns
         try:
             for statement in self._statements(sent):
-                self.tables |= _made(statement)
+                made = _made(statement)
+                self.tables |= made
+                self.made += made.items()
         except ServerError as error:
             return str(error.message)
         return None

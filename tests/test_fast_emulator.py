@@ -13,25 +13,17 @@ from google.api_core.exceptions import GoogleAPICallError
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-import main
 from bigquery.clients import local_clients
-from jobs.registry import JOBS
-from runs.context import begin
-from runs.lease_row import triggers_parameter
-from runs.ledger_row import find_failure
-from runs.request import RunRequest
 from sandbox import emulator
 from sandbox.server import FAST
 from tests import histories, snapshots
-from tests.clock import starting_at
 from tests.scenario import BOOKKEEPING, Row, Scenario
+from tests.test_firebase_shapes import CHANGELOGS
 from tests.test_googlesql import (
-    AS_TEXT,
     EXCLUSIONS,
     listening_to,
-    query_without_a_run,
     read,
-    run_with_split_ids,
+    run_in_every_way,
     sql_functions,
 )
 from tests.test_source_shapes import EVENTS
@@ -117,36 +109,14 @@ def published(scenario: Scenario) -> dict[str, list[str]]:
     }
 
 
-def run_in_every_way(scenario: Scenario, late: list[Row]) -> None:
-    """Part of a run over a view; then dates, a full load, changed users, nothing, another job."""
-    now = histories.FIRST_DAY + timedelta(days=30)
+def read_other_shapes(scenario: Scenario) -> None:
+    """Some of one day, in a view and in the tables of Firebase's extension."""
     day = histories.FIRST_DAY.date() + timedelta(days=2)
+    users, documents = CHANGELOGS["data as STRING"]
     scenario.replace("posthog_events", EVENTS["a view"])
-    read(scenario, limit=3)
-    scenario.replace("posthog_events", AS_TEXT)
-    scenario.settings = {}
-    with starting_at(now):
-        scenario.run(start_date=day, end_date=day, engine="bigquery")
-    with starting_at(now + timedelta(hours=1)):
-        assert scenario.run(engine="bigquery").kind == "full_load"
-    scenario.arrive("posthog_events", late)
-    scenario.arrive("firebase_users", [{"user_id": "anon-1"}, {"user_id": "anon-2"}])
-    with starting_at(now + timedelta(hours=2)):
-        report = scenario.run()
-    assert report.kind == "incremental"
-    assert scenario.run().kind == "nothing_new"
-    later = begin(
-        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
-    )
-    assert not later.lease.renew(0)
-    later.lease.release(0, triggers=triggers_parameter({}))
-    assert find_failure(later.warehouse, report.run_id) is None
-    later.progress.close()
-    query_without_a_run(scenario, report.run_id)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(JOBS, "greeting", "tests.greeting_job")
-        main.main(RunRequest(job="greeting"), scenario.make_settings(), scenario.clients)
-    run_with_split_ids(scenario)
+    scenario.replace("firebase_users", users)
+    scenario.replace("firebase_events", documents)
+    read(scenario, start_date=day, end_date=day, force=True)
 
 
 @settings(
@@ -184,8 +154,10 @@ def test_a_random_history_is_the_same_on_both(
             scenario.arrive("firebase_users", users)
             scenario.arrive("firebase_events", documents)
             scenario.arrive("posthog_sessions", channels)
-            run_in_every_way(scenario, events[:5])
-            seen.append((outcomes(clients.bigquery), published(scenario), called))
+            run_in_every_way(scenario, histories.FIRST_DAY + timedelta(days=30), events[:5])
+            rows = published(scenario)
+            read_other_shapes(scenario)
+            seen.append((outcomes(clients.bigquery), rows, called))
     assert seen[0] == seen[1]
     with listening_to(sql_functions()) as in_snapshots:
         snapshots.statements()

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import json
+import re
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from bigquery.tables import TableSchema
     from sandbox.emulator import Endpoints
+    from sessions.report import SessionsReport
 
 ROOT = Path(__file__).parent.parent
 _TOOL = 4  # of sys.monitoring: none that a debugger, coverage or a profiler takes
@@ -126,6 +128,12 @@ def listening_to(functions: dict[str, FunctionType]) -> Iterator[set[str]]:
         sys.monitoring.free_tool_id(_TOOL)
 
 
+# An id that is too long, and one that becomes it.
+TOO_LONG = [
+    *(event("too long", MIDNIGHT + timedelta(days=days)) for days in (0, 2, 4)),
+    event("becomes too long", MIDNIGHT),
+]
+BECOMES_TOO_LONG = event("becomes too long", MIDNIGHT + timedelta(days=4))
 # A user who signs in, a visitor who becomes one, also over midnight, and somebody two days later.
 EVENTS = [
     event("signs in", MIDNIGHT, distinct_id="device"),
@@ -141,6 +149,7 @@ EVENTS = [
     event("comes again", MIDNIGHT + timedelta(hours=24, minutes=1), distinct_id="visitor"),
     event("is alone", MIDNIGHT + timedelta(days=2), distinct_id="somebody"),
 ]
+LATE = [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))]
 
 # `properties` as STRING, partitioned as PostHog's export is.
 AS_TEXT = """CREATE TABLE {n} PARTITION BY DATE(`timestamp`) AS SELECT * EXCEPT (properties),
@@ -149,10 +158,7 @@ TO_JSON_STRING(properties) AS properties FROM {t}"""
 
 @pytest.fixture(scope="module")
 def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
-    """Runs of every kind, and the first steps of others, which only read in another way.
-
-    On both types of properties, and on every other shape of the sources.
-    """
+    """Runs of every kind, and the first steps of others, which only read in another way."""
     client = ListeningClient(endpoints)
     listening = replace(clients, bigquery=client)
     scenario = Scenario(clients=listening, properties="json", settings=EXCLUSIONS)
@@ -162,22 +168,10 @@ def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
         document = {"document_id": "d", "user_id": "user", "createdAt": MIDNIGHT.isoformat()}
         scenario.arrive("firebase_events", [document])
         scenario.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
-        read(scenario, limit=3)
-        scenario.replace("posthog_events", AS_TEXT)
-        scenario.settings = {}
-        run_in_every_way(scenario)
-        for table, statement in OTHERS.items():
-            scenario.replace(table, statement)
-        for statement in EVENTS_SHAPES.values():
-            scenario.replace("posthog_events", statement)
-            read(scenario, full_load=True)
-        for users, documents in CHANGELOGS.values():
-            scenario.replace("firebase_users", users)
-            scenario.replace("firebase_events", documents)
-            read(scenario, full_load=True)
-        for table in OTHERS:
-            clients.bigquery.delete_table(scenario.datasets.table_id(clients.bigquery, table))
-        read(scenario, full_load=True, force=True)
+        report = run_in_every_way(scenario, datetime.now(UTC) - timedelta(hours=3), LATE)
+        assert report.sessions["outdated"] == 2
+        assert report.persons == {"persons": 5, "identities": 1, "sessions_without_person": 0}
+        read_every_shape(scenario)
     yield Recorder(client.sent, called, scenario.destination)
     client.close()  # type: ignore[no-untyped-call]
 
@@ -198,41 +192,61 @@ def read(scenario: Scenario, **request: Any) -> None:  # noqa: ANN401 - the fiel
     run.progress.close()
 
 
-def run_in_every_way(scenario: Scenario) -> None:
-    """Dates, a full load, one with changed users, nothing new, and a renewal; by both engines."""
-    now = datetime.now(UTC)  # runs of one second have no order
-    with starting_at(now - timedelta(minutes=2)):
-        scenario.run(start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), engine="bigquery")
-    with starting_at(now - timedelta(minutes=1)):
-        assert scenario.run(engine="bigquery").kind == "full_load"
-    scenario.arrive("posthog_events", [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))])
-    scenario.arrive("firebase_users", [{"user_id": "visitor"}])
-    report = scenario.run()
-    assert report.kind == "incremental"
-    assert report.sessions["outdated"] == 2
-    assert scenario.run().kind == "nothing_new"
-    later = begin(
-        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
+def run_in_every_way(scenario: Scenario, now: datetime, late: list[Row]) -> SessionsReport:
+    """A limit, a full load, what is late with changed users, nothing new, and what runs share.
+
+    On both types of properties and by both engines; the report is that of what was late.
+    """
+    scenario.arrive("posthog_events", TOO_LONG)
+    with starting_at(now):  # runs of one second have no order
+        assert scenario.run(limit=3).sessions["split"] == 0  # left to an ordinary run
+    scenario.replace("posthog_events", AS_TEXT)
+    scenario.settings = {}
+    with starting_at(now + timedelta(hours=1)):
+        report = scenario.run(engine="bigquery")
+    assert report.kind == "full_load"
+    assert report.sessions["split"] > 0
+    scenario.arrive("posthog_events", [*late, BECOMES_TOO_LONG])
+    scenario.arrive(
+        "firebase_users", [{"user_id": name} for name in ("visitor", "anon-1", "anon-2")]
     )
-    assert not later.lease.renew(0)  # what only a run of over LEASE_SECONDS / 4 sends
-    later.lease.release(0, triggers=triggers_parameter({}))  # what only a failure that stays sends
-    assert find_failure(later.warehouse, report.run_id) is None
-    later.progress.close()
-    assert report.persons == {"persons": 3, "identities": 1, "sessions_without_person": 0}
+    with starting_at(now + timedelta(hours=2)):
+        report = scenario.run()
+    assert report.kind == "incremental"
+    assert report.sessions["split"] > 0
+    assert scenario.run().kind == "nothing_new"
+    lose_a_lease(scenario, report.run_id)
     query_without_a_run(scenario, report.run_id)
     with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
         patch.setitem(JOBS, "greeting", "tests.greeting_job")
-        scenario_settings = scenario.make_settings()
-        main.main(RunRequest(job="greeting"), scenario_settings, scenario.clients)
-    run_with_split_ids(scenario)
+        main.main(RunRequest(job="greeting"), scenario.make_settings(), scenario.clients)
+    return report
 
 
-def run_with_split_ids(scenario: Scenario) -> None:
-    """An id is too long: a run with a limit leaves it to an ordinary one."""
-    times = (MIDNIGHT, MIDNIGHT + timedelta(days=2), MIDNIGHT + timedelta(days=4))
-    scenario.arrive("posthog_events", [event("too long", at) for at in times])
-    assert scenario.run(limit=2).sessions["split"] == 0
-    assert scenario.run().sessions["split"] == 1
+def lose_a_lease(scenario: Scenario, succeeded: str) -> None:
+    """What only a long run sends, and what only a failure that stays does."""
+    later = begin(
+        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
+    )
+    assert not later.lease.renew(0)  # of over LEASE_SECONDS / 4
+    later.lease.release(0, triggers=triggers_parameter({}))
+    assert find_failure(later.warehouse, succeeded) is None
+    later.progress.close()
+
+
+def read_every_shape(scenario: Scenario) -> None:
+    """Each other shape of the events with one of Firebase's; and dates, of the events alone."""
+    firebase = [(OTHERS["firebase_users"], OTHERS["firebase_events"]), *CHANGELOGS.values()]
+    scenario.replace("posthog_sessions", OTHERS["posthog_sessions"])
+    for events, (users, documents) in zip(EVENTS_SHAPES.values(), firebase, strict=True):
+        scenario.replace("posthog_events", events)
+        scenario.replace("firebase_users", users)
+        scenario.replace("firebase_events", documents)
+        read(scenario, full_load=True)
+    client = scenario.clients.bigquery
+    for table in OTHERS:
+        client.delete_table(scenario.datasets.table_id(client, table))
+    read(scenario, start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), force=True)
 
 
 def query_without_a_run(scenario: Scenario, run_id: str) -> None:
@@ -257,13 +271,26 @@ def analyzer() -> Analyzer:
     return Analyzer()
 
 
+_RUN_ID = re.compile(r"\d{8}T\d{6}_[0-9a-f]{8}")
+_DAYS = re.compile(r"(?:(?:DATE|TIMESTAMP) '[-+:0-9 ]+',?\s*)+")
+
+
+def of_each_kind(sent: list[Sent]) -> list[Sent]:
+    """What differs by more than run, days and times; nor SELECTs that another is made of."""
+    kinds: dict[str, Sent] = {}
+    for each in sent:
+        renamed = replace(
+            each, sql=_RUN_ID.sub("a_run", each.sql), table=_RUN_ID.sub("a_run", each.table)
+        )
+        kinds.setdefault(_DAYS.sub("days", repr(renamed)), renamed)
+    tails = {each.sql.partition("\nAS\n")[2] for each in kinds.values()}
+    return [each for each in kinds.values() if each.table or each.sql not in tails]
+
+
 @pytest.fixture(scope="module")
 def refused(recorder: Recorder, analyzer: Analyzer) -> list[str]:
     """What is wrong with the statements that were sent, each with its text."""
-    once: dict[str, Sent] = {}
-    for sent in recorder.sent:
-        once.setdefault(repr(sent), sent)
-    errors = [(analyzer.follow(sent), sent.sql) for sent in once.values()]
+    errors = [(analyzer.follow(each), each.sql) for each in of_each_kind(recorder.sent)]
     return [f"{error}\n{sql}" for error, sql in errors if error]
 
 
@@ -292,13 +319,9 @@ def test_tables_made_by_a_select_have_the_declared_columns(
     analyzer: Analyzer, table: str, declared: dict[str, str]
 ) -> None:
     """In BigQuery's eyes, too, so that rows go from table to table without a silent coercion."""
-    found = [columns for name, columns in analyzer.tables.items() if name.endswith(table)]
-    # Those that a load job fills are made by the declaration itself, and stand here as it does.
-    tables = [
-        columns for columns in found if not any(isinstance(t, dict) for t in columns.values())
-    ]
-    assert tables
-    for columns in tables:
+    found = [columns for name, columns in analyzer.made if name.endswith(table)]
+    assert found
+    for columns in found:
         assert {name: type_name(type_) for name, type_ in columns.items()} == declared
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from oracle import rows as oracle
 from oracle.ids import is_junk
 from oracle.rows import Exclusions, quarantined, reasons, split_ids
 from oracle.sessions import expected_sessions
@@ -172,20 +173,26 @@ def test_exclusions_set_rows_aside(
     )
 
 
-def test_a_piece_of_too_many_rows_is_quarantined() -> None:
-    """A hundred thousand valid rows, repeats included, are a session; with one more it is split.
+def test_a_session_has_at_most_a_hundred_thousand_rows() -> None:
+    """The oracle's own number, and that of the product."""
+    assert oracle.MOST_ROWS == METRIC_TABLE.most_session_rows == 100_000
+
+
+def test_a_piece_of_too_many_rows_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many valid rows as are allowed, repeats included, are a session; one more splits it.
 
     Then whoever did no more than that stays, and who did is kept out.
     """
-    rows = [_event("s")] * 100_000
+    monkeypatch.setattr(oracle, "MOST_ROWS", 100)  # as many as there are would take long
+    rows = [_event("s")] * 100
     assert (split_ids(METRIC_TABLE, rows), quarantined(METRIC_TABLE, rows)) == ({}, {})
     other = _event("s") | {"distinct_id": "another"}
-    assert split_ids(METRIC_TABLE, [*rows, other]) == {"s": (AT, AT, 100_001)}
+    assert split_ids(METRIC_TABLE, [*rows, other]) == {"s": (AT, AT, 101)}
     assert quarantined(METRIC_TABLE, [*rows, other]) == {}
     more = [*rows, rows[0], other]
     piece = f"s/{AT.date()}/somebody"
-    assert quarantined(METRIC_TABLE, more) == {piece: (AT, AT, 100_001)}
-    assert reasons(METRIC_TABLE, more)["quarantined"] == 100_001
+    assert quarantined(METRIC_TABLE, more) == {piece: (AT, AT, 101)}
+    assert reasons(METRIC_TABLE, more)["quarantined"] == 101
     assert expected_sessions(METRIC_TABLE, more, [], [], []).keys() == {f"s/{AT.date()}/another"}
 
 
