@@ -338,25 +338,28 @@ def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
     assert sorted(job.error_result is None for job in tried) == [False, True]
 
 
+COUNTS = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
+
+
 @pytest.mark.parametrize(
-    ("reason", "error"),
+    ("reason", "error", "statement"),
     [
-        ("quotaExceeded", UnavailableError),
-        ("stopped", UnavailableError),
-        ("accessDenied", DestinationError),
-        ("bytesBilledLimitExceeded", SourceError),
-        ("resourcesExceeded", SourceError),
-        ("billingTierLimitExceeded", SourceError),
-        ("responseTooLarge", SourceError),
-        ("billingNotEnabled", DestinationError),
-        ("tableUnavailable", UnavailableError),
-        ("invalidQuery", StatementError),
+        ("quotaExceeded", UnavailableError, COUNTS),
+        ("stopped", UnavailableError, COUNTS),
+        ("accessDenied", DestinationError, "BEGIN TRANSACTION"),
+        ("bytesBilledLimitExceeded", SourceError, COUNTS),
+        ("resourcesExceeded", SourceError, COUNTS),
+        ("billingTierLimitExceeded", SourceError, COUNTS),
+        ("responseTooLarge", SourceError, COUNTS),
+        ("billingNotEnabled", DestinationError, "UPDATE .*etl_lease_"),
+        ("tableUnavailable", UnavailableError, COUNTS),
+        ("invalidQuery", StatementError, COUNTS),
     ],
 )
-def test_what_is_final_is_not_tried_again(wire: Wire, reason: str, error: type[Exception]) -> None:
+def test_what_is_final_is_not_tried_again(
+    wire: Wire, reason: str, error: type[Exception], statement: str
+) -> None:
     """One attempt, whatever would come of a second: no role, no bytes and no quota comes back."""
-    counts = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
-    statement = "UPDATE .*etl_lease_" if error is DestinationError else counts
     fault = failing(f'"query": "{statement}', reason=reason, times=ALWAYS)
     with pytest.raises(error) as raised:
         wire.run(fault)
