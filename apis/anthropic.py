@@ -33,7 +33,7 @@ _COSTS: Final = "/v1/organizations/cost_report"
 _USAGE: Final = "/v1/organizations/usage_report/messages"
 _CODE: Final = "/v1/organizations/usage_report/claude_code"
 _MOST_DAYS: Final = 31  # of a piece: as many buckets as the API gives at once
-_BUCKETS: Final = 1  # days in a page: of many keys, each is megabytes of JSON
+_DAYS_OF_USAGE: Final = 1  # in a page: of many keys, each is megabytes of JSON
 _MOST_RECORDS: Final = 1000
 
 _read_organization = json_as(Organization)
@@ -77,13 +77,14 @@ def check_organization(client: ApiClient, organization_id: str) -> None:
 
 def read_costs(client: ApiClient, window: Window) -> Iterator[list[Dated[CostResult]]]:
     """The cost of each day, workspace and description, a page at a time."""
-    return _read_buckets(client, window, _COSTS, ("workspace_id", "description"), _read_costs)
+    dimensions = ("workspace_id", "description")
+    return _read_buckets(client, window, _COSTS, dimensions, _read_costs, days=_MOST_DAYS)
 
 
 def read_usage(client: ApiClient, window: Window) -> Iterator[list[Dated[UsageResult]]]:
     """The tokens of each day, key, workspace and model, a page at a time."""
     dimensions = ("api_key_id", "workspace_id", "model")
-    return _read_buckets(client, window, _USAGE, dimensions, _read_usage)
+    return _read_buckets(client, window, _USAGE, dimensions, _read_usage, days=_DAYS_OF_USAGE)
 
 
 def read_code(client: ApiClient, window: Window) -> Iterator[list[Dated[CodeRecord]]]:
@@ -105,24 +106,26 @@ def _read_buckets[Result](
     path: str,
     dimensions: tuple[str, ...],
     read: Callable[[Answer], ReportPage[Bucket[Result]]],
+    *,
+    days: int,
 ) -> Iterator[list[Dated[Result]]]:
     for piece in window.pieces(_MOST_DAYS):
         params = (
             ("starting_at", _midnight(piece.first)),
             ("ending_at", _midnight(piece.end)),
             ("bucket_width", "1d"),
-            ("limit", str(_BUCKETS)),
+            ("limit", str(days)),
             *(("group_by[]", dimension) for dimension in dimensions),
         )
         done: set[str] = set()  # days of all pages but the last, which may end within a day
         last: set[str] = set()
         for page in _read_pages(client, path, params, read):
-            days = {bucket.starting_at for bucket in page.data}
-            if repeated := days & done:
+            found = {bucket.starting_at for bucket in page.data}
+            if repeated := found & done:
                 message = f"The pages of {path} repeat {min(repeated)}: nothing of it can be used."
                 raise SourceShapeError(message)
             done |= last
-            last = days
+            last = found
             yield [
                 Dated(day=day_of(bucket.starting_at), result=result)
                 for bucket in page.data

@@ -12,13 +12,14 @@ import pytest
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
 from sandbox.server import FAST, THREADS
-from tests.forks import start_forks
+from tests.forks import environ_of, start_forks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from subprocess import CompletedProcess
 
-    from tests.forks import Forks
+    from tests.forks import Forks, Run
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
@@ -54,6 +55,18 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """A process whose forks are command lines."""
     with start_forks(tmp_path_factory.mktemp("forks")) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def run(forks: Forks) -> Run:
+    """What `python main.py ARGUMENTS` prints, and its exit code: of a process that is forked."""
+
+    def run(
+        *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
+    ) -> CompletedProcess[str]:
+        return forks.run(arguments, environ_of(folder) | (environment or {}))
+
+    return run
 
 
 @pytest.fixture

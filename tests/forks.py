@@ -18,9 +18,17 @@ from subprocess import CompletedProcess
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    type Run = Callable[..., CompletedProcess[str]]
 
 ROOT = Path(__file__).parent.parent
+
+
+def environ_of(folder: Path | None = None) -> dict[str, str]:
+    """The environment of a command that knows little more than a sandbox."""
+    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    return kept | ({"SANDBOX_DIR": str(folder)} if folder else {})
 
 
 @dataclass(kw_only=True)

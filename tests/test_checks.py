@@ -20,12 +20,13 @@ from sessions import checks
 from sessions.checks import Figures
 from sessions.plan import State
 from tests.shipped import METRIC_TABLE
-from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from tests.forks import Run
 
 NOW = datetime(2026, 10, 8, 12, tzinfo=UTC)
 NO_KEY = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
@@ -65,7 +66,9 @@ def clients(folder: Path) -> Iterator[Clients]:
 
 
 @pytest.fixture(scope="module")
-def executed(folder: Path, clients: Clients) -> list[tuple[int, str, list[dict[str, Any]]]]:
+def executed(
+    run: Run, folder: Path, clients: Clients
+) -> list[tuple[int, str, list[dict[str, Any]]]]:
     """Of two attempts at one execution: the exit code, stdout, and the lines of the log."""
     assert clients.bigquery.project == "local"
     before = run("--local", "--check", folder=folder)
@@ -108,7 +111,7 @@ def test_every_line_of_a_job_says_which_attempt_it_is_of(
         assert reported == {("posthog-etl-job-x7kq2", str(number))}
 
 
-def test_other_tasks_of_a_job_have_nothing_to_do() -> None:
+def test_other_tasks_of_a_job_have_nothing_to_do(run: Run) -> None:
     """A job with several tasks by mistake works once: the others say so and succeed at once."""
     done = run(environment=JOB | {"CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "4"})
     assert done.returncode == 0
@@ -117,7 +120,7 @@ def test_other_tasks_of_a_job_have_nothing_to_do() -> None:
     assert line["message"] == ("Task 3 has nothing to do: task 0 does all of it, set --tasks to 1.")
 
 
-def test_a_job_fails_with_the_exit_code_of_its_error() -> None:
+def test_a_job_fails_with_the_exit_code_of_its_error(run: Run) -> None:
     """As on a terminal; each line is JSON with its execution, also of what goes wrong."""
     done = run(environment=JOB | NO_KEY)
     assert done.returncode == 2
@@ -138,7 +141,7 @@ def test_a_trigger_is_the_same_for_every_attempt() -> None:
 
 
 @pytest.mark.usefixtures("executed")
-def test_what_a_run_has_left_is_sound(folder: Path) -> None:
+def test_what_a_run_has_left_is_sound(run: Run, folder: Path) -> None:
     """One line for each check; old events and no run of tonight warn and do not fail."""
     done = run("--local", "--check", folder=folder)
     assert done.returncode == 0, done.stderr
@@ -151,7 +154,7 @@ def test_what_a_run_has_left_is_sound(folder: Path) -> None:
     assert "hours old: is the export running?" in done.stdout
 
 
-def test_a_check_goes_with_no_run(folder: Path) -> None:
+def test_a_check_goes_with_no_run(run: Run, folder: Path) -> None:
     """Whoever names what to run does not mean a check."""
     done = run("--local", "--check", "--limit", "3", folder=folder)
     assert done.returncode == 2
@@ -159,7 +162,7 @@ def test_a_check_goes_with_no_run(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("executed")
-def test_a_check_names_what_a_run_would_lack(folder: Path) -> None:
+def test_a_check_names_what_a_run_would_lack(run: Run, folder: Path) -> None:
     """As `GET /ready` does, and then nothing is looked at: a run would fail by the same."""
     missing = {"EVENTS_TABLE": "raw.events"}
     done = run("--local", "--check", folder=folder, environment=missing)
@@ -194,7 +197,7 @@ def test_days_and_state_that_do_not_fit_are_warnings(clients: Clients) -> None:
 
 
 @pytest.mark.usefixtures("executed")
-def test_a_broken_table_fails(folder: Path, clients: Clients) -> None:
+def test_a_broken_table_fails(run: Run, folder: Path, clients: Clients) -> None:
     """A repeated key, a null key and a session that ends too early: each by its name, code 5."""
     for statement in (
         """INSERT INTO posthog_aggregated.sessions
@@ -283,7 +286,7 @@ def test_a_state_belongs_to_its_table_and_metrics() -> None:
 
 @pytest.mark.usefixtures("executed")
 def test_what_is_unforeseen_ends_with_code_1_and_its_traceback(
-    folder: Path, clients: Clients
+    run: Run, folder: Path, clients: Clients
 ) -> None:
     """A bug is one line of JSON as well: here a state that nobody of ours has written."""
     clients.bigquery.query(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,35 +13,16 @@ import pytest
 import main
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from tests.forks import environ_of
 from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from tests.forks import Forks
+    from tests.forks import Run
+
 
 ROOT = Path(__file__).parent.parent
-
-
-type Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def environ_of(folder: Path | None = None) -> dict[str, str]:
-    """The environment of a command that knows little more than a sandbox."""
-    kept = {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
-    return kept | ({"SANDBOX_DIR": str(folder)} if folder else {})
-
-
-@pytest.fixture
-def run(forks: Forks) -> Run:
-    """What `python main.py ARGUMENTS` prints, and its exit code: of a process that is forked."""
-
-    def run(
-        *arguments: str, folder: Path | None = None, environment: dict[str, str] | None = None
-    ) -> subprocess.CompletedProcess[str]:
-        return forks.run(arguments, environ_of(folder) | (environment or {}))
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ OTHER_VALUES: dict[str, Any] = {
     "properties": (*METRIC_TABLE.properties, READING.properties[0]),
     "session_id_names": READING.session_id_names,
     "junk_ids": READING.junk_ids,
+    "ties": METRIC_TABLE.ties[:1],
 }
 
 

@@ -52,11 +52,6 @@ def entry(**keys: str) -> str:
     return "metrics:\n  - " + "\n    ".join(lines) + "\n"
 
 
-def test_the_version_is_that_of_before_there_was_a_file() -> None:
-    """The file that ships means the columns that were code, so no deployment loads all anew."""
-    assert metric_table().version(()) == "fab87c27e5bc"
-
-
 def test_declared_columns_stand_after_scrolled() -> None:
     """In the order of the file, before what the user created."""
     names = [column.name for column in metric_table().columns]

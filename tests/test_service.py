@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from subprocess import CompletedProcess
 from typing import TYPE_CHECKING
 
 import pytest
 
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
+from tests.forks import ROOT, environ_of
 from tests.test_app import Service, serving
-from tests.test_command_line import run
 from tests.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
@@ -124,11 +127,18 @@ def test_a_missing_source_is_a_502_and_the_delivery_runs_again(
 
 def test_simultaneous_requests_make_one_run(service: Service, folder: Path) -> None:
     """Six requests and two command lines at once: one works, the others are told who does."""
+
+    def command() -> CompletedProcess[str]:
+        command = [sys.executable, "main.py", "--local", "--json"]
+        return subprocess.run(  # noqa: S603 - our own command
+            command, cwd=ROOT, env=environ_of(folder), capture_output=True, text=True, check=False
+        )
+
     with ThreadPoolExecutor(8) as pool:
-        commands = [pool.submit(run, "--local", "--json", folder=folder) for _ in range(2)]
+        commands = [pool.submit(command) for _ in range(2)]
         answers = list(pool.map(lambda _: service.request("POST", "/run"), range(6)))
-    for command in commands:
-        done = command.result()
+    for each in commands:
+        done = each.result()
         assert done.returncode in {0, 75}
         assert ("holds the lease" in done.stderr) == (done.returncode == 75)
     statuses = sorted(answer.status for answer in answers)

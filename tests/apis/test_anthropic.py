@@ -133,7 +133,8 @@ def test_windows_are_whole_utc_days_in_bounded_pieces(
         (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z"),
         (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
-    assert len(asked_of(fake, "cost_report")) == 70  # a page holds a day
+    assert len(asked_of(fake, "cost_report")) == 3  # a page holds a piece
+    assert len(asked_of(fake, "usage_report/messages")) == 70  # and of usage a day
     assert [request.value("starting_at") for request in asked_of(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)
     ]
@@ -143,6 +144,7 @@ def test_a_token_is_sent_back_with_the_same_parameters(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
     """The API refuses a token of another request, and says so of no other."""
+    fake.page_size = 3
     read(client)
     first, *others = asked_of(fake, "cost_report")
     assert len(others) > 1
