@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +21,7 @@ from oracle.comparison import (
     unknown_columns,
 )
 from oracle.ids import is_phone_like, phone
-from oracle.rows import Exclusions
+from oracle.rows import Exclusions, read_row
 from oracle.story import Story, tell
 from runs.errors import AbsentError, DestinationError, RequestError
 from runs.ledger_row import start_ledger
@@ -28,6 +29,7 @@ from runs.log import log_run_finished
 from runs.report import RunReport
 from runs.request import RunRequest
 from sessions import samples, sources
+from sessions.plan import days_of
 from sessions.samples import VerifyRequest
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ type Row = dict[str, Any]
 type Confirm = Callable[[Reading], None]  # raises where the reading is not wanted
 
 _TIB: Final = 2**40
+_LOOKED_AT_DAYS: Final = 7  # of the source, for an id that is not stored
 _NEAR: Final = timedelta(seconds=3660)  # of a session: documents that are told of
 _AROUND: Final = timedelta(seconds=60)  # of a session: the tolerance for documents
 
@@ -106,7 +109,8 @@ def explain(
     try:
         stored = _choose(metric_table, warehouse, request)
     except AbsentError as error:
-        raise AbsentError(_why_absent(warehouse, session_id)) from error
+        why = _why_absent(metric_table, warehouse, session_id, confirm)
+        raise AbsentError(why) from error
     days = tuple(samples.days_to_read(stored))
     queries = source_queries(metric_table, warehouse, stored, days, around=_NEAR)
     confirm(estimate(warehouse, queries, days))
@@ -114,8 +118,10 @@ def explain(
     return tell(metric_table, stored[0], source, exclusions=exclusions(warehouse))
 
 
-def _why_absent(warehouse: Warehouse, session_id: str) -> str:
-    """Why a session is not stored, as far as the destination's tables tell."""
+def _why_absent(
+    metric_table: MetricTable, warehouse: Warehouse, session_id: str, confirm: Confirm
+) -> str:
+    """Why a session is not stored: as the destination's tables say, or else its newest rows."""
     sql = samples.kept_out_sql(
         warehouse.table("quarantined_sessions").sql, warehouse.table("sessions").sql
     )
@@ -131,9 +137,37 @@ def _why_absent(warehouse: Warehouse, session_id: str) -> str:
             f"Session {session_id} is split into {row['pieces']} pieces: name one of them, "
             f"like {row['piece']}."
         )
+    return _told_by_source(metric_table, warehouse, session_id, confirm)
+
+
+def _told_by_source(
+    metric_table: MetricTable, warehouse: Warehouse, session_id: str, confirm: Confirm
+) -> str:
+    """What the newest days of the source say of an id: not loaded yet, set aside, or not there."""
+    events = etl.find_source(warehouse, sources.source_tables(warehouse.settings)["events"])
+    days = tuple(sorted(days_of(etl.read_day_counts(warehouse, events).counts))[-_LOOKED_AT_DAYS:])
+    query = Query(
+        sql=samples.events_sql(metric_table, events, days),
+        parameters=(array("keys", "STRING", [samples.loose(session_id)]),),
+    )
+    confirm(estimate(warehouse, {"events": query}, days))
+    found = Counter(
+        outcome if isinstance(outcome, str) else "valid"
+        for row in _rows(warehouse, "events", query)
+        if isinstance(outcome := read_row(metric_table, row, exclusions(warehouse)), str)
+        or outcome.session_id == session_id
+    )
+    if found["valid"]:
+        return (
+            f"There is no session {session_id} yet: {found['valid']} events of it are in the source"
+            " and not loaded, so run main.py."
+        )
+    if found:
+        told = ", ".join(f"{reason} {count}" for reason, count in sorted(found.items()))
+        return f"There is no session {session_id}: all of its newest rows were set aside ({told})."
     return (
-        f"There is no session {session_id}: either its events are not loaded yet (run main.py), or "
-        "all were set aside, or the source has none of that id."
+        f"There is no session {session_id}: no row of the newest {len(days)} days of the source has"
+        " that id."
     )
 
 

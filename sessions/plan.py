@@ -86,7 +86,7 @@ class Plan:
     @property
     def counted_days(self) -> tuple[dt.date, ...]:
         """Every day that the source has rows on and that is read at all."""
-        return tuple(sorted(_days_of(self.counts)))
+        return tuple(sorted(days_of(self.counts)))
 
     def rows_of(self, day: dt.date) -> int:
         """The day's rows by the source's metadata."""
@@ -114,7 +114,7 @@ def make_plan(
         for key in counts.keys() | seen.keys()
         if (counts.get(key), stamps.get(key)) != (seen.get(key), seen_stamps.get(key))
     ]
-    days = sorted(_days_of(changed))
+    days = sorted(days_of(changed))
     unread = sum(
         counts.get(key, 0) for key in changed if _day_of(key) is None and key != STREAMING_BUFFER
     )
@@ -129,7 +129,7 @@ def make_plan(
         kind, forced, unread = "limit" if request.limit is not None else "dates", None, 0
     if request.start_date is not None:
         end = request.end_date or max(today, request.start_date)
-        known = _days_of(counts) | _days_of(seen)  # a day that vanished has sessions to redo
+        known = days_of(counts) | days_of(seen)  # a day that vanished has sessions to redo
         days = [day for day in sorted(known) if request.start_date <= day <= end]
     return Plan(
         kind=kind,
@@ -168,7 +168,8 @@ def _day_of(partition_id: str) -> dt.date | None:
     return day if day >= FIRST_DAY else None
 
 
-def _days_of(partition_ids: Iterable[str]) -> set[dt.date]:
+def days_of(partition_ids: Iterable[str]) -> set[dt.date]:
+    """The days among partitions, which may also be of null times or of a streaming buffer."""
     return {day for key in partition_ids if (day := _day_of(key)) is not None}
 
 

@@ -27,7 +27,7 @@ import main
 from bigquery.warehouse import Warehouse
 from jobs.sessions import JOB, VERIFY
 from oracle.rows import split_ids
-from runs.errors import AbortedError, LeaseLostError
+from runs.errors import AbortedError, AuditError, LeaseLostError
 from runs.request import RunRequest
 from runs.supervision import STOP
 from sessions.samples import VerifyRequest
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bigquery.clients import Clients
+    from sessions.report import SessionsReport
     from tests.conftest import Count
 
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
@@ -158,12 +159,31 @@ class Histories(RuleBasedStateMachine):
         if rows := self.scenario.arrived.get(table):
             self.scenario.vanish(table, column, chance.choice(rows)[column])
 
-    # What is run, and succeeds.
+    @precondition(lambda self: self.state is not None)
+    @rule(table=st.sampled_from(["firebase_users", "firebase_events"]))
+    def empty(self, table: Any) -> None:  # noqa: ANN401 - a literal
+        """A load of Firebase failed: an ordinary run is refused, and nobody loses their user."""
+        name = self.scenario.datasets.table_id(self.scenario.clients.bigquery, table)
+        self.scenario.query(f"TRUNCATE TABLE `{name}`")
+        self.scenario.arrived[table] = []
+        column = {"firebase_users": "users", "firebase_events": "documents"}[table]
+        (known,) = self.scenario.query("SELECT users, documents FROM {d}.etl_state_sessions")
+        if known[column]:
+            self.seen["emptied tables"] += 1
+            with pytest.raises(AuditError, match=f"has 0 usable ids .* found {known[column]}:"):
+                self.scenario.run()
+            self.expect_nothing_new()
+
+    # What is run, and succeeds. Forced, since users may vanish by the dozen.
+
+    def run_forced(self, **request: Any) -> SessionsReport:  # noqa: ANN401 - of a RunRequest
+        """A run that takes the Firebase tables as they are."""
+        return self.scenario.run(force=True, **request)
 
     @rule(engine=engines)
     def run(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """An ordinary run leaves exactly the oracle's table, however little it redoes."""
-        report = self.scenario.run(engine=engine, force=True)  # users may vanish by the dozen
+        report = self.run_forced(engine=engine)
         assert (report.kind == "full_load") == (self.state is None)
         self.expect(self.scenario.expected(), is_ordinary=True)
         self.verify()
@@ -179,7 +199,7 @@ class Histories(RuleBasedStateMachine):
     @rule(engine=engines)
     def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """A full load leaves the same table, and counts every row that has arrived."""
-        report = self.scenario.run(full_load=True, engine=engine)
+        report = self.run_forced(full_load=True, engine=engine)
         assert sum(report.counts.values()) == len(self.scenario.arrived["posthog_events"])
         self.expect(self.scenario.expected(), is_ordinary=True)
 
@@ -188,7 +208,7 @@ class Histories(RuleBasedStateMachine):
         """Sessions with rows on those days are right and whole, the others as they were."""
         start = (histories.FIRST_DAY + first * DAY).date()
         end = start + (count - 1) * DAY
-        self.scenario.run(start_date=start, end_date=end)
+        self.run_forced(start_date=start, end_date=end)
         expected = self.scenario.expected()
         named = {
             key
@@ -212,7 +232,7 @@ class Histories(RuleBasedStateMachine):
     @rule(limit=st.integers(1, 8))
     def run_limit(self, limit: int) -> None:
         """At most so many sessions change, and those that do are right and whole."""
-        report = self.scenario.run(limit=limit)
+        report = self.run_forced(limit=limit)
         assert report.sessions["staged"] <= limit
         now, expected = self.scenario.sessions(), self.scenario.expected()
         too_long = split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
@@ -230,7 +250,7 @@ class Histories(RuleBasedStateMachine):
     @rule(engine=engines)
     def run_dry(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """A dry run publishes nothing."""
-        assert self.scenario.run(dry_run=True, engine=engine).dry_run
+        assert self.run_forced(dry_run=True, engine=engine).dry_run
         self.expect_nothing_new()
 
     @rule(step=st.sampled_from(JOB.step_names), full_load=st.booleans())
@@ -267,8 +287,8 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def run_twice(self) -> None:
         """Once more at once: nothing is new."""
-        self.scenario.run()
-        report = self.scenario.run()
+        self.run_forced()
+        report = self.run_forced()
         assert (report.kind, report.sessions["staged"]) == ("nothing_new", 0)
         self.expect(self.scenario.expected(), is_ordinary=True)
 
@@ -278,7 +298,7 @@ class Histories(RuleBasedStateMachine):
         """A run to which something happens as a step begins."""
         scenario = self.scenario
         main.main(
-            RunRequest(**request),
+            RunRequest(force=True, **request),
             scenario.make_settings(),
             scenario.clients,
             progress=At(step, act),

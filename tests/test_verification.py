@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +17,7 @@ from sessions.samples import VerifyRequest
 from tests.case_files import load_cases
 from tests.scenario import Scenario
 from tests.test_oracle import TESTS
+from tests.test_requests_on_data import event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -134,11 +135,27 @@ def test_a_story_tells_copies_gaps_people_and_what_columns_come_from(scenario: S
     assert "phoneNumber" not in str(story.to_json())
 
 
-@pytest.mark.parametrize(("session_id", "why"), [("nobody's", "There is no session nobody's")])
-def test_an_absent_session_is_explained(scenario: Scenario, session_id: str, why: str) -> None:
-    """For an id that is not stored the answer says what is known of it."""
-    with pytest.raises(AbsentError, match=why):
-        explained(scenario, session_id)
+def test_an_absent_session_is_explained(scenario: Scenario) -> None:
+    """For an id that is not stored the answer says what the newest days of the source know."""
+    now = datetime.now(UTC)
+    late = [
+        event("not loaded", now),
+        event("of a wrong clock", now, bq_ingested_timestamp=now - timedelta(days=3)),
+        event("undefined", now),
+    ]
+    scenario.arrive("posthog_events", late)
+    try:
+        for session_id, why in (
+            ("nobody's", "no row of the newest 7 days of the source has that id"),
+            ("not loaded", "1 events of it are in the source and not loaded, so run main.py"),
+            ("of a wrong clock", r"newest rows were set aside \(bad_timestamp 1\)"),
+            ("undefined", r"newest rows were set aside \(no_session 1\)"),
+        ):
+            with pytest.raises(AbsentError, match=f"There is no session {session_id}.*{why}"):
+                explained(scenario, session_id)
+    finally:
+        for row in late:
+            scenario.vanish("posthog_events", "distinct_id", str(row["distinct_id"]))
 
 
 def test_a_split_id_names_a_piece(scenario: Scenario) -> None:
