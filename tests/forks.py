@@ -17,12 +17,12 @@ from signal import SIGKILL
 from subprocess import CompletedProcess
 from typing import IO, TYPE_CHECKING
 
+from tests.paths import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     type Run = Callable[..., CompletedProcess[str]]
-
-ROOT = Path(__file__).parent.parent
 
 
 def environ_of(folder: Path | None = None) -> dict[str, str]:

@@ -37,9 +37,9 @@ from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
 from tests.apis.statements import statements as of_apis
 from tests.console_statements import statements as of_the_console
+from tests.paths import ROOT
 from tests.shipped import METRIC_TABLE
 
-ROOT = Path(__file__).parent.parent
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 DICTIONARY = ROOT / "docs" / "data-dictionary.md"
 DBT_SOURCES = ROOT / "docs" / "dbt" / "sources.yml"

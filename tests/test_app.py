@@ -22,11 +22,11 @@ import pytest
 from app import LOG, MAX_BODY_BYTES, create_app
 from runs import VERSION
 from runs.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = ("apis", "bigquery", "jobs", "oracle", "runs", "service", "sessions")
 # A key file that isn't there: a run that gets this far ends with a CredentialsError.
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}

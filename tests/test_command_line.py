@@ -14,15 +14,13 @@ import main
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.forks import environ_of
-from tests.test_requests_on_data import day_of_sessions
+from tests.paths import ROOT
+from tests.sessions.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.forks import Run
-
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")

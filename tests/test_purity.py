@@ -8,15 +8,15 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.paths import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parent.parent
 PACKAGES = (
     "apis", "bigquery", "jobs", "oracle", "runs", "service", "service/console", "sessions",
 )  # fmt: skip

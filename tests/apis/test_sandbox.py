@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apis.anthropic import anthropic_api, check_organization, read_costs
@@ -22,13 +21,14 @@ from sandbox import demo
 from sandbox.apis import anthropic, tmdb
 from sandbox.apis.everything import running_settings, serve_everything
 from tests.apis.quick import quick
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import pytest
 
-ROOT = Path(__file__).parent.parent.parent
 DAY = dt.date(2026, 10, 20)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +16,7 @@ from sandbox.apis.serving import serve
 from sandbox.apis.tmdb import FakeTmdb
 from sandbox.apis.valkey import HOST, serve_redis
 from tests.jobs.place import PASSWORD, SECRETS, Place
+from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from sandbox.emulator import Endpoints
 
 type Kill = Callable[[Place, str, str], int]
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="session")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from jobs.registry import JOBS
 from jobs.schedules import FILE, Schedule, read_schedules
 from runs.errors import SettingsError
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 SETUP = ROOT / "docs" / "CLOUD_RUN_SCHEDULER_SETUP.md"
 
 

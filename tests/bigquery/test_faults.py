@@ -1,0 +1,430 @@
+"""Promise 3 on a bad network: requests refused, dropped, answered in vain, or late.
+
+SOAK=1: every fault at every kind of request, each alone. The emulator
+fails no job for a reason that passes, so the proxy does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import threading
+import time
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+import grpc
+import pytest
+
+import main
+from bigquery import jobs, retries
+from bigquery.clients import local_clients
+from bigquery.refusals import StatementError
+from runs.errors import (
+    AbortedError,
+    DestinationError,
+    EtlError,
+    RunTimeoutError,
+    SourceError,
+    UnavailableError,
+)
+from runs.request import RunRequest
+from runs.supervision import STOP
+from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
+from tests.runs.test_lease import At
+from tests.scenario import Scenario, differences
+from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sandbox.emulator import Endpoints
+    from sessions.report import SessionsReport
+    from tests.conftest import Count
+
+IS_SOAK = os.environ.get("SOAK") == "1"
+ALWAYS = 1_000_000
+KINDS: list[Kind] = [kind for kind in get_args(Kind.__value__) if kind != "job failed"]
+USUAL: list[Kind] = [kind for kind in KINDS if kind not in {"504", "408"}]
+# What the product asks of the REST endpoint: method, path.
+REQUESTS = {
+    "jobs.insert of a query": ("POST", r"^/bigquery/v2/projects/\w+/jobs(\?|$)"),
+    "jobs.insert of a load": ("POST", r"^/upload/"),
+    "jobs.getQueryResults": ("GET", r"/queries/"),
+    "jobs.get": ("GET", r"/jobs/"),
+    "tables.get": ("GET", r"/tables/"),
+    "tables.insert": ("POST", r"/tables(\?|$)"),
+    "tables.delete": ("DELETE", r"/tables/"),
+    "datasets.get": ("GET", r"/datasets/\w+(\?|$)"),
+}
+CREATIONS = (r"/datasets(\?|$)", r"/tables(\?|$)")  # where a first run POSTs to
+ONCE_A_RUN = {"jobs.insert of a load", "jobs.get", "datasets.get", "tables.insert"}
+# A kind of fault, at which kind of request, and at the how-manieth of those.
+type Ordered = tuple[Kind, str, int]
+
+MATRIX = [  # each at one of several moments of a run
+    pytest.param([(kind, request, first)], id=f"{kind} at {request} {first}")
+    for row, kind in enumerate(KINDS)
+    for column, request in enumerate(REQUESTS)
+    for first in (1 if request in ONCE_A_RUN else (1, 2, 9)[(row + column) % 3],)
+]
+# The same in two runs: faults of several kinds, one after the other, at each kind of request.
+SAMPLE = [
+    pytest.param(
+        [
+            (kind, request, 1 if request in ONCE_A_RUN else 1 + (row + column) % 2)
+            for row, kind in enumerate(kinds)
+            for column, request in enumerate(REQUESTS)
+        ],
+        id=", ".join(kinds),
+    )
+    for kinds in (USUAL[:3], USUAL[3:])
+]
+
+
+@dataclass(kw_only=True)
+class Wire:
+    """A scenario whose clients go through the proxies."""
+
+    scenario: Scenario
+    rest: HttpProxy
+    grpc: TcpProxy
+    calls: GrpcProxy
+    usual: int  # bytes of a full load's download
+    seconds: float  # what the quickest run took
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def arrive(self) -> None:
+        """New rows: one for a session that is published already, and one of a new session."""
+        number = next(self.numbers)
+        rows = [event(name, MIDNIGHT.replace(hour=12, minute=number // 60, second=number % 60))
+                for name in (f"d0-{number % 6}", f"new-{number}")]  # fmt: skip
+        self.scenario.arrive("posthog_events", rows)
+
+    @property
+    def injected(self) -> int:
+        """How many faults have happened so far."""
+        return self.rest.injected + self.grpc.broken_ever + self.calls.failed
+
+    def run(self, *faults: Fault) -> SessionsReport:
+        """A run while these happen."""
+        started = time.monotonic()
+        with self.rest.faulty(*faults):
+            report = self.scenario.run()
+        self.seconds = min(self.seconds, time.monotonic() - started)
+        return report
+
+    def check_exact(self) -> None:
+        """The published table is the oracle's."""
+        assert differences(self.scenario.sessions(), self.scenario.expected()) == []
+
+    def check_made_good(self) -> None:
+        """The next run succeeds without a full load, and leaves the oracle's table."""
+        assert self.scenario.run().kind in {"incremental", "nothing_new"}
+        self.check_exact()
+
+
+@pytest.fixture(scope="module")
+def shared(endpoints: Endpoints) -> Iterator[Wire]:
+    """A day of sessions behind the proxies, run once."""
+    with ExitStack() as stack:
+        rest = stack.enter_context(HttpProxy(endpoints.rest))
+        calls = stack.enter_context(GrpcProxy(endpoints.grpc))
+        wire = stack.enter_context(TcpProxy(calls.address))
+        proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=wire.address)
+        clients = local_clients(proxied)
+        stack.callback(clients.close)
+        scenario = stack.enter_context(Scenario(clients=clients))
+        scenario.arrive("posthog_events", day_of_sessions(0, 6))
+        started = time.monotonic()
+        scenario.run()
+        seconds = time.monotonic() - started
+        usual = wire.received
+        yield Wire(
+            scenario=scenario, rest=rest, grpc=wire, calls=calls, usual=usual, seconds=seconds
+        )
+
+
+@pytest.fixture
+def wire(shared: Wire, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterator[Wire]:
+    """The same with new rows, and a run that gives up after seconds."""
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 5.0 if IS_SOAK else 3.0)
+    monkeypatch.setattr(retries, "_FIRST_PAUSE_SECONDS", 0.01)
+    shared.arrive()
+    before = shared.injected
+    yield shared
+    count("faults injected", shared.injected - before)
+
+
+@pytest.mark.parametrize("ordered", [*SAMPLE, *(MATRIX if IS_SOAK else ())])
+def test_no_single_fault_fails_a_run(wire: Wire, ordered: list[Ordered]) -> None:
+    """A request that fails, whatever it is and however, is repeated or taken up again."""
+    faults = [
+        Fault(kind=kind, method=REQUESTS[name][0], path=REQUESTS[name][1], first=first, seconds=0.2)
+        for kind, name, first in ordered
+    ]
+    report = wire.run(*faults)
+    assert report.sessions["touched"] == 2
+    wire.check_exact()
+    # A run may have fewer requests of a kind than the matrix names. Those of the sample it all has,
+    # but jobs.get: that is for jobs that were submitted in vain or take longer.
+    missed = {name for (_, name, _), each in zip(ordered, faults, strict=True) if not each.hits}
+    assert len(faults) == 1 or missed <= {"jobs.get"}
+
+
+@pytest.mark.parametrize("kind", KINDS if IS_SOAK else ["answer lost"])
+def test_a_first_run_survives_faults_as_it_creates_and_publishes(wire: Wire, kind: Kind) -> None:
+    """What was created though nobody heard is met again: one dataset, its tables, every row.
+
+    So is the transaction, under its job id: it commits once.
+    """
+    faults = [Fault(kind=kind, method="POST", path=path) for path in CREATIONS]
+    method, path = REQUESTS["jobs.insert of a query"]
+    faults.append(Fault(kind=kind, method=method, path=path, body="BEGIN TRANSACTION"))
+    twin = wire.scenario.twin()
+    with wire.rest.faulty(*faults):
+        twin.run()
+    assert [len(fault.hits) for fault in faults] == [1, 1, 1]
+    assert differences(twin.sessions(), twin.expected()) == []
+    twin.clients.bigquery.delete_dataset(twin.destination, delete_contents=True)
+
+
+def test_a_publication_nobody_hears_of_is_whole(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed though every answer about it is lost: the run fails, the next has nothing to do."""
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
+    method, path = REQUESTS["jobs.insert of a query"]
+    submit = Fault(kind="answer lost", method=method, path=path, body="BEGIN TRANSACTION")
+    ask = Fault(kind="dropped", method="GET", path=r"/(queries|jobs)/.*_publish_", times=ALWAYS)
+    with pytest.raises(UnavailableError):
+        wire.run(submit, ask)
+    assert submit.hits
+    assert ask.hits
+    wire.check_exact()
+    assert wire.scenario.run().kind == "nothing_new"
+    wire.check_exact()
+
+
+def test_a_publication_that_fails_halfway_changes_nothing(wire: Wire) -> None:
+    """A statement in the middle of it, or its last one, finds no table: the others are undone."""
+    before = wire.scenario.sessions()
+    for table in ("planned", "etl_state_sessions"):
+        publish_without(wire.scenario, table)
+        assert wire.scenario.sessions() == before
+    wire.check_made_good()
+
+
+def publish_without(scenario: Scenario, table: str) -> None:
+    """A run that finds, as it publishes, that a table has gone."""
+    moved: list[str] = []
+
+    def move_away() -> None:
+        tables = scenario.clients.bigquery.list_tables(scenario.destination)
+        moved.extend(each.table_id for each in tables if each.table_id.endswith(table))
+        for name in moved:
+            scenario.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
+
+    watcher = At("publish", move_away)
+    try:
+        with pytest.raises(DestinationError):
+            main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=watcher)
+    finally:
+        scenario.query(f"ALTER TABLE {{d}}.moved_away RENAME TO {moved[0]}")
+
+
+OUTAGES: list[Ordered] = [
+    ("503", "jobs.insert of a query", 9),
+    ("dropped", "jobs.getQueryResults", 9),
+    ("answer cut", "tables.get", 6),
+    ("429", "jobs.insert of a load", 1),
+]
+MORE_OUTAGES: list[list[Ordered]] = [  # each request with half of the kinds
+    [(kind, request, 1 if request in ONCE_A_RUN else 9)]
+    for row, kind in enumerate(KINDS)
+    for column, request in enumerate(REQUESTS)
+    if (row + column) % 2
+]
+
+
+@pytest.mark.parametrize("outages", MORE_OUTAGES if IS_SOAK else [OUTAGES], ids=str)
+def test_an_outage_is_one_sentence_and_changes_nothing(
+    wire: Wire, outages: list[Ordered], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails for good ends the run with an error of ours; the old table or the new stands."""
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0 if IS_SOAK else 0.2)
+    for kind, request, first in outages:
+        before = wire.scenario.sessions()
+        method, path = REQUESTS[request]
+        with suppress(EtlError):
+            wire.run(Fault(kind=kind, method=method, path=path, first=first, times=ALWAYS))
+        now = wire.scenario.sessions()
+        assert now == before or differences(now, wire.scenario.expected()) == []
+        wire.scenario.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE")
+    wire.check_made_good()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95] if IS_SOAK else [0.0, 0.6])
+def test_a_download_that_breaks_off_is_taken_up_again(wire: Wire, part: float) -> None:
+    """The Storage API's connection is reset anywhere, once: the run succeeds, no row twice."""
+    wire.grpc.received = wire.grpc.broken = 0
+    wire.grpc.break_after = int(wire.usual * part)
+    try:
+        wire.scenario.run(full_load=True)
+    finally:
+        wire.grpc.break_after = None
+    assert wire.grpc.broken == 1
+    wire.check_exact()
+
+
+STATUSES = ["INTERNAL", "ABORTED", "RESOURCE_EXHAUSTED", "DATA_LOSS", "DEADLINE_EXCEEDED"]
+
+
+@pytest.mark.parametrize("status", STATUSES if IS_SOAK else ["INTERNAL"])
+def test_a_download_that_fails_is_made_again(wire: Wire, status: str) -> None:
+    """A read session that does not open, then a stream that fails after some rows: each row once.
+
+    The client takes up neither by itself: the whole batch is read again.
+    """
+    code = getattr(grpc.StatusCode, status)
+    wire.calls.failures |= {"CreateReadSession": (code, 0), "ReadRows": (code, 1)}
+    wire.run()
+    assert wire.calls.failures == {}
+    wire.check_exact()
+
+
+INSERTS = {  # what is inserted, as a pattern in its submission
+    "the lease": "UPDATE .*etl_lease_",
+    "the projection": "CREATE OR REPLACE TABLE .*_projected",
+    "the ledger": "INSERT INTO .*etl_runs",
+    "the transaction": "BEGIN TRANSACTION",
+}
+
+
+def failing(statement: str, **fault: Any) -> Fault:  # noqa: ANN401 - the fields of a fault
+    """A fault that fails the job of a statement."""
+    method, path = REQUESTS["jobs.insert of a query"]
+    return Fault(kind="job failed", method=method, path=path, body=statement, **fault)
+
+
+def test_a_job_that_bigquery_fails_is_submitted_again(wire: Wire) -> None:
+    """Statements and loads that fail for a reason that passes are tried anew, under another id."""
+    method, path = REQUESTS["jobs.insert of a load"]
+    reasons = ["rateLimitExceeded", "backendError", "jobBackendError", "internalError"]
+    faults = [
+        failing(statement, reason=reason, times=2)
+        for statement, reason in zip(INSERTS.values(), reasons, strict=True)
+    ]
+    faults.append(
+        Fault(kind="job failed", method=method, path=path, reason="jobRateLimitExceeded", times=2)
+    )
+    wire.run(*faults)
+    assert [len(fault.hits) for fault in faults] == [2] * len(faults)
+    assert len(wire.rest.failed) == 2 * len(faults)  # each under an id of its own
+    wire.check_exact()
+
+
+def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
+    """Reported as failed though it went through: the second one finds that, and changes nothing."""
+    fault = failing(INSERTS["the transaction"], reason="internalError", has_effect=True)
+    report = wire.run(fault)
+    assert len(fault.hits) == 1
+    assert report.status == "succeeded"
+    wire.check_exact()
+    jobs = wire.scenario.clients.bigquery.list_jobs(max_results=50)
+    tried = [job for job in jobs if f"{report.run_id}_publish" in job.job_id]
+    assert sorted(job.error_result is None for job in tried) == [False, True]
+
+
+COUNTS = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
+
+
+@pytest.mark.parametrize(
+    ("reason", "error", "statement"),
+    [
+        ("quotaExceeded", UnavailableError, COUNTS),
+        ("stopped", UnavailableError, COUNTS),
+        ("accessDenied", DestinationError, "BEGIN TRANSACTION"),
+        ("bytesBilledLimitExceeded", SourceError, COUNTS),
+        ("resourcesExceeded", SourceError, COUNTS),
+        ("billingTierLimitExceeded", SourceError, COUNTS),
+        ("responseTooLarge", SourceError, COUNTS),
+        ("billingNotEnabled", DestinationError, "UPDATE .*etl_lease_"),
+        ("tableUnavailable", UnavailableError, COUNTS),
+        ("invalidQuery", StatementError, COUNTS),
+    ],
+)
+def test_what_is_final_is_not_tried_again(
+    wire: Wire, reason: str, error: type[Exception], statement: str
+) -> None:
+    """One attempt, whatever would come of a second: no role, no bytes and no quota comes back."""
+    fault = failing(f'"query": "{statement}', reason=reason, times=ALWAYS)
+    with pytest.raises(error) as raised:
+        wire.run(fault)
+    assert len(fault.hits) == 1
+    has_remedy = "Exceeded" in reason and reason not in {
+        "quotaExceeded",
+        "bytesBilledLimitExceeded",
+    }
+    assert not has_remedy or "load fewer days at a time" in str(raised.value)
+
+
+def test_attempts_are_bounded(wire: Wire) -> None:
+    """What fails again and again ends the run, as something to try later."""
+    fault = failing("INFORMATION_SCHEMA.PARTITIONS", times=ALWAYS)
+    with pytest.raises(UnavailableError):
+        wire.run(fault)
+    assert len(fault.hits) == 6
+
+
+def test_a_run_stops_while_it_waits_for_another_attempt(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM and the deadline hold during the pauses, too: there is no second attempt."""
+    monkeypatch.setattr(retries, "backoff_seconds", lambda *_: itertools.repeat(10.0))
+    fault = failing("INFORMATION_SCHEMA.PARTITIONS", times=ALWAYS)
+
+    def stop() -> None:
+        while not fault.hits:
+            time.sleep(0.02)
+        STOP.set()
+
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    try:
+        with pytest.raises(AbortedError):
+            wire.run(fault)
+    finally:
+        stopper.join()
+        STOP.clear()
+    assert len(fault.hits) == 1
+
+
+def test_a_request_without_any_answer_is_sent_again(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that swallows a submission does not hold up the run for long, nor fail it."""
+    monkeypatch.setattr(jobs, "HTTP_SECONDS", 1.0)
+    method, path = REQUESTS["jobs.insert of a query"]
+    fault = Fault(kind="hang", method=method, path=path, body="day_counts", seconds=30.0)
+    wire.run(fault)
+    assert len(fault.hits) == 1
+    assert fault.matched > 1
+    wire.check_exact()
+
+
+def test_a_download_that_hangs_ends_at_the_deadline(wire: Wire) -> None:
+    """The deadline holds also while the Storage API says nothing more."""
+    before = wire.scenario.sessions()
+    wire.scenario.settings["timeout_seconds"] = round(2 * wire.seconds) + 1
+    wire.grpc.is_silent.set()
+    try:
+        with pytest.raises(RunTimeoutError):
+            wire.run()
+    finally:
+        wire.grpc.is_silent.clear()
+        del wire.scenario.settings["timeout_seconds"]
+    assert wire.scenario.sessions() == before
+    wire.check_made_good()

@@ -1,0 +1,699 @@
+"""The scripts of deploy/: what they would do, that gcloud can parse it, and that they do it."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.registry import find_job
+from jobs.schedules import read_schedules
+from main import parse_arguments
+from runs.request import RunRequest
+from runs.settings import SETTINGS, Settings
+from tests.fake_gcloud import URL, FakeCloud, install
+from tests.paths import ROOT
+from tests.shell_commands import commands, lint, needs_gcloud
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+DEPLOY = ROOT / "deploy"
+JOBS = read_schedules()
+OTHERS = tuple(job for job in JOBS if job != "sessions")
+LEAST = {"PROJECT_ID": "my-project-123"}
+BY_SERVICE = {**LEAST, "JOBS_FILE": "service.yaml"}
+MOST = {
+    **LEAST,
+    "JOBS_FILE": "all.yaml",  # `script` writes it: every job as a Cloud Run job, in New York
+    "WEEKLY_FULL_LOAD": "0 4 * * 0",
+    "WEEKLY_VERIFY": "0 6 * * 1",
+    "CLAUDE_USAGE_SETTINGS": "ANTHROPIC_ORGANIZATION_ID=12345678-9abc-4def-8123-456789abcdef",
+    "DOG_BREEDS_SECRETS": "",
+    "TMDB_CHANGES_SETTINGS": "REDIS_HOST=redis.example.com REDIS_PORT=6380",
+    "SETTINGS": "CHURN_DAYS=30 EXCLUDE_LIBS=posthog-node,posthog-python",
+    "KEY_FILE": "key.json",
+    "GITHUB_REPOSITORY": "my-company/posthog-etl",
+    "IMAGE": "gcr.io/my-project-123/posthog-etl",
+}
+CONFIGURATIONS = {"least": LEAST, "most": MOST}
+SETUP = (["setup-iam"], ["build", "--image-only"], ["deploy"], ["setup-scheduler", "--paused"])
+CALLS = (
+    *SETUP,
+    ["build", "v1"],
+    ["deploy", "v1"],
+    ["setup-scheduler"],
+    ["rollback", "service"],
+    ["rollback", "service", "posthog-etl-00001-abc"],
+    ["rollback", "job", "v1"],
+    ["rollback", "pause"],
+    ["rollback", "resume"],
+    ["teardown"],
+)
+
+
+def write_jobs(folder: Path, name: str = "all.yaml") -> Path:
+    """The file of jobs: each is deployed as a Cloud Run job, or each runs in the service."""
+    changes = {
+        "all.yaml": (("deployed: false", "deployed: true"), ("Etc/UTC", "America/New_York")),
+        "service.yaml": (("mode: job", "mode: service"),),
+    }
+    text = (ROOT / "config" / "jobs.yaml").read_text("utf-8")
+    for old, new in changes[name]:
+        text = text.replace(old, new)
+    file = folder / name
+    file.write_text(text, "utf-8")
+    return file
+
+
+def script(
+    call: list[str],
+    folder: Path,
+    config: Mapping[str, str],
+    environ: Mapping[str, str] | None = None,
+    answer: str = "",
+) -> subprocess.CompletedProcess[str]:
+    """Run a script with a configuration; without `environ` no program of Google's is in reach."""
+    file = folder / "config.env"
+    if "JOBS_FILE" in config:
+        config = {**config, "JOBS_FILE": str(write_jobs(folder, config["JOBS_FILE"]))}
+    file.write_text("".join(f'{name}="{value}"\n' for name, value in config.items()))
+    return subprocess.run(  # noqa: S603 - our own script
+        [DEPLOY / f"{call[0]}.sh", *call[1:]],
+        env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(file), **(environ or {})},
+        input=answer,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+_PRINTED: dict[object, str] = {}
+
+
+def dry_run(call: list[str], folder: Path, config: Mapping[str, str] = LEAST) -> str:
+    """What a script would do; each dry run is made once."""
+    asked = (tuple(call), tuple(config.items()))
+    if asked not in _PRINTED:
+        ran = script([*call, "--dry-run"], folder, config)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        _PRINTED[asked] = ran.stdout
+    return _PRINTED[asked]
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> FakeCloud:
+    """A project with nothing in it."""
+    found = install(tmp_path / "cloud")
+    found.answer("status.url", URL)
+    found.answer("projectNumber", "123456789")
+    return found
+
+
+def deployed(cloud: FakeCloud, folder: Path, config: Mapping[str, str] = LEAST) -> FakeCloud:
+    """The project after every script of a first deployment."""
+    for call in SETUP:
+        ran = script(call, folder, config, cloud.environ)
+        assert ran.returncode == 0, (call, ran.stderr)
+    return cloud
+
+
+# Dry runs.
+
+
+@needs_gcloud
+def test_googles_parser_accepts_every_command(tmp_path: Path) -> None:
+    """Each gcloud command of each dry run parses, and one wrong flag would be noticed."""
+    printed = "".join(
+        dry_run(call, tmp_path, config) for config in CONFIGURATIONS.values() for call in CALLS
+    )
+    # The parser knows no names: commands that differ in a role or an account are one to it.
+    printed = re.sub(r"(?<=--role=)\S+|(?<=--image=)\S+|[\w-]+(?=@my-project)", "any", printed)
+    printed = re.sub(r"posthog-etl-[\w-]*(full-load|trigger)", "any", printed)
+    calls = commands(printed, "gcloud")
+    assert len(calls) == printed.count("gcloud ") > 100
+    broken = "gcloud run deploy posthog-etl --image=image --max-instance=1"
+    refused = lint([*calls, broken.split()], tmp_path)
+    assert refused.keys() == {broken}
+    assert "did you mean '--max-instances'" in refused[broken]
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_a_dry_run_needs_nothing_and_prints_shell(
+    call: list[str], config: dict[str, str], tmp_path: Path
+) -> None:
+    """No program of Google's is called, no question asked, and bash can read what is printed."""
+    text = dry_run(call, tmp_path, config)
+    assert text
+    subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_dry_run_shows_all_that_is_done(
+    config: dict[str, str], cloud: FakeCloud, tmp_path: Path
+) -> None:
+    """Whatever a first deployment calls to change anything stands in the dry runs, and in order."""
+    printed = "".join(dry_run(call, tmp_path, config) for call in SETUP)
+    printed = printed.replace("https://SERVICE_URL", URL).replace("PROJECT_NUMBER", "123456789")
+    shown = [call for program in ("gcloud", "bq") for call in commands(printed, program)]
+    done = deployed(cloud, tmp_path, config).calls
+    assert len(done) > 20
+    for call in done:
+        assert call in shown
+
+
+# What is made.
+
+
+def granted(text: str) -> dict[str, set[str]]:
+    """The roles of each account in a dry run, each with what it is on."""
+    roles = defaultdict(set)
+    for call in commands(text, "gcloud"):
+        options = dict(re.findall(r"--(member|role)=(\S+)", " ".join(call)))
+        if options:
+            account = re.sub(r"serviceAccount:|@.*", "", options["member"])
+            where = " ".join(word for word in call[1:] if not word.startswith("--"))
+            where = re.sub(r"add-iam-policy-binding |@\S+", "", where)
+            roles[account].add(f"{options['role'].removeprefix('roles/')} on {where}")
+    for call in commands(text, "bq"):
+        found = re.search(
+            r"GRANT `roles/(.+)` ON SCHEMA `(.+)` TO \"serviceAccount:(.+)@", call[-1]
+        )
+        if found:
+            roles[found[3]].add(f"{found[1]} on {found[2]}")
+    return dict(roles)
+
+
+def test_nobody_gets_more_than_needed(tmp_path: Path) -> None:
+    """The three accounts and all their roles, each on the least that it must be on."""
+    text = "".join(dry_run(call, tmp_path) for call in SETUP)
+    assert granted(text) == {
+        "etl-runner": {
+            "bigquery.jobUser on projects my-project-123",
+            "bigquery.readSessionUser on projects my-project-123",
+            "bigquery.dataViewer on my-project-123.posthog_etl",
+            "bigquery.dataViewer on my-project-123.firebase_etl_prod",
+            "bigquery.dataEditor on my-project-123.posthog_aggregated",
+            "secretmanager.secretAccessor on secrets bigquery-key",
+        },
+        "scheduler-invoker": {"run.invoker on run jobs posthog-etl-job"},
+        "cloud-build-user-sa": {
+            "logging.logWriter on projects my-project-123",
+            "artifactregistry.writer on artifacts repositories posthog-etl",
+            "storage.objectViewer on storage buckets gs://my-project-123-posthog-etl-build",
+            "iam.serviceAccountUser on iam service-accounts etl-runner",
+            "iam.serviceAccountOpenIdTokenCreator on iam service-accounts cloud-build-user-sa",
+            "run.developer on run services posthog-etl",
+            "run.invoker on run services posthog-etl",
+            "run.developer on run jobs posthog-etl-job",
+        },
+    }
+
+
+def test_a_weekly_full_load_by_the_job_may_override_its_arguments(tmp_path: Path) -> None:
+    """Other arguments are an override, which run.invoker does not allow."""
+    for weekly, role in (("", "run.invoker"), ("0 4 * * 0", "run.jobsExecutorWithOverrides")):
+        config = {**MOST, "WEEKLY_FULL_LOAD": weekly, "WEEKLY_VERIFY": ""}
+        roles = granted(dry_run(["setup-scheduler"], tmp_path, config))
+        assert roles["scheduler-invoker"] == {
+            f"{role} on run jobs posthog-etl-job",
+            *(f"run.invoker on run jobs {cloud_run_job(job)}" for job in OTHERS),
+        }
+
+
+def test_without_a_secret_there_is_no_key(tmp_path: Path) -> None:
+    """BIGQUERY_SECRET_NAME set to empty makes no secret, and the service is told so."""
+    config = {**LEAST, "BIGQUERY_SECRET_NAME": ""}
+    assert "gcloud secrets" not in dry_run(["setup-iam"], tmp_path, config)
+    assert "BIGQUERY_SECRET_NAME='" in dry_run(["deploy"], tmp_path, config)
+    assert "gcloud secrets" not in dry_run(["teardown"], tmp_path, config)
+
+
+def flags(call: list[str]) -> dict[str, str]:
+    """The flags of a command, by name."""
+    return dict(word.removeprefix("--").partition("=")[::2] for word in call if word[:2] == "--")
+
+
+def one(text: str, *words: str) -> dict[str, str]:
+    """The flags of the one gcloud command that begins with these words."""
+    (found,) = [call for call in commands(text, "gcloud") if call[1 : 1 + len(words)] == [*words]]
+    return flags(found)
+
+
+def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> None:
+    """One instance of 2 vCPU and 2 GiB, one request at a time, an hour, no anonymous caller."""
+    found = one(dry_run(["deploy"], tmp_path), "run", "deploy", "posthog-etl")
+    message = {
+        "cpu": "2",
+        "memory": "2Gi",
+        "concurrency": "1",
+        "max-instances": "1",
+        "timeout": "3600",
+        "no-allow-unauthenticated": "",
+        "region": "us-central1",
+        "service-account": "etl-runner@my-project-123.iam.gserviceaccount.com",
+    }
+    assert message.items() <= found.items()
+    assert found["startup-probe"].startswith("httpGet.path=/health,")
+    assert (
+        found["image"] == "us-central1-docker.pkg.dev/my-project-123/posthog-etl/posthog-etl:latest"
+    )
+
+
+def variables(found: dict[str, str]) -> dict[str, str]:
+    """The environment that a command gives."""
+    pairs = found["set-env-vars"].removeprefix("^|^").split("|")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_the_service_and_the_job_are_reported_settings_that_exist(
+    config: dict[str, str], tmp_path: Path
+) -> None:
+    """Every variable is a setting; the job ends before its time-out and waits for the lease."""
+    text = dry_run(["deploy"], tmp_path, config)
+    named = (("run", "deploy"), ("run", "jobs", "deploy", "posthog-etl-job"))
+    service, job = (variables(one(text, *words)) for words in named)
+    assert job.keys() <= {setting.variable for setting in SETTINGS}
+    assert service["GOOGLE_CLOUD_PROJECT_ID"] == "my-project-123"
+    assert job == {**service, "ETL_TIMEOUT_SECONDS": "21300", "LEASE_WAIT_SECONDS": "3600"}
+    assert service.get("EXCLUDE_LIBS") == (
+        "posthog-node,posthog-python" if config is MOST else None
+    )
+    assert one(text, *named[1])["task-timeout"] == "21600s"
+
+
+def test_the_schedule_calls_the_service_as_scheduler(tmp_path: Path) -> None:
+    """Daily at 02:00 UTC, an identity token for the service's URL, JSON, 30 minutes, retries."""
+    text = dry_run(["setup-scheduler"], tmp_path, BY_SERVICE)
+    made = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
+    changed = one(text, "scheduler", "jobs", "update", "http", "posthog-etl-trigger")
+    assert made.pop("headers") == changed.pop("update-headers") == "Content-Type=application/json"
+    assert made == changed
+    assert made == {
+        "schedule": "0 2 * * *",
+        "time-zone": "Etc/UTC",
+        "uri": "https://SERVICE_URL/run",
+        "oidc-service-account-email": "scheduler-invoker@my-project-123.iam.gserviceaccount.com",
+        "oidc-token-audience": "https://SERVICE_URL",
+        "http-method": "post",
+        "message-body": '{"full_load": false}',
+        "attempt-deadline": "30m",
+        "max-retry-attempts": "3",
+        "min-backoff": "300s",
+        "max-backoff": "1800s",
+        "max-doublings": "2",
+        "location": "us-central1",
+        "project": "my-project-123",
+    }
+
+
+def test_the_schedule_starts_the_job_by_its_api(tmp_path: Path) -> None:
+    """An access token, Cloud Run's own address, and bodies that this API takes."""
+    text = dry_run(["setup-scheduler"], tmp_path, MOST)
+    daily = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
+    weekly = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-full-load")
+    assert (
+        daily["uri"]
+        == weekly["uri"]
+        == (
+            "https://run.googleapis.com/v2/projects/my-project-123/locations/us-central1"
+            "/jobs/posthog-etl-job:run"
+        )
+    )
+    assert daily["oauth-service-account-email"].startswith("scheduler-invoker@")
+    assert "oidc-token-audience" not in daily
+    assert daily["message-body"] == "{}"
+    assert weekly["message-body"] == (
+        '{"overrides": {"containerOverrides": [{"args": ["main.py", "--full-load"]}]}}'
+    )
+    assert (weekly["schedule"], weekly["time-zone"]) == ("0 4 * * 0", "America/New_York")
+
+
+@pytest.mark.parametrize("config", [MOST, {**BY_SERVICE, "WEEKLY_VERIFY": "0 6 * * 1"}])
+def test_a_weekly_verification_is_by_the_job(tmp_path: Path, config: dict[str, str]) -> None:
+    """Whatever starts the runs: its outcome is in the ledger, and an answer is nobody's."""
+    text = dry_run(["setup-scheduler"], tmp_path, config)
+    weekly = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-verify")
+    assert weekly["uri"].endswith("/jobs/posthog-etl-job:run")
+    assert weekly["schedule"] == "0 6 * * 1"
+    (container,) = json.loads(weekly["message-body"])["overrides"]["containerOverrides"]
+    options = parse_arguments(container["args"][1:])
+    assert (options.check, options.verify) == (True, 20)
+    assert (
+        "run.jobsExecutorWithOverrides on run jobs posthog-etl-job"
+        in granted(text)["scheduler-invoker"]
+    )
+
+
+# The other jobs.
+
+
+def cloud_run_job(job: str) -> str:
+    """The Cloud Run job of a job."""
+    return f"posthog-etl-{job.replace('_', '-')}"
+
+
+def test_bash_reads_the_jobs_as_yaml_does(tmp_path: Path) -> None:
+    """Every value of config/jobs.yaml, quotes and all: deploy/lib.sh and PyYAML agree."""
+    (tmp_path / "config.env").write_text("PROJECT_ID=my-project-123\n")
+    names = [name for name in JOBS["sessions"].__dataclass_fields__ if name != "job"]
+    asked = "".join(f"job_value {job} {name}\n" for job in JOBS for name in names)
+    ran = subprocess.run(  # noqa: S603 - our own script
+        ["/bin/bash", "-c", f'source "{DEPLOY}/lib.sh"\nbegin\n{asked}'],
+        env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    expected = [getattr(each, name) for each in JOBS.values() for name in names]
+    shown = [str(each).lower() if isinstance(each, bool) else str(each) for each in expected]
+    assert ran.stdout.splitlines() == shown
+
+
+@pytest.mark.parametrize("job", OTHERS)
+def test_a_job_is_deployed_as_the_file_says(job: str, tmp_path: Path) -> None:
+    """Size, time-out and retries; its settings are accepted and lack nothing but the secrets."""
+    declared = JOBS[job]
+    found = one(dry_run(["deploy"], tmp_path, MOST), "run", "jobs", "deploy", cloud_run_job(job))
+    assert (found["cpu"], found["memory"]) == (str(declared.cpu), declared.memory)
+    assert found["max-retries"] == str(declared.retries)
+    assert found["task-timeout"] == f"{declared.timeout_minutes * 60}s"
+    assert found["args"] == f"main.py,--job,{job}"
+    environ = variables(found)
+    settings = Settings.from_environment(environ)
+    assert settings.timeout_seconds == declared.timeout_minutes * 60 - 300
+    assert settings.secret_name is None  # its own account reads and writes
+    secrets = dict(re.findall(r"(\w+)=([\w-]+):latest", found.get("set-secrets", "")))
+    given = environ | dict.fromkeys(secrets, "value")
+    assert find_job(job).missing(Settings.from_environment(given)) == []
+    assert not {"POSTHOG_DATASET_ID", "EXCLUDE_LIBS"} & environ.keys()
+
+
+@pytest.mark.parametrize("job", OTHERS)
+def test_a_job_is_scheduled_as_the_file_says(job: str, tmp_path: Path) -> None:
+    """Its cron and time zone; the schedule starts its own Cloud Run job."""
+    text = dry_run(["setup-scheduler"], tmp_path, MOST)
+    made = one(text, "scheduler", "jobs", "create", "http", f"{cloud_run_job(job)}-trigger")
+    assert (made["schedule"], made["time-zone"]) == (JOBS[job].cron, "America/New_York")
+    assert made["uri"].endswith(f"/jobs/{cloud_run_job(job)}:run")
+    assert made["message-body"] == "{}"
+
+
+def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
+    """In mode service its schedule posts to /run, and the service has its settings and secrets."""
+    file = tmp_path / "jobs.yaml"
+    text = write_jobs(tmp_path).read_text("utf-8").replace("mode: job", "mode: service")
+    file.write_text(text, "utf-8")
+    (tmp_path / "all.yaml").unlink()
+    config = {name: value for name, value in MOST.items() if name != "JOBS_FILE"}
+    config["SETTINGS"] = ""
+    printed = {}
+    for call in (["deploy"], ["setup-scheduler"], ["setup-iam"]):
+        (tmp_path / "config.env").write_text(
+            "".join(f'{name}="{value}"\n' for name, value in config.items())
+            + f'JOBS_FILE="{file}"\n'
+        )
+        ran = subprocess.run(  # noqa: S603 - our own script
+            [DEPLOY / f"{call[0]}.sh", "--dry-run"],
+            env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        printed[call[0]] = ran.stdout
+    service = one(printed["deploy"], "run", "deploy", "posthog-etl")
+    assert variables(service)["REDIS_HOST"] == "redis.example.com"
+    assert "TMDB_READ_TOKEN=tmdb-read-token:latest" in service["set-secrets"]
+    name = "posthog-etl-tmdb-changes-trigger"
+    made = one(printed["setup-scheduler"], "scheduler", "jobs", "create", "http", name)
+    assert made["uri"] == "https://SERVICE_URL/run"
+    asked = RunRequest.from_json(made["message-body"].encode())
+    assert asked.job == "tmdb_changes"
+    assert "etl-tmdb-changes" not in printed["setup-iam"]
+    assert granted(printed["setup-iam"])["etl-runner"] >= {
+        "secretmanager.secretAccessor on secrets tmdb-read-token",
+        "bigquery.dataEditor on my-project-123.ai_usage_analytics",
+    }
+
+
+def test_each_job_has_its_own_account_and_reads_its_own_secrets(tmp_path: Path) -> None:
+    """None may read another's secret or a source of sessions, or write another's dataset."""
+    roles = granted(dry_run(["setup-iam"], tmp_path, MOST))
+    common = {
+        "bigquery.jobUser on projects my-project-123",
+        "bigquery.dataEditor on my-project-123.posthog_aggregated",
+    }
+    assert {job: roles[f"etl-{job.replace('_', '-')}"] - common for job in OTHERS} == {
+        "claude_usage": {
+            "bigquery.dataEditor on my-project-123.ai_usage_analytics",
+            "secretmanager.secretAccessor on secrets anthropic-admin-api-key",
+        },
+        "dog_breeds": {"bigquery.dataEditor on my-project-123.dog_breeds_raw"},
+        "tmdb_changes": {
+            "secretmanager.secretAccessor on secrets tmdb-read-token",
+            "secretmanager.secretAccessor on secrets redis-password",
+        },
+    }
+    assert "secretmanager.secretAccessor on secrets tmdb-read-token" not in roles["etl-runner"]
+
+
+def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
+    """As config/jobs.yaml stands, sessions alone is made."""
+    text = "".join(dry_run(call, tmp_path) for call in CALLS)
+    assert not [job for job in OTHERS if cloud_run_job(job) in text]
+
+
+# What is done.
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_every_script_can_be_run_again(
+    config: dict[str, str], cloud: FakeCloud, tmp_path: Path
+) -> None:
+    """The first deployment succeeds in an empty project; a second one makes nothing anew."""
+    things = deployed(cloud, tmp_path, config).things
+    assert {"run services posthog-etl", "run jobs posthog-etl-job"} < things
+    cloud.forget()
+    assert deployed(cloud, tmp_path, config).things == things
+    assert [call for call in cloud.calls if {"create", "create-oidc", "add"} & set(call)] == []
+
+
+def test_a_refused_command_ends_the_script(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Nothing is built on what failed: the schedule is not made where the job is missing."""
+    assert script(["setup-iam"], tmp_path, LEAST, cloud.environ).returncode == 0
+    ran = script(["setup-scheduler"], tmp_path, LEAST, cloud.environ)
+    assert ran.returncode != 0
+    assert "there is no run jobs posthog-etl-job" in ran.stderr
+    assert not any(thing.startswith("scheduler") for thing in cloud.things)
+
+
+def test_no_weekly_full_load_any_more(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Emptying WEEKLY_FULL_LOAD and running the script again deletes that schedule."""
+    weekly = {**LEAST, "WEEKLY_FULL_LOAD": "0 4 * * 0"}
+    assert "scheduler jobs posthog-etl-weekly-full-load" in deployed(cloud, tmp_path, weekly).things
+    assert "scheduler jobs posthog-etl-weekly-full-load" not in deployed(cloud, tmp_path).things
+
+
+TRAFFIC = "\tposthog-etl-00005-eee\n100\tposthog-etl-00003-ccc\n"  # the first: a tag alone
+REVISIONS = [f"posthog-etl-0000{number}-{3 * name}" for number, name in enumerate("abcde", 1)]
+
+
+def test_a_rollback_goes_to_the_revision_before(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Before the one that serves, not before the newest, which may never have served."""
+    deployed(cloud, tmp_path).forget()
+    cloud.answer("status.traffic", TRAFFIC)
+    cloud.answer("run revisions list", "\n".join(reversed(REVISIONS)))
+    ran = script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
+    assert ran.returncode == 0, ran.stderr
+    (call,) = cloud.calls
+    assert flags(call)["to-revisions"] == "posthog-etl-00002-bbb=100"
+
+
+def test_a_rollback_without_an_earlier_revision_does_nothing(
+    cloud: FakeCloud, tmp_path: Path
+) -> None:
+    """The first revision has none before it: one sentence, and the traffic stays."""
+    deployed(cloud, tmp_path).forget()
+    cloud.answer("status.traffic", "100\tposthog-etl-00001-aaa\n")
+    cloud.answer("run revisions list", "posthog-etl-00001-aaa")
+    ran = script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
+    assert (ran.returncode, cloud.calls) == (2, [])
+    assert "There is no earlier revision of posthog-etl: name one." in ran.stderr
+
+
+def test_the_schedules_pause_and_resume(cloud: FakeCloud, tmp_path: Path) -> None:
+    """All schedules there are, or that of one job."""
+    deployed(cloud, tmp_path, MOST)
+    others = [f"{cloud_run_job(job)}-trigger" for job in OTHERS]
+    every = [
+        "posthog-etl-trigger", "posthog-etl-weekly-full-load", "posthog-etl-weekly-verify", *others,
+    ]  # fmt: skip
+    for verb, job, names in (
+        ("pause", [], every),
+        ("resume", [], every),
+        ("pause", ["dog_breeds"], ["posthog-etl-dog-breeds-trigger"]),
+        ("resume", ["sessions"], every[:3]),
+    ):
+        cloud.forget()
+        assert script(["rollback", verb, *job], tmp_path, MOST, cloud.environ).returncode == 0
+        assert [call[3:5] for call in cloud.calls] == [[verb, name] for name in names]
+
+
+@pytest.mark.parametrize("answer", ["", "\n", "yes\n", "my-project\n"])
+def test_a_teardown_asks(answer: str, cloud: FakeCloud, tmp_path: Path) -> None:
+    """Anything but the project's id deletes nothing."""
+    things = deployed(cloud, tmp_path).things
+    cloud.forget()
+    ran = script(["teardown"], tmp_path, LEAST, cloud.environ, answer)
+    assert ran.returncode != 0
+    assert (cloud.calls, cloud.things) == ([], things)
+
+
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_teardown_leaves_nothing_but_data(
+    config: dict[str, str], cloud: FakeCloud, tmp_path: Path
+) -> None:
+    """All that the scripts made is gone, no dataset is touched, and it can be run again."""
+    deployed(cloud, tmp_path, config).forget()
+    answered = script(["teardown"], tmp_path, config, cloud.environ, "my-project-123\n")
+    assert answered.returncode == 0, answered.stderr
+    left = {"secrets versions latest", "iam workload-identity-pools providers github"}
+    assert cloud.things <= left  # which go with the secret and the pool
+    assert not re.search("DROP|bq rm", str(cloud.calls))
+    assert script(["teardown", "--yes"], tmp_path, config, cloud.environ).returncode == 0
+
+
+# Configuration.
+
+
+def test_every_variable_of_the_configuration_is_described_and_used() -> None:
+    """config.example.env has each variable that the scripts read, and no other."""
+    example = (DEPLOY / "config.example.env").read_text("utf-8")
+    variables = re.findall(r"^([A-Z_]+)=", example, re.MULTILINE)
+    assert len(variables) == len(set(variables)) > 20
+    texts = "\n".join(path.read_text("utf-8") for path in DEPLOY.glob("*.sh"))
+    for variable in variables:
+        assert re.search(
+            rf"\$\{{?{variable}\b|^ *for name in .*\b{variable}\b", texts, re.MULTILINE
+        )
+    # Whatever is neither of the example nor set by the scripts would be unset, or the caller's.
+    read = set(re.findall(r"\$\{?([A-Z][A-Z_]+)\b", texts))
+    assigned = set(re.findall(r"\b([A-Z][A-Z_]+)\+?=", texts)) | {"BASH_SOURCE", "DEPLOY_CONFIG"}
+    assert read <= set(variables) | assigned
+
+
+def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
+    """A configuration that says nothing needs one thing: the project."""
+    ran = script(["deploy", "--dry-run"], tmp_path, {})
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr == "PROJECT_ID must be a project id, like my-project-123.\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PROJECT_ID", "My Project"),
+        ("REGION", "US"),
+        ("IMAGE", "posthog-etl:latest"),
+        ("SETTINGS", "CHURN_DAYS"),
+        ("SETTINGS", "CHURN_DAYS=30 ETL_API_KEY=not-for-the-open"),
+        ("CONCURRENCY", "9"),
+        ("WEEKLY_FULL_LOAD", "weekly"),
+        ("TMDB_CHANGES_SECRETS", "redis-password"),
+        ("POSTHOG_DATASET_ID", "posthog-etl"),
+        ("GITHUB_REPOSITORY", "posthog-etl"),
+    ],
+)
+def test_a_wrong_value_is_named(variable: str, value: str, tmp_path: Path) -> None:
+    """Before anything is done, in one sentence for each."""
+    config = {**LEAST, "CONCURRENCY": "many", variable: value}
+    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
+    assert (ran.returncode, ran.stdout) == (2, "")
+    sentences = {line.partition(" must be ")[0] for line in ran.stderr.splitlines()}
+    assert sentences == {"CONCURRENCY", variable}
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "name"),
+    [
+        ('"0 14 * * *"', "daily", "claude_usage.cron"),
+        ("retries: 3", "retries: many", "claude_usage.retries"),
+        ("512Mi", "512", "claude_usage.memory"),
+        ("mode: job", "mode: function", "claude_usage.mode"),
+    ],
+)
+def test_a_wrong_value_of_a_job_is_named(right: str, wrong: str, name: str, tmp_path: Path) -> None:
+    """Before anything is done, with its job."""
+    file = write_jobs(tmp_path)
+    before, marker, after = file.read_text("utf-8").partition("claude_usage:")
+    named = tmp_path / "wrong.yaml"
+    named.write_text(before + marker + after.replace(right, wrong, 1), "utf-8")
+    config = {name: value for name, value in MOST.items() if name != "JOBS_FILE"}
+    (tmp_path / "config.env").write_text(
+        "".join(f'{name}="{value}"\n' for name, value in config.items()) + f'JOBS_FILE="{named}"\n'
+    )
+    ran = subprocess.run(  # noqa: S603 - our own script
+        [DEPLOY / "deploy.sh", "--dry-run"],
+        env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert [line.partition(" must be ")[0] for line in ran.stderr.splitlines()] == [name]
+
+
+def test_a_variable_that_has_moved_is_refused(tmp_path: Path) -> None:
+    """It would mean nothing, and the schedule would be another than its owner believes."""
+    ran = script(["setup-scheduler", "--dry-run"], tmp_path, {**LEAST, "SCHEDULE": "0 5 * * *"})
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("SCHEDULE means nothing any more: remove it")
+    inherited = {"SCHEDULE": "0 5 * * *"}  # of the caller's environment: nothing of ours
+    assert script(["setup-scheduler", "--dry-run"], tmp_path, LEAST, inherited).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("region", "location", "fits"),
+    [("europe-west1", "EU", True), ("europe-west1", "europe-west4", True),
+     ("northamerica-northeast1", "US", True), ("us-central1", "us-east4", True),
+     ("asia-south1", "asia-east1", True), ("us-central1", "EU", False),
+     ("us-central1", "europe-west1", False), ("asia-south1", "US", False)],
+)  # fmt: skip
+def test_data_stay_on_their_continent(
+    tmp_path: Path, region: str, location: str, *, fits: bool
+) -> None:
+    """A service in Iowa that downloads batches from the EU moves people's data across the sea."""
+    config = {**LEAST, "CONCURRENCY": "many", "REGION": region, "BIGQUERY_LOCATION": location}
+    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
+    assert ran.returncode == 2  # for the concurrency at any rate
+    assert ("REGION must be on the continent" in ran.stderr) is not fits
+
+
+def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
+    """One sentence that names the file and the example."""
+    missing = {"DEPLOY_CONFIG": str(tmp_path / "missing.env")}
+    ran = script(["deploy"], tmp_path, LEAST, missing)
+    assert ran.returncode == 2
+    assert "missing.env: copy config.example.env to it" in ran.stderr
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.sh")), ids=lambda path: path.name)
+def test_a_script_explains_itself(path: Path, tmp_path: Path) -> None:
+    """--help prints its usage, without a configuration; what it does not know it refuses."""
+    if path.name == "lib.sh":
+        assert not path.stat().st_mode & 0o111
+        return
+    helped = script([path.stem, "--help"], tmp_path, {})
+    assert helped.returncode == 0
+    assert helped.stdout.startswith(f"Usage: deploy/{path.name}")
+    assert "source" not in helped.stdout
+    unknown = script([path.stem, "--unknown", "--dry-run"], tmp_path, LEAST)
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+
+
+def test_the_configuration_is_not_committed() -> None:
+    """Git ignores deploy/config.env, and so does what gcloud sends to Cloud Build."""
+    ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
+    assert "/deploy/config.env" in ignored
+    assert not (ROOT / ".gcloudignore").exists()  # gcloud then goes by .gitignore

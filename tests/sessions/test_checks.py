@@ -1,0 +1,302 @@
+"""A Cloud Run job's execution, tried twice, and the checks of what it has left."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bigquery.clients import Clients, local_clients
+from bigquery.warehouse import Warehouse
+from jobs.sessions_checks import check_sessions
+from runs.checks import check_last_run
+from runs.execution import Execution
+from runs.settings import Settings
+from sandbox import emulator
+from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sessions import checks
+from sessions.checks import Figures
+from sessions.plan import State
+from tests.sessions.test_requests_on_data import day_of_sessions
+from tests.shipped import METRIC_TABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.forks import Run
+
+NOW = datetime(2026, 10, 8, 12, tzinfo=UTC)
+NO_KEY = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
+JOB = {
+    "CLOUD_RUN_JOB": "posthog-etl-job",
+    "CLOUD_RUN_EXECUTION": "posthog-etl-job-x7kq2",
+    "CLOUD_RUN_TASK_INDEX": "0",
+    "CLOUD_RUN_TASK_COUNT": "1",
+    "CLOUD_RUN_TASK_ATTEMPT": "0",
+}
+NAMES = [
+    "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
+    "order", "fallen metrics", "state",
+]  # fmt: skip
+NEEDS = [
+    "credentials", "metrics", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
+    "firebase_etl_prod.users", "firebase_etl_prod.events", "read_sessions", "destination",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sandbox of the command line and the tests is."""
+    return tmp_path_factory.mktemp("sandbox")
+
+
+@pytest.fixture(scope="module")
+def clients(folder: Path) -> Iterator[Clients]:
+    """The sandbox, with two days of sessions."""
+    with emulator.attach(folder) as endpoints:
+        found = local_clients(endpoints)
+        create_tables(found.bigquery, SourceDatasets())
+        for day in (0, 1):
+            append_rows(found.bigquery, SourceDatasets(), "posthog_events", day_of_sessions(day, 3))
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def executed(
+    run: Run, folder: Path, clients: Clients
+) -> list[tuple[int, str, list[dict[str, Any]]]]:
+    """Of two attempts at one execution: the exit code, stdout, and the lines of the log."""
+    assert clients.bigquery.project == "local"
+    before = run("--local", "--check", folder=folder)
+    assert before.returncode == 0, before.stderr
+    assert [line.split()[:2] for line in before.stdout.splitlines()] == [
+        *(["ok", name] for name in NEEDS[:-1]),
+        ["warning", "destination"],
+        ["warning", "sessions"],
+    ]
+    assert "Dataset posthog_aggregated does not exist: the first run makes it" in before.stdout
+    assert "does not exist yet: run main.py once, without --check." in before.stdout
+    attempts = []
+    for attempt in ("0", "1"):
+        done = run("--local", folder=folder, environment=JOB | {"CLOUD_RUN_TASK_ATTEMPT": attempt})
+        lines = [json.loads(line) for line in done.stderr.splitlines()]
+        attempts.append((done.returncode, done.stdout, lines))
+    return attempts
+
+
+def test_an_execution_that_is_tried_again_works_once(
+    executed: list[tuple[int, str, list[dict[str, Any]]]],
+) -> None:
+    """Cloud Run may retry a task that has succeeded: the second attempt finds it done."""
+    ends = [lines[-1] for _, _, lines in executed]
+    assert [code for code, _, _ in executed] == [0, 0]
+    assert [(end["event"], end["status"]) for end in ends] == [
+        ("run_finished", "succeeded"),
+        ("run_finished", "duplicate"),
+    ]
+    assert ends[0]["sessions"]["staged"] == 6
+
+
+def test_every_line_of_a_job_says_which_attempt_it_is_of(
+    executed: list[tuple[int, str, list[dict[str, Any]]]],
+) -> None:
+    """Execution and attempt are fields, and nothing else is printed: the log has the report."""
+    for number, (_, stdout, lines) in enumerate(executed):
+        assert stdout == ""
+        reported = {(line["execution"], line["attempt"]) for line in lines}
+        assert reported == {("posthog-etl-job-x7kq2", str(number))}
+
+
+def test_other_tasks_of_a_job_have_nothing_to_do(run: Run) -> None:
+    """A job with several tasks by mistake works once: the others say so and succeed at once."""
+    done = run(environment=JOB | {"CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "4"})
+    assert done.returncode == 0
+    (line,) = [json.loads(text) for text in done.stderr.splitlines()]
+    assert (line["severity"], line["execution"]) == ("WARNING", "posthog-etl-job-x7kq2")
+    assert line["message"] == ("Task 3 has nothing to do: task 0 does all of it, set --tasks to 1.")
+
+
+def test_a_job_fails_with_the_exit_code_of_its_error(run: Run) -> None:
+    """As on a terminal; each line is JSON with its execution, also of what goes wrong."""
+    done = run(environment=JOB | NO_KEY)
+    assert done.returncode == 2
+    lines = [json.loads(text) for text in done.stderr.splitlines()]
+    assert {line["execution"] for line in lines} == {"posthog-etl-job-x7kq2"}
+    assert [line.get("event") for line in lines].count("run_finished") == 1
+    assert (lines[-1]["event"], lines[-1]["error_type"]) == ("run_finished", "CredentialsError")
+    assert len([line for line in lines if line["severity"] == "ERROR"]) == 1
+
+
+def test_a_trigger_is_the_same_for_every_attempt() -> None:
+    """It names the job and its execution; outside of a job there is none."""
+    attempts = [
+        Execution.from_environment(JOB | {"CLOUD_RUN_TASK_ATTEMPT": attempt}) for attempt in "01"
+    ]
+    assert {each.trigger for each in attempts if each} == {"posthog-etl-job posthog-etl-job-x7kq2"}
+    assert Execution.from_environment({"CLOUD_RUN_JOB": "", "K_SERVICE": "posthog-etl"}) is None
+
+
+@pytest.mark.usefixtures("executed")
+def test_what_a_run_has_left_is_sound(run: Run, folder: Path) -> None:
+    """One line for each check; old events and no run of tonight warn and do not fail."""
+    done = run("--local", "--check", folder=folder)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
+    names = [*NEEDS, *NAMES]
+    assert all(rest.startswith(name) for (_, rest), name in zip(lines, names, strict=True))
+    outcomes = {name: outcome for (outcome, _), name in zip(lines, names, strict=True)}
+    assert outcomes == dict.fromkeys(names, "ok") | {"newest event": "warning"}
+    assert "6 sessions in local.posthog_aggregated.sessions." in done.stdout
+    assert "hours old: is the export running?" in done.stdout
+
+
+def test_a_check_goes_with_no_run(run: Run, folder: Path) -> None:
+    """Whoever names what to run does not mean a check."""
+    done = run("--local", "--check", "--limit", "3", folder=folder)
+    assert done.returncode == 2
+    assert "run nothing: leave out the options of a run." in done.stderr
+
+
+@pytest.mark.usefixtures("executed")
+def test_a_check_names_what_a_run_would_lack(run: Run, folder: Path) -> None:
+    """As `GET /ready` does, and then nothing is looked at: a run would fail by the same."""
+    missing = {"EVENTS_TABLE": "raw.events"}
+    done = run("--local", "--check", folder=folder, environment=missing)
+    assert done.returncode == 5
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(NEEDS)
+    (failed,) = [line for line in lines if line.startswith("failed")]
+    assert "raw.events" in failed
+    assert "local:raw.events" in failed or "local.raw.events" in failed
+
+
+def outcomes(clients: Clients) -> dict[str, tuple[str, str]]:
+    """What the checks find now."""
+    settings = Settings(project_id="local")
+    warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
+    found = check_sessions(METRIC_TABLE, warehouse, datetime.now(UTC))
+    assert [each.name for each in found] == NAMES
+    return {each.name: (each.outcome, each.message) for each in found}
+
+
+@pytest.mark.usefixtures("executed")
+def test_days_and_state_that_do_not_fit_are_warnings(clients: Clients) -> None:
+    """A day that is yet to be loaded, and a state of other metrics: the next run sees to both."""
+    append_rows(clients.bigquery, SourceDatasets(), "posthog_events", day_of_sessions(9, 1))
+    statement = "UPDATE posthog_aggregated.etl_state_sessions SET metrics_version = 'x' WHERE TRUE"
+    clients.bigquery.query(statement).result()
+    found = outcomes(clients)
+    assert found["missing days"][0] == "warning"
+    assert found["missing days"][1].startswith("2 days of the source have no session (2026-10-14,")
+    assert found["state"][0] == "warning"
+    assert found["state"][1].startswith("The sessions are of metrics x, not ")
+
+
+@pytest.mark.usefixtures("executed")
+def test_a_broken_table_fails(run: Run, folder: Path, clients: Clients) -> None:
+    """A repeated key, a null key and a session that ends too early: each by its name, code 5."""
+    for statement in (
+        """INSERT INTO posthog_aggregated.sessions
+        SELECT * FROM posthog_aggregated.sessions WHERE session_id = 'd0-0'""",
+        "UPDATE posthog_aggregated.sessions SET session_id = NULL WHERE session_id = 'd0-1'",
+        """UPDATE posthog_aggregated.sessions
+        SET ended_at = TIMESTAMP '2020-01-01' WHERE session_id = 'd0-2'""",
+    ):
+        clients.bigquery.query(statement).result()
+    done = run("--local", "--check", "--json", folder=folder)
+    assert done.returncode == 5
+    report = json.loads(done.stdout)
+    assert report["outcome"] == "failed"
+    failed = {
+        each["name"]: each["message"] for each in report["checks"] if each["outcome"] == "failed"
+    }
+    assert failed == {
+        "unique keys": "1 rows repeat a session: run with --full-load.",
+        "no null keys": "1 sessions have no id or no date: run with --full-load.",
+        "order": "1 sessions end before they start: run with --full-load.",
+    }
+
+
+SOUND = Figures(sessions=3, keys=3, distinct_keys=3, null_keys=0, backwards=0)
+
+
+def test_sound_figures_pass() -> None:
+    """Figures as they should be."""
+    assert {each.outcome for each in checks.check_figures(SOUND)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("age", "outcome"),
+    [(timedelta(hours=26), "ok"), (timedelta(hours=26, seconds=1), "warning"), (None, "warning")],
+    ids=str,
+)
+def test_age_warns_after_26_hours(age: timedelta | None, outcome: str) -> None:
+    """The last run and the newest event; and where there is none at all."""
+    at = NOW - age if age else None
+    assert checks.check_newest_event(at, NOW).outcome == outcome
+    assert check_last_run(at, "run", NOW).outcome == outcome
+
+
+def test_a_clock_that_was_ahead_is_no_fresh_run() -> None:
+    """What ended in the future says that a clock is wrong, not that all is well."""
+    later = NOW + timedelta(days=365)
+    for check in (check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
+        assert (check.outcome, "8760 hours ahead" in check.message) == ("warning", True)
+    soon = NOW + timedelta(minutes=1)
+    assert check_last_run(soon, "run", NOW).outcome == "ok"
+
+
+def test_days_to_come_are_not_missing() -> None:
+    """A device whose clock is ahead leaves a day that no session has yet."""
+    days = [date(2026, 10, 7), date(2026, 10, 8), date(2026, 10, 9)]
+    assert checks.check_days(days, set(days[:2]), NOW).outcome == "ok"
+    missing = checks.check_days(days, set(days[:1]), NOW)
+    assert (missing.outcome, "(2026-10-08)" in missing.message) == ("warning", True)
+
+
+def test_many_missing_days_are_counted() -> None:
+    """The last five are named, the others counted."""
+    days = [date(2026, 9, day) for day in range(1, 11)]
+    message = checks.check_days(days, set(), NOW).message
+    assert message.startswith("10 days of the source have no session (2026-09-06, 2026-09-07,")
+    assert "2026-09-10 and 5 more)" in message
+
+
+def test_a_state_belongs_to_its_table_and_metrics() -> None:
+    """Another table, other metrics or no state at all: the next run loads everything."""
+    state = State(run_id="r", metrics_version="m", sessions_created_at=NOW, days={})
+    for found, outcome in (
+        (checks.check_state(state, sessions_created_at=NOW, metrics_version="m"), "ok"),
+        (checks.check_state(None, sessions_created_at=NOW, metrics_version="m"), "warning"),
+        (checks.check_state(state, sessions_created_at=NOW, metrics_version="n"), "warning"),
+        (
+            checks.check_state(
+                state, sessions_created_at=NOW + timedelta(seconds=1), metrics_version="m"
+            ),
+            "warning",
+        ),
+    ):
+        assert found.outcome == outcome
+        assert ("the next run is a full load" in found.message) == (outcome == "warning")
+
+
+@pytest.mark.usefixtures("executed")
+def test_what_is_unforeseen_ends_with_code_1_and_its_traceback(
+    run: Run, folder: Path, clients: Clients
+) -> None:
+    """A bug is one line of JSON as well: here a state that nobody of ours has written."""
+    clients.bigquery.query(
+        "CREATE OR REPLACE TABLE posthog_aggregated.etl_state_sessions AS SELECT 1 AS one"
+    ).result()
+    done = run("--local", "--check", folder=folder)
+    assert done.returncode == 1
+    line = json.loads(done.stderr.splitlines()[-1])
+    assert (line["severity"], line["message"]) == (
+        "ERROR",
+        "Something unforeseen happened: this is a bug.",
+    )
+    assert line["exception"].startswith("Traceback")
