@@ -107,12 +107,14 @@ def events(draw: st.DrawFn, *, days: int = 6) -> Row:
 
 @st.composite
 def identifications(draw: st.DrawFn) -> Row:
-    """One row of the events table that ties an id to another: rare among `events`."""
+    """One row that ties an id to another, in a session or from a server: rare among `events`."""
+    event = draw(st.sampled_from(["$identify", "$identify", "$create_alias", "$merge_dangerously"]))
     anonymous_id = draw(st.sampled_from(["anon-1", "anon-2", "naïve 🙂", "Guest", "u2"]))
-    session_id = draw(st.sampled_from(["s-0", "s-1", "t-2", "sé-4", "S-5"]))
-    values = {"$session_id": session_id, "$anon_distinct_id": anonymous_id}
+    session_id = draw(st.sampled_from(["s-0", "s-1", "t-2", "sé-4", "S-5", None]))
+    name = "$anon_distinct_id" if event == "$identify" else "alias"
+    values = {"$session_id": session_id, name: anonymous_id}
     distinct_id = draw(st.sampled_from(["u1", "u1", "u2", "15550100001", "a@example.com", "NULL"]))
-    row = {"event": "$identify", "distinct_id": distinct_id, "properties": text(values)}
+    row = {"event": event, "distinct_id": distinct_id, "properties": text(values)}
     return draw(events()) | row
 
 

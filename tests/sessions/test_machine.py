@@ -351,3 +351,4 @@ def test_any_history_of_arrivals_and_runs_is_exact(clients: Clients, count: Coun
     run_state_machine_as_test(lambda: Histories(clients, seen), settings=LONG)  # type: ignore[arg-type]
     count("histories tried", seen["histories"])
     count("runs within them", seen["runs"])
+    count("emptied tables refused", seen["emptied tables"])
