@@ -16,6 +16,11 @@ def peak_mib() -> float:
     return _status("VmHWM")
 
 
+def file_mib() -> float:
+    """How much of what it holds are pages of files, programs and libraries most of them."""
+    return _status("RssFile")
+
+
 def count_peak_anew() -> None:
     """Forget the peak so far."""
     Path("/proc/self/clear_refs").write_text("5")
