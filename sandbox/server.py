@@ -6,6 +6,7 @@ It serves until nobody is attached to its directory any more, or until it gets a
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import secrets
@@ -34,6 +35,7 @@ _FOREIGN_VARIABLES = {
 }  # fmt: skip
 # The emulator loads these on its first request and can't download them without a network.
 _EXTENSIONS = ("ducklake", "icu", "spatial", "inet")
+_OBJECTS_BEFORE_COLLECTION = 50_000  # a statement's tree has thousands
 _SECONDS_FOR_LOCK = 1.0
 _SECONDS_TO_FINISH = 5.0
 
@@ -131,6 +133,8 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     if threads := os.environ.get(THREADS):
         database.execute(f"SET threads = {int(threads)}")
     make_lookups_quick()
+    gc.freeze()  # what is loaded by now stays, and need not be looked through again
+    gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     _announce(files, listener.getsockname()[1], grpc_port, token)
     threading.Thread(target=_end_with_the_last, args=(files, rest_server), daemon=True).start()
     rest_server.run(sockets=[listener])

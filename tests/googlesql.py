@@ -31,6 +31,8 @@ from zetasql.wasi._pb2.zetasql.local_service.local_service_pb2 import (
 )
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
+from sandbox.locks import FileLock
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -156,8 +158,11 @@ class _Wasm(wasm_client.WasmClient):  # type: ignore[misc]  # it has no types
 
 @cache
 def _load() -> _Wasm:
+    """Compiled by one process, while the others wait for it."""
     wasm_client.Config = _Config
-    return _Wasm(get_wasm_path())
+    with FileLock(Path(sys.prefix).resolve() / "wasmtime.lock") as lock:
+        lock.acquire()
+        return _Wasm(get_wasm_path())
 
 
 class Analyzer:

@@ -7,7 +7,8 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.scenario import Row, Scenario
-from tests.sessions.test_persons import Story, ago, check
+from tests.sessions.test_persons import Story, ago
+from tests.sessions.test_persons_runs import check
 
 if TYPE_CHECKING:
     from datetime import datetime
