@@ -13,7 +13,10 @@ import pytest
 
 from bigquery import retries
 from bigquery.clients import Clients, local_clients
+from bigquery.staging import drop_staging
+from bigquery.warehouse import Warehouse
 from runs.errors import UnavailableError
+from runs.settings import Settings
 from sandbox.emulator import Endpoints
 from tests.scenario import Scenario, differences
 from tests.sessions.test_requests_on_data import day_of_sessions
@@ -90,3 +93,18 @@ def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
     made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
     assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 10
     assert sum(sql.count("expiration_timestamp") for sql in made) == 10
+
+
+def test_a_run_does_not_fail_by_what_it_leaves_to_expire(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where BigQuery is gone, or the process ends: a warning, since the run is over by then."""
+    settings = Settings(project_id="local")
+    warehouse = Warehouse(clients=clients, settings=settings, run_id="over")
+    monkeypatch.setattr(clients.bigquery, "_http_internal", object())  # of no use any more
+    drop_staging(warehouse, [warehouse.staging("projected")])
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)  # as at the end of a process
+    drop_staging(warehouse, [warehouse.staging("projected")])
+    told = [each.message for each in caplog.records if "left to expire" in each.message]
+    assert len(told) == 2
+    assert told[1].endswith("RuntimeError")

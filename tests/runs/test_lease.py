@@ -307,8 +307,11 @@ def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox, forks: 
     assert json.loads(again.stdout)["sessions"]["staged"] == 6
 
 
-def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
-    """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
+def test_ctrl_c_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
+    """SIGINT at gunicorn: the caller gets a 503, the lease is free, and no staging table is left.
+
+    It is the same as SIGTERM, as `tests/test_app.py` shows.
+    """
     answers: list[tuple[int, Any]] = []
 
     def post(port: int) -> None:
@@ -323,12 +326,15 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) ->
         caller.start()
         while not any(line.get("step") == "extract" for line in service.logged()):
             time.sleep(0.05)
-        service.terminate()
+        service.end(signal.SIGINT)
         caller.join(timeout=30)
     assert [status for status, _ in answers] == [503]
     assert "told to stop" in answers[0][1]["error"]["message"]
     rows = sandbox.scenario.query("SELECT run_id FROM {d}.etl_lease_sessions")
     assert [row["run_id"] for row in rows] == [None]
+    client, dataset = sandbox.scenario.clients.bigquery, sandbox.scenario.destination
+    names = [each.table_id for each in client.list_tables(dataset)]
+    assert [name for name in names if name.startswith("staging_")] == []
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
