@@ -14,16 +14,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app import LOG, MAX_BODY_BYTES, create_app
+from app import LOG, MAX_BODY_BYTES, create_app, end_runs
 from runs import VERSION
 from runs.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
+from runs.progress import IN_PROGRESS, RunInProgress
 from runs.supervision import STOP
 from tests.paths import ROOT
 
@@ -503,6 +506,26 @@ def test_a_mistyped_option_serves_nothing(option: str, port: str, message: str) 
     assert ran.returncode == 2
     assert message in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_a_service_by_itself_ends_its_runs() -> None:
+    """`app.py` waits until they have stopped, as gunicorn's worker does."""
+    run = RunInProgress(run_id="r", job="sessions", started_at=datetime.now(UTC))
+    IN_PROGRESS.put(run)
+
+    def stop() -> None:
+        STOP.wait(5)
+        IN_PROGRESS.remove(run.run_id)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        end_runs()
+        assert IN_PROGRESS.all() == []
+        assert STOP.is_set()
+    finally:
+        STOP.clear()
+        thread.join()
 
 
 def test_the_service_of_the_emulator_is_for_this_machine() -> None:

@@ -25,11 +25,18 @@ from bigquery.clients import Clients, local_clients
 from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
 from runs import lease_row, supervision
-from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError, UnavailableError
+from runs.errors import (
+    DestinationError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunTimeoutError,
+    UnavailableError,
+)
 from runs.lease_row import LeaseRow
 from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
+from service.inspection import lease_holder
 from tests.fault_proxy import Fault, HttpProxy
 from tests.paths import ROOT
 from tests.scenario import Scenario, differences
@@ -409,3 +416,24 @@ def test_a_lease_that_became_free_names_no_run() -> None:
     free = Lease(fence=1, run_id=None, expires_at=None, published_run_id=None, triggers={})
     message = supervision.held(free)
     assert message == "Another run held the lease until this moment: run again."
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "SELECT * FROM {d}.etl_lease_sessions WHERE FALSE",
+        "SELECT t.* FROM {d}.etl_lease_sessions AS t, UNNEST([1, 2])",
+        "SELECT * EXCEPT (fence) FROM {d}.etl_lease_sessions",
+    ],
+    ids=["no row", "two rows", "other columns"],
+)
+def test_a_lease_that_is_no_lease_is_told_with_its_remedy(shared: Scenario, rows: str) -> None:
+    """Somebody edited the table: runs say to drop it, and who only looks at it fails at nothing."""
+    row = replace(lease_of(shared, "odd"), job="tmdb_changes")
+    shared.query(f"CREATE OR REPLACE TABLE {{d}}.etl_lease_tmdb_changes AS {rows}")
+    try:
+        with pytest.raises(DestinationError, match=r"needs one row of .*: drop it, and run again"):
+            row.take()
+        assert lease_holder(row.warehouse) is None
+    finally:
+        shared.query("DROP TABLE {d}.etl_lease_tmdb_changes")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
+import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from bigquery.clients import local_clients
 from bigquery.jobs import run_query
 from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
-from runs.errors import BudgetError, SettingsError, SourceMissingError, UnavailableError
+from runs.errors import (
+    AbortedError,
+    BudgetError,
+    SettingsError,
+    SourceMissingError,
+    UnavailableError,
+)
+from runs.supervision import STOP
 from service.readiness import probe_all
 from sessions import plan as planning
 from sessions import publication
@@ -390,6 +398,19 @@ def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_youn
 def test_partitions_in_two_rows_are_added(odd_load: OddLoad) -> None:
     """Rows of the streaming buffer may be listed once for each tier of storage."""
     assert odd_load.buffered == [{"row_count": 4}]
+
+
+def test_a_run_that_bigquery_keeps_waiting_can_be_stopped(cloud: Cloud) -> None:
+    """From its first request on: Ctrl-C does not wait for the answer."""
+    hang = Fault(kind="hang", method="GET", path="/tables/", times=1000, seconds=8.0)
+    STOP.set()
+    started = time.monotonic()
+    try:
+        with cloud.proxy.faulty(hang), pytest.raises(AbortedError, match="before it did anything"):
+            cloud.scenario.run()
+    finally:
+        STOP.clear()
+    assert time.monotonic() - started < 6
 
 
 def test_a_statement_that_failed_is_paid_all_the_same(cloud: Cloud) -> None:
