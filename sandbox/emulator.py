@@ -116,6 +116,9 @@ def reset(directory: Path) -> None:
 
 
 def _files(directory: Path) -> SandboxFiles:
+    if bad := set("'?") & set(str(directory.resolve())):  # DuckDB takes them for something else
+        msg = f"The emulator can't use a directory with {bad.pop()} in its path: set SANDBOX_DIR."
+        raise SandboxError(msg)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -208,6 +211,11 @@ def _not_started(files: SandboxFiles, code: int) -> SandboxError:
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
     if code == FAILED:
         return SandboxError(last)
+    if any("DATA_PATH" in line for line in lines):
+        return SandboxError(
+            f"The sandbox {files.directory} was moved or copied, and its tables name the place"
+            " where it was: put it back, or empty it by .venv/bin/python -m sandbox reset."
+        )
     return SandboxError(
         f"The emulator of {files.directory} did not come up ({last}): see {files.log}."
     )

@@ -62,6 +62,22 @@ def test_an_audit_that_could_not_ask_fails() -> None:
     assert "could not be audited" in found.stderr
 
 
+def test_clean_leaves_what_is_not_the_sandboxs(tmp_path: Path) -> None:
+    """SANDBOX_DIR may be a directory that somebody uses for other things, too."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("data", "endpoints.json", "theirs.json"):
+        (folder / name).touch()
+    make = ["make", "--no-print-directory", "-n", "clean", f"SANDBOX_DIR={folder}"]
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    clean = ["bash", "-c", printed.stdout]
+    subprocess.run(clean, cwd=tmp_path, check=True)  # noqa: S603 - what make would do
+    assert [each.name for each in folder.iterdir()] == ["theirs.json"]
+    (folder / "theirs.json").unlink()
+    subprocess.run(clean, cwd=tmp_path, check=True)  # noqa: S603
+    assert not folder.exists()
+
+
 def test_only_a_person_deploys_and_without_a_key() -> None:
     """Started by hand from the main branch; GitHub's own token is exchanged for Google's."""
     workflow = WORKFLOWS["deploy.yml"]

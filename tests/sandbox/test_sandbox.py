@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.emulator import Endpoints, SandboxError, attach, bigquery_client, is_running, reset
+from sandbox.emulator import (
+    Endpoints,
+    SandboxError,
+    _not_started,
+    attach,
+    bigquery_client,
+    is_running,
+    reset,
+)
+from sandbox.files import SandboxFiles
 from sandbox.server import FAST
 from tests.paths import ROOT
 
@@ -226,3 +235,14 @@ def test_reset_deletes_the_data(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     reset(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".txt"}
+
+
+def test_a_directory_that_the_emulator_cannot_use_is_told(tmp_path: Path) -> None:
+    """A path that DuckDB would misread, and a sandbox that stands where it was not made."""
+    with pytest.raises(SandboxError, match="a directory with ' in its path: set SANDBOX_DIR"):
+        is_running(tmp_path / "it's")
+    files = SandboxFiles(tmp_path)
+    files.log.write_text("Error: DATA_PATH does not match\nhint: OVERRIDE_DATA_PATH\n(^)\n")
+    assert "was moved or copied" in str(_not_started(files, 1))
+    files.log.write_text("something else\n")
+    assert "did not come up (something else)" in str(_not_started(files, 1))
