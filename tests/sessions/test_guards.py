@@ -28,7 +28,7 @@ from runs.errors import (
 from runs.supervision import STOP
 from service.readiness import probe_all
 from sessions import plan as planning
-from sessions import publication
+from sessions import publication, watch
 from sessions.plan import batch_count, large_batch_warning
 from sessions.publication import date_pieces
 from tests.fault_proxy import Edit, Fault, HttpProxy
@@ -319,9 +319,16 @@ def test_a_row_access_policy_is_named_and_the_table_read_as_it_is(
     assert len([each for each in probes if "row access policy" in " ".join(each.warnings)]) == 4
 
 
-def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
-    """Masked phones match nobody, with success: the report and /ready name them."""
+def test_columns_that_may_be_masked_are_named(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masked phones match nobody, with success: the report and /ready name them.
+
+    Where no user at all has a session, it says that, too.
+    """
     scenario = cloud.scenario
+    monkeypatch.setattr(watch, "_ENOUGH_SESSIONS", 1)
+    scenario.arrive("firebase_users", [{"user_id": "nobody", "phoneNumber": "+15550100"}])
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         for column in answer["schema"]["fields"]:
@@ -334,6 +341,8 @@ def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
         report = scenario.run()
     (told,) = [each for each in report.warnings if "policy tag" in each]
     assert "has a policy tag on phoneNumber: values may be masked" in told
+    (told,) = [each for each in report.warnings if "No user matches" in each]
+    assert f"any of the 1 users of local.{scenario.datasets.firebase}.users" in told
 
 
 @pytest.mark.parametrize("count", [0, 1, 3000, 3001, 9001])
