@@ -28,6 +28,7 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from bigquery.connection import READING_SECONDS, CachedClients, local_environment
 from runs import VERSION
 from runs.errors import AuthenticationError, EtlError, RequestError, SettingsError
+from runs.execution import cut_short_warning
 from runs.ledger_sql import RunsRequest, is_run_id
 from runs.log import configure_logging, log_fields
 from runs.progress import IN_PROGRESS
@@ -125,6 +126,8 @@ def _deploy(
     except SettingsError as error:
         LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
         return error
+    if warning := cut_short_warning(environ, settings):
+        LOG.warning("%s", warning)
     clients = CachedClients(settings, is_local=is_local)
     return _Deployment(
         settings=settings,
