@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,9 @@ def test_a_failed_run_says_why_once(run: Run, folder: Path) -> None:
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         errors = [line for line in lines if line["severity"] == "ERROR"]
         assert [key in line for line in errors] == [True], done.stderr
+    checked = run("--local", "--check", folder=folder, environment={"EVENTS_TABLE": "no.table"})
+    assert checked.returncode == 5
+    assert re.search(r"^failed +no\.table .*Not found", checked.stdout, re.MULTILINE)
 
 
 def test_help_and_version_need_no_settings(run: Run) -> None:
