@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _REFUSED = 2
 _INTERRUPTED = 130
+_LAST_PORT = 65_535
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
@@ -97,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("sql", help="GoogleSQL, tables as DATASET.TABLE")
     query.add_argument("--format", choices=FORMATS, default="table", help="of the rows (table)")
     up = command("up", _up, "Keep the emulator running until Ctrl-C.")
-    up.add_argument("--port", type=int, help="of its REST interface (a free one)")
-    up.add_argument("--grpc-port", type=int, help="of its Storage API (a free one)")
+    up.add_argument("--port", type=_port, help="of its REST interface (a free one)")
+    up.add_argument("--grpc-port", type=_port, help="of its Storage API (a free one)")
     command("apis", _apis, "Keep stand-ins for the jobs' APIs, and a Redis, running until Ctrl-C.")
     command("demo", _demo, "Run every job on sample data and stand-ins, and show the result.")
     command("reset", _reset, "Delete all that the sandbox has stored.")
@@ -116,6 +117,13 @@ def _add_properties(parser: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         msg = f"{text!r} is no whole number from 1 on: write it like 100"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) <= _LAST_PORT:
+        msg = f"{text!r} is no port: write one from 1 to {_LAST_PORT}"
         raise argparse.ArgumentTypeError(msg)
     return int(text)
 

@@ -110,9 +110,10 @@ def reset(directory: Path) -> None:
             msg = f"A command is attached to the sandbox in {files.directory}: end it first."
             raise SandboxError(msg)
         _await_end(files)
+        for path in (files.endpoints, files.log, files.stored):
+            if path.is_symlink() or path.is_file():  # of a link, what it leads to stays
+                path.unlink()
         shutil.rmtree(files.stored, ignore_errors=True)
-        for path in (files.endpoints, files.log):
-            path.unlink(missing_ok=True)
 
 
 def _files(directory: Path) -> SandboxFiles:
@@ -193,6 +194,7 @@ def _start(files: SandboxFiles, rest_port: int, grpc_port: int) -> subprocess.Po
     package_root = str(Path(__file__).resolve().parent.parent)
     search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     arguments = [str(files.directory), str(rest_port), str(grpc_port)]
+    files.log.unlink(missing_ok=True)  # a link may lead to somebody's file
     with files.log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-W", "ignore", "-m", "sandbox.server", *arguments],

@@ -573,5 +573,6 @@ def test_how_gunicorn_serves() -> None:
         "timeout": "0",
         "graceful_timeout": "8",
         "control_socket_disable": "True",
+        "forwarder_headers": "[]",
     }
     assert {name: found[name] for name in expected} == expected

@@ -187,6 +187,23 @@ def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
         assert _answer(endpoints, "SELECT 1") == [(1,)]
 
 
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    """Whoever can write into the directory can't have other files emptied or deleted by it."""
+    theirs, folder = tmp_path / "theirs", tmp_path / "sandbox"
+    (theirs / "folder").mkdir(parents=True)
+    (theirs / "file").write_text("kept")
+    folder.mkdir()
+    for name, target in (("emulator.log", "file"), ("endpoints.json", "file"), ("data", "folder")):
+        (folder / name).symlink_to(theirs / target)
+    reset(folder)
+    assert {each.suffix for each in folder.iterdir()} == {".lock"}
+    (folder / "emulator.log").symlink_to(theirs / "file")
+    with attach(folder) as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+    assert (theirs / "file").read_text() == "kept"
+    assert (theirs / "folder").is_dir()
+
+
 def test_a_killed_emulator_is_replaced(kept: Path, emulator: Endpoints) -> None:
     """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
     _answer(emulator, "CREATE TABLE local.kept AS SELECT 7 AS number")

@@ -348,14 +348,17 @@ def test_other_ports_than_the_running_emulators_are_refused(
     assert _query(client, "SELECT 1") == [(1,)]
 
 
-@pytest.mark.parametrize("arguments", [["--days", "x"], ["--end-date", "20261101"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["seed", "--days", "x"], ["seed", "--end-date", "20261101"], ["up", "--port", "99999"]],
+)
 def test_a_mistyped_option_is_one_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says how to write the value, and nothing is started."""
     with pytest.raises(SystemExit):
-        main(["seed", *arguments])
-    assert f"{arguments[1]!r} is no " in capsys.readouterr().err
+        main(arguments)
+    assert f"{arguments[-1]!r} is no " in capsys.readouterr().err
 
 
 def test_output_that_cannot_be_written_is_one_sentence(
