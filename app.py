@@ -11,11 +11,13 @@ import logging
 import os
 import re
 import reprlib
+import signal
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -23,9 +25,10 @@ from uuid import uuid4
 from flask import Flask, Response, current_app, g, jsonify, request
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from bigquery.connection import CachedClients, local_environment
+from bigquery.connection import READING_SECONDS, CachedClients, local_environment
 from runs import VERSION
 from runs.errors import AuthenticationError, EtlError, RequestError, SettingsError
+from runs.execution import cut_short_warning
 from runs.ledger_sql import RunsRequest, is_run_id
 from runs.log import configure_logging, log_fields
 from runs.progress import IN_PROGRESS
@@ -57,6 +60,7 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
 }
 _OPEN: Final = "/health"  # for the platform, which has no token
+_SECONDS_TO_END: Final = 8.0
 _CUT_SHORT: Final = "The body did not arrive whole: send it once more."
 _TRACES: Final = {
     "X-Cloud-Trace-Context": re.compile(r"([0-9a-f]{32})(?:/.*)?"),
@@ -122,6 +126,8 @@ def _deploy(
     except SettingsError as error:
         LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
         return error
+    if warning := cut_short_warning(environ, settings):
+        LOG.warning("%s", warning)
     clients = CachedClients(settings, is_local=is_local)
     return _Deployment(
         settings=settings,
@@ -173,7 +179,7 @@ class _Site:
         made = self._deployment
         return Site(
             settings=made.settings,
-            connect=made.clients.warehouse,
+            connect=partial(made.clients.warehouse, READING_SECONDS),
             readiness=made.readiness,
             start=self._run,
         )
@@ -235,14 +241,14 @@ class _Site:
         from service.verification import read_verification
 
         query = request.args.to_dict(flat=False)
-        with self._deployment.clients.warehouse() as warehouse:
+        with self._deployment.clients.warehouse(READING_SECONDS) as warehouse:
             return jsonify(read_verification(warehouse, query, datetime.now(UTC)))
 
     def session(self, session_id: str) -> ResponseReturnValue:
         """What a session is made of; a 404 says why there is none."""
         from service.verification import read_story
 
-        with self._deployment.clients.warehouse() as warehouse:
+        with self._deployment.clients.warehouse(READING_SECONDS) as warehouse:
             story = read_story(warehouse, session_id)
         if isinstance(story, str):
             raise NotFound(story)
@@ -429,7 +435,19 @@ def _serve_here(arguments: list[str]) -> None:
     except SettingsError as error:
         parser.error(str(error))
     service = local() if is_local else _start(only_loopback=True)
-    service.run(host="127.0.0.1", port=settings.port)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    service.run(host="127.0.0.1", port=settings.port)  # until Ctrl-C
+    end_runs()
+
+
+def end_runs() -> None:
+    """Tell the runs of this process to stop, and give them some seconds to do so."""
+    if "runs.supervision" not in sys.modules:  # there were none
+        return
+    sys.modules["runs.supervision"].STOP.set()
+    end = time.monotonic() + _SECONDS_TO_END
+    while IN_PROGRESS.all() and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":

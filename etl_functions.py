@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from bigquery import loading
 from bigquery.destination import ensure_tables, find_table, list_rows
 from bigquery.jobs import fetch, rows_of, run_query, run_statement
 from bigquery.parameters import Parameter, array, scalar
-from bigquery.refusals import classified
+from bigquery.refusals import StatementError, classified
 from bigquery.retries import HTTP_SECONDS, call, start, wait_for, with_retries
 from runs.errors import (
     DestinationError,
@@ -36,7 +37,7 @@ from sessions.sources import (
 from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     import pandas as pd
@@ -88,6 +89,26 @@ def find_source(warehouse: Warehouse, wanted: SourceTable) -> Source:
     return resolve(shape, wanted.logical)
 
 
+@contextmanager
+def blaming_views(*read: Source) -> Iterator[None]:
+    """Within, a statement that BigQuery rejects is the fault of the views that it reads, if any.
+
+    Raises SourceError, which names them and the job. Where it reads tables alone, it is a bug.
+    """
+    try:
+        yield
+    except StatementError as error:
+        shapes = [each.shape for each in read if not each.shape.is_missing]
+        views = [str(shape.table) for shape in shapes if not shape.is_table]
+        if not views:
+            raise
+        message = (
+            f"View {', '.join(views)} can't be read: {str(error).rstrip('.')}. Query it by itself,"
+            " and mend it."
+        )
+        raise SourceError(message) from None
+
+
 def check_not_replaced(warehouse: Warehouse, table: TableId, snapshot_at: datetime) -> None:
     """Raise UnavailableError if the table is younger than the moment that the run reads it at."""
     found = find_table(warehouse, table)
@@ -137,7 +158,7 @@ class DayCounts:
 
 def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     """Count the events by day, from metadata where there are some."""
-    with classified("day_counts", SourceError):
+    with blaming_views(events), classified("day_counts", SourceError):
         job = run_statement(warehouse, "day_counts", day_counts_sql(events))
         rows = rows_of(warehouse, job)
     counts: dict[str, int] = {}
@@ -330,7 +351,9 @@ def read_newest_event_at(
     number, events = 1, without_past(events)
     while days:  # from the newest back, since the last of them may hold rows set aside alone
         sql = newest_valid_sql(metric_table, events, days[-number:], conditions)
-        row = run_query(warehouse, "newest", sql, [scalar("now", "TIMESTAMP", now), *parameters])[0]
+        given = [scalar("now", "TIMESTAMP", now), *parameters]
+        with blaming_views(events):
+            row = run_query(warehouse, "newest", sql, given)[0]
         if row["newest_at"] is not None:
             return cast("datetime", row["newest_at"])
         days, number = days[:-number], number * 2

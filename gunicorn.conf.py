@@ -23,6 +23,7 @@ threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
 timeout = 0  # a run ends itself at ETL_TIMEOUT_SECONDS
 graceful_timeout = 8  # Cloud Run: SIGKILL 10 seconds after SIGTERM
 
+forwarder_headers = ""  # no proxy sets SCRIPT_NAME, and whoever sends it gets gunicorn's 500
 control_socket_disable = True  # nobody uses it, and the file system may be read-only
 worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - a heartbeat file
 

@@ -12,7 +12,8 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from bigquery.connection import connect, local_environment
 from bigquery.destination import ensure_dataset
@@ -36,11 +37,11 @@ from runs.context import (
 from runs.errors import AuditError, EtlError, RequestError
 from runs.execution import Execution
 from runs.log import LOG, configure_logging, is_reported, log_run_not_begun
-from runs.progress import Progress, TerminalProgress
+from runs.progress import Progress, TerminalProgress, check_room
 from runs.report_text import report_text
 from runs.request import RunRequest
 from runs.settings import ENGINES, Settings
-from runs.supervision import STOP, take_lease
+from runs.supervision import STOP, check_stopped, take_lease
 from service.readiness import probe_all
 from service.story_text import print_story
 from sessions.samples import VerifyRequest, new_seed
@@ -76,8 +77,9 @@ def main(
         work = job.begin(run)
     with recorded(work):
         with run.step("lease"):
-            run.warehouse = settled(run.warehouse, job.sources(settings))
-            ensure_dataset(run.warehouse)
+            stoppable = settled(replace(run.warehouse, check=check_stopped), job.sources(settings))
+            ensure_dataset(stoppable)
+            run.warehouse = replace(stoppable, check=run.warehouse.check)
             run.supervisor = take_lease(run.lease)
         with supervised(work, run.supervisor):
             if run.settled_before:
@@ -110,6 +112,7 @@ def run(
     LOG.info("run requested", extra={"fields": {"request": request.shown(), "trigger": trigger}})
     with ExitStack() as stack:
         try:
+            check_room(request.job, waits=settings.lease_wait_seconds > 0)
             clients = stack.enter_context(connect(settings, is_local=is_local))
         except EtlError as error:
             names = find_job(request.job).report_type.log_names
@@ -182,17 +185,24 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+_SHOW_CURSOR: Final = "\x1b[?25h"
+
+
 def _stop(number: int, _: object) -> None:
     """Stop the run at its next check; the same signal once more ends the process at once."""
     STOP.set()
     signal.signal(number, signal.SIG_DFL)
+    if sys.stderr.isatty():
+        sys.stderr.write(_SHOW_CURSOR)  # the bars hide it, and nothing else may run any more
 
 
 def command_line(arguments: Sequence[str]) -> int:
     """Run as the command line says; returns the exit code."""
     options = parse_arguments(arguments)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _stop)
+    if sys.stderr is None:  # started with 2>&-
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - until the end
     on_terminal = sys.stderr.isatty()
     execution = Execution.from_environment(os.environ)
     fields = execution.log_fields if execution else {}
@@ -272,7 +282,7 @@ def _check(request: RunRequest, settings: Settings, options: argparse.Namespace)
     """A line for each thing that a run needs and that should hold of what is there; no run."""
     job = find_job(request.job)
     with connect(settings, is_local=options.local) as clients:
-        warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
+        warehouse = _looking(clients, settings, "check")
         found = [*_look(job, warehouse)] if job.check else []
         if options.verify is not None:
             from jobs.sessions import VERIFY_AND_RECORD
@@ -290,6 +300,11 @@ def _check(request: RunRequest, settings: Settings, options: argparse.Namespace)
             f"{each.outcome:<8} {each.name:<{width}} {each.message}\n" for each in found
         )
     return AuditError.exit_code if outcome == "failed" else 0
+
+
+def _looking(clients: Clients, settings: Settings, name: str) -> Warehouse:
+    """BigQuery for a question, which Ctrl-C ends."""
+    return Warehouse(clients=clients, settings=settings, run_id=name, check=check_stopped)
 
 
 def _look(job: Job[Any], warehouse: Warehouse) -> list[Check]:
@@ -346,7 +361,7 @@ def _verify(settings: Settings, options: argparse.Namespace) -> int:
 
     request = _to_verify(options)
     with connect(settings, is_local=options.local) as clients:
-        warehouse = Warehouse(clients=clients, settings=settings, run_id="verify")
+        warehouse = _looking(clients, settings, "verify")
         found = VERIFY(warehouse, request, partial(_confirm, options))
     shown = json.dumps(found.to_json(), indent=2) if options.json else verification_text(found)
     sys.stdout.write(f"{shown}\n")
@@ -358,7 +373,7 @@ def _explain(settings: Settings, options: argparse.Namespace) -> int:
     from jobs.sessions import EXPLAIN
 
     with connect(settings, is_local=options.local) as clients:
-        warehouse = Warehouse(clients=clients, settings=settings, run_id="explain")
+        warehouse = _looking(clients, settings, "explain")
         story = EXPLAIN(warehouse, options.explain, _say)
     if options.json:
         sys.stdout.write(f"{json.dumps(story.to_json(), indent=2)}\n")

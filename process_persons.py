@@ -163,6 +163,8 @@ def derived_counts_sql(
 ) -> str:
     """A SELECT of one row: `persons`, `identities`, and the sessions that are nobody's.
 
+    Besides `sessions_of_persons` and, among them, `sessions_of_users`.
+
     With `watched_days`, a SELECT of days and figures, also these, as an array.
     """
     days = (
@@ -171,7 +173,9 @@ def derived_counts_sql(
     return f"""SELECT{days}
   (SELECT COUNT(*) FROM {persons}) AS persons,
   (SELECT COUNT(*) FROM {identities}) AS identities,
-  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM {persons}) AS sessions_without_person
+  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM {persons}) AS sessions_without_person,
+  (SELECT IFNULL(SUM(session_count), 0) FROM {persons}) AS sessions_of_persons,
+  (SELECT IFNULL(SUM(IF(user_id IS NULL, 0, session_count)), 0) FROM {persons}) AS sessions_of_users
 FROM {sessions}"""
 
 

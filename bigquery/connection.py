@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from bigquery.clients import local_clients, make_clients
 from bigquery.credentials import fetch_credentials
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from bigquery.clients import Clients
     from runs.settings import Settings
+
+ANSWER_SECONDS: Final = 20.0
+"""What a request about runs waits for BigQuery at most."""
+READING_SECONDS: Final = 300.0
+"""The same for one about rows."""
 
 
 @contextmanager
@@ -66,7 +72,7 @@ def local_environment(environ: Mapping[str, str]) -> Mapping[str, str]:
 
 
 class CachedClients:
-    """Clients for many requests: made when first needed, and again after a CredentialsError."""
+    """Clients for many requests: made when first needed, and again where they are of no use."""
 
     def __init__(self, settings: Settings, *, is_local: bool) -> None:
         self._settings = settings
@@ -76,12 +82,25 @@ class CachedClients:
         self._clients: Clients | None = None
 
     @contextmanager
-    def warehouse(self) -> Iterator[Warehouse]:
-        """BigQuery as no run sees it; a CredentialsError within has the key read again."""
+    def warehouse(self, seconds: float = ANSWER_SECONDS) -> Iterator[Warehouse]:
+        """BigQuery as no run sees it: what takes longer than this ends as UnavailableError.
+
+        A CredentialsError within has the key read again, and an emulator that is gone is started.
+        """
+        end = time.monotonic() + seconds
+
+        def check() -> None:
+            if time.monotonic() > end:
+                message = f"BigQuery did not answer within {seconds:g} s: try again later."
+                raise UnavailableError(message)
+
         try:
-            yield Warehouse(clients=self._get(), settings=self._settings, run_id="no_run")
-        except CredentialsError:
-            self.close()
+            yield Warehouse(
+                clients=self._get(), settings=self._settings, run_id="no_run", check=check
+            )
+        except (CredentialsError, UnavailableError) as error:
+            if self._is_local or isinstance(error, CredentialsError):
+                self.close()
             raise
 
     def close(self) -> None:

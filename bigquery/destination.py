@@ -77,6 +77,7 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
             found = call(warehouse, partial(client.get_table, str(view)))
         except NotFound:
             found = call(warehouse, partial(client.create_table, wanted, exists_ok=True))
+        _check_kind(view, found, "VIEW")
         if found.view_query != sql or _described(found.schema) != _described(columns):
             wanted.schema = columns
             call(
@@ -136,19 +137,51 @@ def _create(warehouse: Warehouse, table: TableId, schema: TableSchema) -> bigque
 def _add_columns(
     warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
 ) -> None:
-    stored = {column.name: column for column in found.schema}
-    for wanted in schema.fields:
-        column = stored.get(wanted.name)
-        if column is not None and _standard(column.field_type) != wanted.type:
-            message = (
-                f"Column {wanted.name} of table {table} is {column.field_type} and should be "
-                f"{wanted.type}: rename or drop the table, and run again."
-            )
-            raise DestinationError(message)
+    _check_kind(table, found, "TABLE")
+    _check_columns(table, found.schema, schema.fields)
+    stored = {column.name for column in found.schema}
     missing = [each for each in schema.fields if each.name not in stored]
     if missing:
         found.schema = [*found.schema, *(schema_field(each) for each in missing)]
         call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
+
+
+def _check_kind(table: TableId, found: bigquery.Table, kind: str) -> None:
+    if found.table_type != kind:
+        message = (
+            f"{table} is a {found.table_type} and should be a {kind}: rename or drop it, and run"
+            " again."
+        )
+        raise DestinationError(message)
+
+
+def _check_columns(
+    table: TableId,
+    stored: Iterable[bigquery.SchemaField],
+    wanted: Iterable[Field],
+    within: str = "",
+) -> None:
+    """Raise DestinationError for a column, or a field of one, that rows can't be written to."""
+    fields = {field.name: field for field in wanted}
+    for column in stored:
+        field, name = fields.get(column.name), f"{within}{column.name}"
+        is_now = _kind(column.mode, column.field_type)
+        if field is not None:
+            should_be = _kind("REPEATED" if field.is_repeated else "NULLABLE", field.type)
+        else:  # somebody's own, which no row of ours has
+            should_be = is_now.replace("REQUIRED", "NULLABLE")
+        if is_now != should_be:
+            message = (
+                f"Column {name} of table {table} is {is_now} and should be "
+                f"{should_be}: rename or drop the table, and run again."
+            )
+            raise DestinationError(message)
+        if field is not None:
+            _check_columns(table, column.fields, field.fields, f"{name}.")
+
+
+def _kind(mode: str, type_: str) -> str:
+    return f"{_standard(type_)} {mode}"
 
 
 def _standard(type_: str) -> str:

@@ -1,4 +1,4 @@
-"""Turns the client's errors into ours, by type and reason; only conflicts by message."""
+"""Turns the client's errors into ours, by type and reason; only conflicts by their text."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ _REMEDIES: Final = {
     "responseTooLarge": f"its result is too large: {_LESS}",
     "billingNotEnabled": "the project has no billing account: link one",
 }
+# In both texts that BigQuery's documentation has for a conflict: see `_is_conflict`.
+_CONFLICT: Final = "due to concurrent update"
 REFUSALS: Final = {"bytesBilledLimitExceeded", "accessDenied", "notFound", *_REMEDIES}
 
 
@@ -82,14 +84,21 @@ def reason_of(error: Any) -> str:  # noqa: ANN401 - the client's errors are dict
 
 
 def _is_conflict(error: Exception) -> bool:
-    """BigQuery gives cancelled transactions the reason of wrong SQL: only the text differs."""
-    text = _first_line(error).lower()
-    return any(word in text for word in ("concurrent", "conflict", "aborted"))
+    """Whether another change was in the way: only the text tells it from wrong SQL.
+
+    Both have code 400 and the reason `invalidQuery`. The documented texts are "Transaction is
+    aborted due to concurrent update against table T" and "Could not serialize access to table T
+    due to concurrent update". If BigQuery says it otherwise, no attempt follows: the run ends as
+    by a bug, with the job's id, and has published nothing; whoever started it may start another.
+    """
+    return _CONFLICT in _first_line(error)
 
 
 def _first_line(error: Exception) -> str:
+    """BigQuery's own words, without the request that the client puts before them."""
     text = str(getattr(error, "message", error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    line = text.splitlines()[0] if text else type(error).__name__
+    return re.sub(r"^[A-Z]+ https?://\S+: ", "", line)
 
 
 def _rejection(what: str, error: Exception) -> str:

@@ -60,6 +60,7 @@ read_config() {
   JOB_TIMEOUT_SECONDS=$((60 * $(job_value sessions timeout_minutes)))
 
   ACCOUNT_DOMAIN="$PROJECT_ID.iam.gserviceaccount.com"
+  GITHUB_POOL=posthog-etl # ours alone: another team may have one called github
   RUNNER="$RUNNER_ACCOUNT@$ACCOUNT_DOMAIN"
   INVOKER="$INVOKER_ACCOUNT@$ACCOUNT_DOMAIN"
   BUILDER="$BUILD_ACCOUNT@$ACCOUNT_DOMAIN"

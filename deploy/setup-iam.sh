@@ -51,6 +51,8 @@ make_places() {
   ensure gcloud storage buckets describe "$BUCKET" "$IN_PROJECT" \
     -- gcloud storage buckets create "$BUCKET" "--location=$REGION" --uniform-bucket-level-access \
     --public-access-prevention "$IN_PROJECT"
+  # Sources of builds are of no use after a month.
+  run gcloud storage buckets update "$BUCKET" "--lifecycle-file=$HERE/bucket-lifecycle.json" "$IN_PROJECT"
 }
 
 # The runner may query, read the sources and write the destination: no other dataset, no administration.
@@ -120,23 +122,27 @@ allow_builder() {
 }
 
 # Workload Identity Federation: GitHub says who asks, and no key exists. Only the main branch of this
-# one repository may start builds.
+# one repository may start builds, in the environment that the workflow names.
 trust_github() {
   [[ $GITHUB_REPOSITORY ]] || return 0
-  local pool=(--location=global --workload-identity-pool=github)
+  local pool=(--location=global "--workload-identity-pool=$GITHUB_POOL")
   local deployer="$GITHUB_ACCOUNT@$ACCOUNT_DOMAIN" number
+  local condition="assertion.repository == \"$GITHUB_REPOSITORY\" && assertion.ref == \"refs/heads/main\""
+  condition+=" && assertion.environment == \"production\""
   make_account "$GITHUB_ACCOUNT" "Starts builds from GitHub"
-  ensure gcloud iam workload-identity-pools describe github --location=global "$IN_PROJECT" \
-    -- gcloud iam workload-identity-pools create github --location=global "$IN_PROJECT"
+  ensure gcloud iam workload-identity-pools describe "$GITHUB_POOL" --location=global "$IN_PROJECT" \
+    -- gcloud iam workload-identity-pools create "$GITHUB_POOL" --location=global "$IN_PROJECT"
   ensure gcloud iam workload-identity-pools providers describe github "${pool[@]}" "$IN_PROJECT" \
     -- gcloud iam workload-identity-pools providers create-oidc github "${pool[@]}" \
     --issuer-uri=https://token.actions.githubusercontent.com \
     --attribute-mapping=google.subject=assertion.sub,attribute.repository=assertion.repository \
-    "--attribute-condition=assertion.repository == \"$GITHUB_REPOSITORY\" && assertion.ref == \"refs/heads/main\"" \
-    "$IN_PROJECT"
+    "--attribute-condition=$condition" "$IN_PROJECT"
+  # Also where it was there, perhaps for another repository.
+  run gcloud iam workload-identity-pools providers update-oidc github "${pool[@]}" \
+    "--attribute-condition=$condition" "$IN_PROJECT"
   number=$(ask PROJECT_NUMBER gcloud projects describe "$PROJECT_ID" '--format=value(projectNumber)')
   run gcloud iam service-accounts add-iam-policy-binding "$deployer" --role=roles/iam.workloadIdentityUser \
-    "--member=principalSet://iam.googleapis.com/projects/$number/locations/global/workloadIdentityPools/github/attribute.repository/$GITHUB_REPOSITORY" \
+    "--member=principalSet://iam.googleapis.com/projects/$number/locations/global/workloadIdentityPools/$GITHUB_POOL/attribute.repository/$GITHUB_REPOSITORY" \
     "$IN_PROJECT" --format=none
   grant_project "$deployer" roles/cloudbuild.builds.editor
   grant_project "$deployer" roles/serviceusage.serviceUsageConsumer

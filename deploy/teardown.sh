@@ -86,8 +86,8 @@ if [[ $GITHUB_REPOSITORY ]]; then
   take_project_role "$deployer" roles/cloudbuild.builds.editor
   take_project_role "$deployer" roles/serviceusage.serviceUsageConsumer
   accounts+=("$deployer")
-  remove gcloud iam workload-identity-pools describe github --location=global "$IN_PROJECT" \
-    -- gcloud iam workload-identity-pools delete github --location=global "$IN_PROJECT" --quiet
+  remove gcloud iam workload-identity-pools describe "$GITHUB_POOL" --location=global "$IN_PROJECT" \
+    -- gcloud iam workload-identity-pools delete "$GITHUB_POOL" --location=global "$IN_PROJECT" --quiet
 fi
 for account in "${accounts[@]}"; do
   delete_account "$account"

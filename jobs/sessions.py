@@ -29,7 +29,7 @@ from runs.job import Job, Step
 from runs.lease_row import lease_table
 from runs.ledger_row import LEDGER_TABLE
 from runs.report import FRESH
-from sessions import audit, enrichment, freshness, projection, publication
+from sessions import audit, enrichment, freshness, projection, publication, watch
 from sessions import plan as planning
 from sessions.bigquery_engine import aggregate_sql
 from sessions.persons import IDENTITIES, daily_activity_schema, persons_schema
@@ -289,6 +289,12 @@ def _rebuild_persons(work: SessionsWork) -> None:
     run.warnings += day_warnings(work, found.pop("watched_days", None))
     told = wait_for(run.warehouse, reasons)
     run.warnings += told
+    run.warnings += watch.unmatched_warnings(
+        users=work.firebase["users"],
+        table=str(work.found_sources.users.shape.table),
+        sessions=found.pop("sessions_of_persons"),
+        of_users=found.pop("sessions_of_users"),
+    )
     work.persons = found
 
 

@@ -128,7 +128,8 @@ def _stage_small(
     """Stage what is read of a small table, as of the run's moment where that is allowed."""
 
     def stage(source: sources.Source) -> None:
-        work.run.stage(name, select(source), [snapshot], refused_as=SourceError)
+        with etl.blaming_views(source):
+            work.run.stage(name, select(source), [snapshot], refused_as=SourceError)
 
     _read_past(work, source, stage)
 
@@ -258,25 +259,30 @@ class _Projector:
         days = tuple(days)
         if days:
             self._check_size(days, sessions)
-        if "projected" not in run.staged:
-            if days:
-                run.stage(
-                    "projected", self._sql(self.source, days, sessions), self._parameters,
-                    layout="CLUSTER BY session_id", refused_as=SourceError,
-                )  # fmt: skip
-            else:  # a SELECT of no day reads all of a table that is not partitioned
-                run.stage_empty("projected", projected_schema(metric_table))
+        if "projected" not in run.staged and not days:
+            # A SELECT of no day reads all of a table that is not partitioned.
+            run.stage_empty("projected", projected_schema(metric_table))
         elif days:
-            columns = ", ".join(projection.projected_columns(metric_table))
-            select = self._sql(self.source, days, sessions)
-            insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{select}"
-            run_query(run.warehouse, "projected", insert, self._parameters)
+            with etl.blaming_views(self.source):
+                self._read(self._sql(self.source, days, sessions))
+
+    def _read(self, select: str) -> None:
+        run = self.work.run
+        if "projected" not in run.staged:
+            run.stage(
+                "projected", select, self._parameters,
+                layout="CLUSTER BY session_id", refused_as=SourceError,
+            )  # fmt: skip
+            return
+        columns = ", ".join(projection.projected_columns(self.work.metric_table))
+        insert = f"INSERT INTO {run.warehouse.staging('projected').sql} ({columns})\n{select}"
+        run_query(run.warehouse, "projected", insert, self._parameters)
 
     def _check_size(self, days: Sequence[date], sessions: str | None) -> None:
         run = self.work.run
 
         def estimate(source: sources.Source) -> int:
-            with classified("projected", SourceError):
+            with etl.blaming_views(source), classified("projected", SourceError):
                 return dry_run(run.warehouse, self._sql(source, days, sessions), self._parameters)
 
         self.source, size = _read_past(self.work, self.source, estimate)

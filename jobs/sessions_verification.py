@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
+    from sessions.sources import Source
 
 
 type Row = dict[str, Any]
@@ -69,6 +70,7 @@ class Reading:
 class Query:
     """A statement and its parameters."""
 
+    source: Source
     sql: str
     parameters: tuple[Parameter, ...]
 
@@ -147,6 +149,7 @@ def _told_by_source(
     events = etl.find_source(warehouse, sources.source_tables(warehouse.settings)["events"])
     days = tuple(sorted(days_of(etl.read_day_counts(warehouse, events).counts))[-_LOOKED_AT_DAYS:])
     query = Query(
+        source=events,
         sql=samples.events_sql(metric_table, events, days),
         parameters=(array("keys", "STRING", [samples.loose(session_id)]),),
     )
@@ -265,7 +268,7 @@ def source_queries(
     }
     parameters = {"users": people, "documents": spans}
     return {
-        name: Query(sql=sql, parameters=parameters.get(name, (keys,)))
+        name: Query(source=found[name], sql=sql, parameters=parameters.get(name, (keys,)))
         for name, sql in statements.items()
     }
 
@@ -288,4 +291,5 @@ def estimate(warehouse: Warehouse, queries: dict[str, Query], days: tuple[date, 
 
 
 def _rows(warehouse: Warehouse, name: str, query: Query) -> list[Row]:
-    return run_query(warehouse, f"verify_{name}", query.sql, query.parameters)
+    with etl.blaming_views(query.source):
+        return run_query(warehouse, f"verify_{name}", query.sql, query.parameters)

@@ -1,4 +1,4 @@
-"""The Cloud Run job that this process belongs to, from its environment. Pure."""
+"""What Cloud Run tells this process of itself, by its environment. Pure."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from runs.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,3 +49,19 @@ class Execution:
         if self.task == 0:
             return None
         return f"Task {self.task} has nothing to do: task 0 does all of it, set --tasks to 1."
+
+
+def cut_short_warning(environ: Mapping[str, str], settings: Settings) -> str | None:
+    """That the service's requests end before its runs may, where Cloud Run says when they end.
+
+    A warning and no refusal: Google documents the variable for functions alone.
+    """
+    text = environ.get("CLOUD_RUN_TIMEOUT_SECONDS", "")
+    longest = settings.timeout_seconds + settings.lease_wait_seconds
+    if not text.isdecimal() or not 0 < int(text) < longest:
+        return None
+    return (
+        f"Cloud Run ends a request after {int(text)} s, and ETL_TIMEOUT_SECONDS"
+        f" ({settings.timeout_seconds}) and LEASE_WAIT_SECONDS ({settings.lease_wait_seconds}) let"
+        " a run take longer: deploy with --timeout=3600, or set less."
+    )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 # Between the six attempts at a transaction that conflicts with another; each with jitter.
 _PAUSES_SECONDS: Final = (2.0, 5.0, 10.0, 20.0, 20.0)
 
+_COLUMNS: Final = frozenset({"fence", "run_id", "expires_at", "published_run_id", "triggers"})
+
 
 def lease_table(warehouse: Warehouse, job: str) -> TableId:
     """The table that holds the job's lease."""
@@ -89,8 +91,15 @@ class LeaseRow:
 
     def _find(self) -> Lease | None:
         rows = list_rows(self.warehouse, lease_table(self.warehouse, self.job))
-        if not rows:
+        if rows is None:
             return None
+        if len(rows) != 1 or _COLUMNS - rows[0].keys():
+            message = (
+                f"Table {lease_table(self.warehouse, self.job)} has {len(rows)} rows, or lacks a"
+                f" column, and needs one row of {', '.join(sorted(_COLUMNS))}: drop it, and run"
+                " again."
+            )
+            raise DestinationError(message)
         row = rows[0]
         return Lease(
             triggers={each["trigger"]: each["run_id"] for each in row["triggers"]},

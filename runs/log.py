@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TextIO
 
+from runs.errors import EtlError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -114,13 +116,15 @@ def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable
     `names`: the job's own fields, null here like the others.
     """
     fields = dict.fromkeys((*_OF_THE_REPORT, *names, "error_type", "is_stale", "rows"))
+    status = error.status if isinstance(error, EtlError) else "failed"
     outcome = {
-        "status": "failed",
+        "status": status,
         "job": job,
         "error": sentence,
         "error_type": type(error).__name__,
     }
-    _log_run_finished(logging.ERROR, f"run failed: {sentence}", fields | outcome)
+    level = logging.WARNING if status == "refused" else logging.ERROR
+    _log_run_finished(level, f"run {status}: {sentence}", fields | outcome)
     error.add_note("Before its run began.")
 
 

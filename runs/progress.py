@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+from runs.errors import LeaseHeldError
 from runs.log import LOG
 
 
@@ -77,6 +78,25 @@ class RunsInProgress:
 
 IN_PROGRESS: Final = RunsInProgress()
 """What `LogProgress` is told, of every run of this process."""
+
+
+_MOST_BEFORE: Final = 4  # each occupies a thread of the service, which has eight
+
+
+def check_room(job: str, *, waits: bool) -> None:
+    """Raise LeaseHeldError where runs of this process leave no room for another of the same job.
+
+    So nobody asks BigQuery in vain, and `/health` is answered however many ask for a run. `waits`:
+    whether a run may wait for the lease.
+    """
+    before = [run for run in IN_PROGRESS.all() if run.job == job]
+    holder = next((run for run in before if run.step not in {None, "lease"}), None)
+    if (holder and not waits) or len(before) >= _MOST_BEFORE:
+        message = (
+            f"Run {(holder or before[0]).run_id} holds the lease, or comes first: wait for it to"
+            " end."
+        )
+        raise LeaseHeldError(message)
 
 
 class LogProgress:

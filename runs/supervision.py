@@ -135,6 +135,13 @@ class Supervisor:
                     return
 
 
+def check_stopped() -> None:
+    """Raise AbortedError if this process was told to stop, where there is no run yet or none."""
+    if STOP.is_set():
+        message = "It was told to stop before it did anything: run again."
+        raise AbortedError(message)
+
+
 def check_publication() -> Callable[[], None]:
     """What raises once a publication has taken too long from now; nothing else may stop it."""
     deadline = time.monotonic() + _PUBLICATION_SECONDS

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
+import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -30,12 +32,15 @@ if TYPE_CHECKING:
 
 _REFUSED = 2
 _INTERRUPTED = 130
+_LAST_PORT = 65_535
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code; what went wrong is one sentence on stderr."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # rows may hold what the terminal can't show
     try:
         options.run(options)
     except SandboxError as error:
@@ -48,6 +53,10 @@ def main(arguments: Sequence[str]) -> int:
         return _INTERRUPTED
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stdout = None
+    except OSError as error:
+        sys.stdout = None
+        _tell(f"The output can't be written ({error.strerror}): make room for it.")
+        return _REFUSED
     return 0
 
 
@@ -78,9 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     seed.add_argument("--sessions", type=_count, default=3_000, help="about 33 events each (3000)")
     seed.add_argument("--days", type=_count, default=14, help="length of the history (14)")
     seed.add_argument("--seed", type=int, default=1, help="the same seed gives the same rows (1)")
-    seed.add_argument(
-        "--end-date", type=dt.date.fromisoformat, help="its last day (yesterday, UTC)"
-    )
+    seed.add_argument("--end-date", type=_day, metavar="D", help="its last day (yesterday, UTC)")
     _add_properties(seed)
     day = command("next-day", _next_day, "Let the day after the newest stored one arrive.")
     day.add_argument(
@@ -91,8 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     query.add_argument("sql", help="GoogleSQL, tables as DATASET.TABLE")
     query.add_argument("--format", choices=FORMATS, default="table", help="of the rows (table)")
     up = command("up", _up, "Keep the emulator running until Ctrl-C.")
-    up.add_argument("--port", type=int, help="of its REST interface (a free one)")
-    up.add_argument("--grpc-port", type=int, help="of its Storage API (a free one)")
+    up.add_argument("--port", type=_port, help="of its REST interface (a free one)")
+    up.add_argument("--grpc-port", type=_port, help="of its Storage API (a free one)")
     command("apis", _apis, "Keep stand-ins for the jobs' APIs, and a Redis, running until Ctrl-C.")
     command("demo", _demo, "Run every job on sample data and stand-ins, and show the result.")
     command("reset", _reset, "Delete all that the sandbox has stored.")
@@ -108,11 +115,25 @@ def _add_properties(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        msg = f"{text} is not a positive number"
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
+        msg = f"{text!r} is no whole number from 1 on: write it like 100"
         raise argparse.ArgumentTypeError(msg)
-    return number
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) <= _LAST_PORT:
+        msg = f"{text!r} is no port: write one from 1 to {_LAST_PORT}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
+
+
+def _day(text: str) -> dt.date:
+    try:
+        return dt.datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=dt.UTC).date()
+    except ValueError as error:
+        msg = f"{text!r} is no day: write it like 2026-01-31"
+        raise argparse.ArgumentTypeError(msg) from error
 
 
 def _directory() -> Path:

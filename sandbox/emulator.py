@@ -110,12 +110,16 @@ def reset(directory: Path) -> None:
             msg = f"A command is attached to the sandbox in {files.directory}: end it first."
             raise SandboxError(msg)
         _await_end(files)
+        for path in (files.endpoints, files.log, files.stored):
+            if path.is_symlink() or path.is_file():  # of a link, what it leads to stays
+                path.unlink()
         shutil.rmtree(files.stored, ignore_errors=True)
-        for path in (files.endpoints, files.log):
-            path.unlink(missing_ok=True)
 
 
 def _files(directory: Path) -> SandboxFiles:
+    if bad := set("'?") & set(str(directory.resolve())):  # DuckDB takes them for something else
+        msg = f"The emulator can't use a directory with {bad.pop()} in its path: set SANDBOX_DIR."
+        raise SandboxError(msg)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,6 +194,7 @@ def _start(files: SandboxFiles, rest_port: int, grpc_port: int) -> subprocess.Po
     package_root = str(Path(__file__).resolve().parent.parent)
     search_path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH")]))
     arguments = [str(files.directory), str(rest_port), str(grpc_port)]
+    files.log.unlink(missing_ok=True)  # a link may lead to somebody's file
     with files.log.open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-W", "ignore", "-m", "sandbox.server", *arguments],
@@ -208,6 +213,11 @@ def _not_started(files: SandboxFiles, code: int) -> SandboxError:
     last = next((line.strip() for line in reversed(lines) if line.strip()), f"exit code {code}")
     if code == FAILED:
         return SandboxError(last)
+    if any("DATA_PATH" in line for line in lines):
+        return SandboxError(
+            f"The sandbox {files.directory} was moved or copied, and its tables name the place"
+            " where it was: put it back, or empty it by .venv/bin/python -m sandbox reset."
+        )
     return SandboxError(
         f"The emulator of {files.directory} did not come up ({last}): see {files.log}."
     )

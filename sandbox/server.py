@@ -104,7 +104,10 @@ def _install_extensions() -> None:
                 import_extension(name, con=connection)
     except (OSError, duckdb.Error) as error:
         reason = str(error).splitlines()[0]
-        msg = f"DuckDB's extensions can't be put into {home} ({reason}): make it writable."
+        msg = (
+            f"DuckDB's extensions can't be put into {home} ({reason}): make it writable, or set"
+            " HOME to a directory that is."
+        )
         raise SandboxError(msg) from error
 
 

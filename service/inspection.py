@@ -7,12 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bigquery.destination import find_table, list_rows
-from bigquery.refusals import classified
-from bigquery.retries import HTTP_SECONDS, retry
 from jobs.registry import JOBS, find_job
 from jobs.schedules import read_schedules
 from runs import ledger_sql
-from runs.errors import DestinationError
 from runs.lease_row import lease_table
 from runs.ledger_row import LEDGER_TABLE, last_successes, query_ledger
 from runs.report import FRESH
@@ -32,18 +29,11 @@ def lease_holder(warehouse: Warehouse) -> dict[str, object] | None:
 
 
 def _holder(warehouse: Warehouse, name: TableId) -> dict[str, object] | None:
-    table = find_table(warehouse, name)
-    if table is None:
-        return None
-    with classified(f"table {name}", DestinationError):
-        # Listing rows is free; a query would be billed.
-        rows = warehouse.clients.bigquery.list_rows(
-            table, max_results=1, retry=retry(), timeout=HTTP_SECONDS
-        )
-        row = dict(next(iter(rows)).items())
-    if row["run_id"] is None or row["expires_at"] < datetime.now(UTC):
-        return None
-    return _json_row({name: row[name] for name in ("run_id", "expires_at")})
+    for row in list_rows(warehouse, name) or ():  # free, where a query would be billed
+        run_id, expires_at = row.get("run_id"), row.get("expires_at")
+        if run_id is not None and expires_at is not None and expires_at >= datetime.now(UTC):
+            return _json_row({"run_id": run_id, "expires_at": expires_at})
+    return None
 
 
 def read_triggers(warehouse: Warehouse) -> dict[str, str]:

@@ -26,6 +26,7 @@ _SILENT_DAYS: Final = 3
 _RARE: Final = 0.001  # a count that chance makes so seldom has another cause
 _LEAST_SHARE: Final = 0.01  # of a run's rows: fewer that are set aside harm nobody
 _LEAST_RUNS: Final = 4
+_ENOUGH_SESSIONS: Final = 50  # of fewer, none may be a user's by chance
 _REASONS: Final = ("bad_timestamp", "malformed", "no_session", "excluded", "quarantined")
 _SESSIONS: Final = "sessions"
 _COUNTS: Final = {Aggregation.COUNT, Aggregation.DISTINCT_COUNT}
@@ -186,3 +187,15 @@ def reason_warnings(counts: Mapping[str, int], before: Sequence[Mapping[str, int
 def _share(counts: Mapping[str, int], reason: str) -> float:
     """The part of the rows read that was set aside for that reason."""
     return counts.get(reason, 0) / max(sum(counts.values()), 1)
+
+
+def unmatched_warnings(*, users: int, table: str, sessions: int, of_users: int) -> list[str]:
+    """That no user has any session, though there are users, and sessions with ids to match."""
+    if of_users or not users or sessions < _ENOUGH_SESSIONS:
+        return []
+    message = (
+        f"No user matches: of {sessions} sessions with an id, none belongs to any of the {users}"
+        f" users of {table}. Compare their ids, phones and e-mails with the distinct ids of the"
+        " events: they may be masked, or of another app."
+    )
+    return [message]

@@ -27,7 +27,7 @@ gcloud_does() {
   local group="" verb="" name="any" word rest
   for word in "${words[@]}"; do
     case "$word" in
-      create | create-oidc | deploy | add | describe | list | update | update-traffic | delete | rm | \
+      create | create-oidc | update-oidc | deploy | add | describe | list | update | update-traffic | delete | rm | \
         pause | resume | add-iam-policy-binding | remove-iam-policy-binding) verb="$word" && break ;;
       *) group+="$word " ;;
     esac

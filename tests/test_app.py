@@ -7,21 +7,27 @@ import json
 import logging
 import os
 import re
+import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from app import LOG, MAX_BODY_BYTES, create_app
+from app import LOG, MAX_BODY_BYTES, create_app, end_runs
 from runs import VERSION
 from runs.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
+from runs.progress import IN_PROGRESS, RunInProgress
+from runs.supervision import STOP
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ class Service:
 
     port: int
     log: Path
-    terminate: Callable[[], None]
+    end: Callable[[int], None]  # by a signal
 
     def request(
         self,
@@ -106,7 +112,7 @@ def serving(
             assert process.stderr is not None
             started = (re.search(rb"Listening at: http://[^:]+:(\d+)", x) for x in process.stderr)
             port = next(int(found[1]) for found in started if found)
-            yield Service(port=port, log=log, terminate=process.terminate)
+            yield Service(port=port, log=log, end=process.send_signal)
         finally:
             process.terminate()
 
@@ -473,7 +479,7 @@ def test_the_service_starts_by_itself(tmp_path: Path, options: tuple[str, ...]) 
         try:
             assert process.stderr is not None
             assert next(line for line in process.stderr if b"Running on" in line)
-            quick = Service(port=port, log=tmp_path, terminate=process.terminate)
+            quick = Service(port=port, log=tmp_path, end=process.send_signal)
             assert quick.request("GET", "/health").body["status"] == "ok"
             shown = quick.request("GET", "/config").body["settings"]
             assert shown["SANDBOX_DIR"] == str(tmp_path)
@@ -502,11 +508,50 @@ def test_a_mistyped_option_serves_nothing(option: str, port: str, message: str) 
     assert "Traceback" not in ran.stderr
 
 
+def test_a_service_by_itself_ends_its_runs() -> None:
+    """`app.py` waits until they have stopped, as gunicorn's worker does."""
+    run = RunInProgress(run_id="r", job="sessions", started_at=datetime.now(UTC))
+    IN_PROGRESS.put(run)
+
+    def stop() -> None:
+        STOP.wait(5)
+        IN_PROGRESS.remove(run.run_id)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    try:
+        end_runs()
+        assert IN_PROGRESS.all() == []
+        assert STOP.is_set()
+    finally:
+        STOP.clear()
+        thread.join()
+
+
 def test_the_service_of_the_emulator_is_for_this_machine() -> None:
     """`gunicorn 'app:local()'` listens on loopback unless it is told otherwise."""
     command = [sys.executable, "-m", "gunicorn", "--print-config", "app:local()"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     assert re.search(r"^bind += \['127\.0\.0\.1:", ran.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+def test_whatever_ends_the_service_stops_its_run(number: signal.Signals) -> None:
+    """Gunicorn's own handlers of Ctrl-C and SIGQUIT would take the threads away from under it."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+    kept = {each: signal.getsignal(each) for each in numbers}
+    ended: list[int] = []
+    try:
+        for each in numbers:  # as gunicorn has done by then
+            signal.signal(each, lambda caught, _: ended.append(caught))
+        runpy.run_path(str(ROOT / "gunicorn.conf.py"))["post_worker_init"](None)
+        signal.raise_signal(number)
+        assert STOP.is_set()
+    finally:
+        STOP.clear()
+        for each, handler in kept.items():
+            signal.signal(each, handler)
+    assert ended == [signal.SIGTERM]  # by gunicorn's handler of that
 
 
 def test_how_gunicorn_serves() -> None:
@@ -528,5 +573,6 @@ def test_how_gunicorn_serves() -> None:
         "timeout": "0",
         "graceful_timeout": "8",
         "control_socket_disable": "True",
+        "forwarder_headers": "[]",
     }
     assert {name: found[name] for name in expected} == expected

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import main
+from runs.log import LOG
+from runs.supervision import STOP
 from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests.forks import environ_of
@@ -147,6 +152,9 @@ def test_a_failed_run_says_why_once(run: Run, folder: Path) -> None:
         lines = [json.loads(line) for line in done.stderr.splitlines()]
         errors = [line for line in lines if line["severity"] == "ERROR"]
         assert [key in line for line in errors] == [True], done.stderr
+    checked = run("--local", "--check", folder=folder, environment={"EVENTS_TABLE": "no.table"})
+    assert checked.returncode == 5
+    assert re.search(r"^failed +no\.table .*Not found", checked.stdout, re.MULTILINE)
 
 
 def test_help_and_version_need_no_settings(run: Run) -> None:
@@ -206,3 +214,32 @@ def test_a_stdout_that_is_full_or_closed_fails_no_run(
     assert "The report can't be written to stdout" in caplog.text
     monkeypatch.setattr(sys, "stdout", None)
     main.tell("report\n")
+
+
+def test_a_stderr_that_is_closed_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`2>&-` leaves Python without one: the exit code still says how it went."""
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.delenv("GOOGLE_CLOUD_PROJECT_ID", raising=False)
+    kept = LOG.handlers[:], LOG.level, LOG.propagate
+    try:
+        assert main.command_line([]) == 2
+        sys.stderr.close()  # what it opened instead
+    finally:
+        LOG.handlers[:], LOG.level, LOG.propagate = kept
+
+
+def test_whoever_ends_it_twice_keeps_a_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bars hide it; the second signal ends the process before anything could show it."""
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    kept = signal.getsignal(signal.SIGHUP)
+    try:
+        main._stop(signal.SIGHUP, None)  # noqa: SLF001 - what a signal calls
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        assert STOP.is_set()
+    finally:
+        STOP.clear()
+        signal.signal(signal.SIGHUP, kept)
+    assert terminal.getvalue() == "\x1b[?25h"

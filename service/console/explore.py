@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -137,8 +138,12 @@ def csv_text(rows: tuple[Mapping[str, Any], ...]) -> str:
     return text.getvalue()
 
 
+# Also as East Asian spreadsheets write them.
+_FORMULA: Final = (*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
 def _harmless(value: object) -> object:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else value
 
@@ -190,26 +195,19 @@ def _check_known(what: str, name: str, known: tuple[str, ...]) -> None:
 def _days(asked: Mapping[str, str], today: date) -> tuple[Days, int | None]:
     """The days of the address, or so many up to yesterday."""
     if asked.get("first") and asked.get("last") and not asked.get("days"):
-        days = Days(first=_day(asked["first"]), last=_day(asked["last"]))
+        first, last = (formats.asked_day(name, asked[name]) for name in ("first", "last"))
+        days = Days(first=first, last=last)
         if not 1 <= days.count <= _MOST_DAYS:
             message = f"Choose 1 to {_MOST_DAYS} days, the first one first."
             raise RequestError(message)
         return days, None
     text = asked.get("days") or str(_DEFAULT_DAYS)
-    number = int(text) if text.isascii() and text.isdigit() else 0
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
     if not 1 <= number <= _MOST_DAYS:
         message = f"days must be a whole number from 1 to {_MOST_DAYS}."
         raise RequestError(message)
     last = today - timedelta(days=1)
     return Days(first=last - timedelta(days=number - 1), last=last), number
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        message = "A day must be written like 2026-01-31."
-        raise RequestError(message) from error
 
 
 def _ask(site: Site, wanted: Wanted) -> Answer:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Final
+
+from runs.errors import RequestError
 
 NONE: Final = "\N{EN DASH}"
 _MINUTE: Final = 60
@@ -147,3 +151,21 @@ def parsed(text: object) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def asked_day(name: str, text: str) -> date:
+    """A day that an address asks for. Raises RequestError unless it is one of this century.
+
+    So every sum and difference of days is one, too, and every time is one in any zone.
+    """
+    if re.fullmatch(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}", text):
+        with suppress(ValueError):
+            return date.fromisoformat(text)
+    message = f"{name} must be a day of this century, like 2026-01-31."
+    raise RequestError(message)
+
+
+def asked_time(text: str | None) -> datetime | None:
+    """A time that an address asks for; None unless it is one of this century."""
+    at = parsed(text)
+    return at if at is not None and at.year // 100 == 20 else None  # noqa: PLR2004

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -81,7 +82,7 @@ def read_request(asked: Mapping[str, str]) -> RunRequest:
         if asked.get(name):
             fields[name] = _day(name, asked[name])
     if limit := asked.get("limit"):
-        if not limit.isascii() or not limit.isdigit():
+        if not re.fullmatch("[0-9]{1,19}", limit):
             message = "limit must be a whole number, or left out."
             raise RequestError(message)
         fields["limit"] = int(limit)

@@ -52,7 +52,7 @@ def show(site: Site) -> ResponseReturnValue:
     asked_id = request.args.get("id", "").strip()[:_LONGEST_ID]
     known = explore_sql.flags(site.metric_table)
     flags = tuple(name for name in request.args.getlist("flag") if name in known)
-    until = formats.parsed(request.args.get("until"))
+    until = formats.asked_time(request.args.get("until"))
     sql = people_sql.list_sql(
         site.tables,
         days,
@@ -81,13 +81,7 @@ def show(site: Site) -> ResponseReturnValue:
 
 def _day(name: str, default: date) -> date:
     text = request.args.get(name)
-    if not text:
-        return default
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        message = f"{name} must be a day, like 2026-01-31."
-        raise RequestError(message) from error
+    return formats.asked_day(name, text) if text else default
 
 
 def _next(

@@ -159,8 +159,11 @@ def wire(shared: Wire, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterato
 
 
 @pytest.mark.parametrize("ordered", [*SAMPLE, *(MATRIX if IS_SOAK else ())])
-def test_no_single_fault_fails_a_run(wire: Wire, ordered: list[Ordered]) -> None:
+def test_no_single_fault_fails_a_run(
+    wire: Wire, ordered: list[Ordered], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A request that fails, whatever it is and however, is repeated or taken up again."""
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 30.0)  # three faults may befall one request
     faults = [
         Fault(kind=kind, method=REQUESTS[name][0], path=REQUESTS[name][1], first=first, seconds=0.2)
         for kind, name, first in ordered

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -13,13 +13,21 @@ import pytest
 
 from bigquery import retries
 from bigquery.clients import Clients, local_clients
-from runs.errors import UnavailableError
+from bigquery.connection import CachedClients
+from bigquery.destination import ensure_dataset, ensure_table, ensure_view
+from bigquery.retries import wait_for
+from bigquery.staging import drop_staging
+from bigquery.tables import Field, TableSchema
+from bigquery.warehouse import Warehouse
+from runs.errors import DestinationError, UnavailableError
+from runs.settings import Settings
 from sandbox.emulator import Endpoints
 from tests.scenario import Scenario, differences
 from tests.sessions.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 class _Denied(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
@@ -90,3 +98,94 @@ def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
     made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
     assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 10
     assert sum(sql.count("expiration_timestamp") for sql in made) == 10
+
+
+def test_a_run_does_not_fail_by_what_it_leaves_to_expire(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where BigQuery is gone, or the process ends: a warning, since the run is over by then."""
+    settings = Settings(project_id="local")
+    warehouse = Warehouse(clients=clients, settings=settings, run_id="over")
+    monkeypatch.setattr(clients.bigquery, "_http_internal", object())  # of no use any more
+    drop_staging(warehouse, [warehouse.staging("projected")])
+    monkeypatch.setattr("concurrent.futures.thread._shutdown", True)  # as at the end of a process
+    drop_staging(warehouse, [warehouse.staging("projected")])
+    told = [each.message for each in caplog.records if "left to expire" in each.message]
+    assert len(told) == 2
+    assert told[1].endswith("RuntimeError")
+
+
+WANTED = TableSchema(
+    description="",
+    fields=(
+        Field(name="id", type="STRING"),
+        Field(
+            name="days", type="RECORD", is_repeated=True, fields=(Field(name="n", type="INT64"),)
+        ),
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def destination(clients: Clients) -> Iterator[Warehouse]:
+    """A dataset without tables."""
+    settings = Settings(project_id="local", aggregated_dataset_id="of_another_kind")
+    warehouse = Warehouse(clients=clients, settings=settings, run_id="kinds")
+    ensure_dataset(warehouse)
+    yield warehouse
+    clients.bigquery.delete_dataset("of_another_kind", delete_contents=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ("VIEW {t} AS SELECT 'x' AS id", "is a VIEW and should be a TABLE"),
+        ("TABLE {t} (id INT64)", "Column id of .* is INT64 NULLABLE and should be STRING NULL"),
+        ("TABLE {t} (id ARRAY<STRING>)", "is STRING REPEATED and should be STRING NULLABLE"),
+        ("TABLE {t} (id STRING, own INT64 NOT NULL)", "Column own .* should be INT64 NULLABLE"),
+        ("TABLE {t} (days ARRAY<STRUCT<n STRING>>)", "Column days.n .* should be INT64 NULLABLE"),
+        ("TABLE {t} (days STRUCT<n INT64>)", "is RECORD NULLABLE and should be RECORD REPEATED"),
+    ],
+)
+def test_a_table_of_another_kind_is_told(destination: Warehouse, made: str, told: str) -> None:
+    """What rows can't be written to is named before anything is read, with the remedy."""
+    table = destination.table("odd")
+    client = destination.clients.bigquery
+    client.query(f"CREATE {made.format(t=table.sql)}").result()
+    try:
+        with pytest.raises(DestinationError, match=f"{told}.*: rename or drop"):
+            ensure_table(destination, table, WANTED)
+        assert client.get_table(str(table)).table_type == made.partition(" ")[0]
+    finally:
+        client.delete_table(str(table))
+
+
+def test_somebodys_own_columns_stay_and_a_table_is_no_view(destination: Warehouse) -> None:
+    """Columns of theirs may be of any kind that may lack a value."""
+    table = destination.table("theirs")
+    client = destination.clients.bigquery
+    client.query(f"CREATE TABLE {table.sql} (own ARRAY<STRING>, mine INT64)").result()
+    assert {each.name for each in ensure_table(destination, table, WANTED)[1].schema} == {
+        "own", "mine", "id", "days",
+    }  # fmt: skip
+    with pytest.raises(DestinationError, match="is a TABLE and should be a VIEW"):
+        ensure_view(destination, "theirs", "SELECT 1 AS id", WANTED)
+
+
+def test_a_question_waits_for_bigquery_only_so_long(
+    sandbox_dir: Path, endpoints: Endpoints
+) -> None:
+    """Then it ends; and an emulator that is gone is looked for anew, others' clients stay."""
+    assert endpoints.project == "local"
+    settings = Settings(project_id="local", sandbox_dir=sandbox_dir)
+    cached = CachedClients(settings, is_local=True)
+    with (
+        pytest.raises(UnavailableError, match="did not answer within 0 s"),
+        cached.warehouse(0) as w,
+    ):
+        wait_for(w, Future())  # the answer that never comes
+    with cached.warehouse() as other:
+        assert other.clients is not w.clients
+    with cached.warehouse() as again:
+        assert again.clients is other.clients
+    cached.close()

@@ -43,13 +43,17 @@ def used() -> set[str]:
 
 
 def test_the_order_is_test_build_push_deploy() -> None:
-    """Each step waits for the one before: nothing is pushed untested, or deployed before it is."""
-    assert list(STEPS) == ["test", "build", "push", "deploy"]
+    """Each step waits for the one before: nothing is pushed untested, or deployed before it is.
+
+    An image that did not answer does not become `latest`, which deploy.sh takes by default.
+    """
+    assert list(STEPS) == ["test", "build", "push", "deploy", "latest"]
     assert [step.get("waitFor", []) for step in STEPS.values()] == [
         [],
         ["test"],
         ["build"],
         ["push"],
+        ["deploy"],
     ]
 
 
@@ -184,7 +188,16 @@ def test_the_tag_is_never_empty(
     """The given tag, else the commit's, else the build's id, which a build by hand has too."""
     assert step("build", cloud, tmp_path, **values).returncode == 0
     assert step("push", cloud, tmp_path, **values).returncode == 0
-    built, *pushed = cloud.calls
+    assert step("latest", cloud, tmp_path, **values).returncode == 0
+    built, tried, *pushed = cloud.calls
+    assert tried[1:] == [
+        "run",
+        "--rm",
+        f"registry/posthog-etl:{tag}",
+        "python",
+        "main.py",
+        "--version",
+    ]
     assert built[-1] == "."
     assert [f"--tag=registry/posthog-etl:{name}" in built for name in (tag, "latest")] == [True] * 2
     assert [call[1:] for call in pushed] == [

@@ -39,6 +39,45 @@ def test_a_pull_request_is_linted_tested_and_audited() -> None:
     assert "docker run --detach --read-only" in run
 
 
+# pip-audit, where PyPI knows none of the packages.
+_UNKNOWN = """import requests, sys
+def send(self, request, **_):
+    answer = requests.Response()
+    answer.status_code, answer.request, answer.url = 404, request, request.url
+    return answer
+requests.Session.send = send
+from pip_audit._cli import audit
+audit()"""
+
+
+def test_an_audit_that_could_not_ask_fails() -> None:
+    """Packages that nothing is known of are not called free of vulnerabilities."""
+    make = ["make", "--no-print-directory", "-n", "audit", "-o", "setup"]
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    command = printed.stdout.splitlines()[-1].split()
+    assert command[0].endswith("/pip-audit")
+    asked = [sys.executable, "-c", _UNKNOWN, *command[1:]]
+    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    assert found.returncode != 0
+    assert "could not be audited" in found.stderr
+
+
+def test_clean_leaves_what_is_not_the_sandboxs(tmp_path: Path) -> None:
+    """SANDBOX_DIR may be a directory that somebody uses for other things, too."""
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    for name in ("data", "endpoints.json", "theirs.json"):
+        (folder / name).touch()
+    make = ["make", "--no-print-directory", "-n", "clean", f"SANDBOX_DIR={folder}"]
+    printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    clean = ["bash", "-c", printed.stdout]
+    subprocess.run(clean, cwd=tmp_path, check=True)  # noqa: S603 - what make would do
+    assert [each.name for each in folder.iterdir()] == ["theirs.json"]
+    (folder / "theirs.json").unlink()
+    subprocess.run(clean, cwd=tmp_path, check=True)  # noqa: S603
+    assert not folder.exists()
+
+
 def test_only_a_person_deploys_and_without_a_key() -> None:
     """Started by hand from the main branch; GitHub's own token is exchanged for Google's."""
     workflow = WORKFLOWS["deploy.yml"]

@@ -25,11 +25,18 @@ from bigquery.clients import Clients, local_clients
 from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
 from runs import lease_row, supervision
-from runs.errors import LeaseHeldError, LeaseLostError, RunTimeoutError, UnavailableError
+from runs.errors import (
+    DestinationError,
+    LeaseHeldError,
+    LeaseLostError,
+    RunTimeoutError,
+    UnavailableError,
+)
 from runs.lease_row import LeaseRow
 from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
+from service.inspection import lease_holder
 from tests.fault_proxy import Fault, HttpProxy
 from tests.paths import ROOT
 from tests.scenario import Scenario, differences
@@ -307,8 +314,11 @@ def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox, forks: 
     assert json.loads(again.stdout)["sessions"]["staged"] == 6
 
 
-def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
-    """SIGTERM under gunicorn: the caller gets a 503, and the lease is free for the next run."""
+def test_ctrl_c_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
+    """SIGINT at gunicorn: the caller gets a 503, the lease is free, and no staging table is left.
+
+    It is the same as SIGTERM, as `tests/test_app.py` shows.
+    """
     answers: list[tuple[int, Any]] = []
 
     def post(port: int) -> None:
@@ -323,12 +333,15 @@ def test_sigterm_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) ->
         caller.start()
         while not any(line.get("step") == "extract" for line in service.logged()):
             time.sleep(0.05)
-        service.terminate()
+        service.end(signal.SIGINT)
         caller.join(timeout=30)
     assert [status for status, _ in answers] == [503]
     assert "told to stop" in answers[0][1]["error"]["message"]
     rows = sandbox.scenario.query("SELECT run_id FROM {d}.etl_lease_sessions")
     assert [row["run_id"] for row in rows] == [None]
+    client, dataset = sandbox.scenario.clients.bigquery, sandbox.scenario.destination
+    names = [each.table_id for each in client.list_tables(dataset)]
+    assert [name for name in names if name.startswith("staging_")] == []
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
@@ -403,3 +416,24 @@ def test_a_lease_that_became_free_names_no_run() -> None:
     free = Lease(fence=1, run_id=None, expires_at=None, published_run_id=None, triggers={})
     message = supervision.held(free)
     assert message == "Another run held the lease until this moment: run again."
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "SELECT * FROM {d}.etl_lease_sessions WHERE FALSE",
+        "SELECT t.* FROM {d}.etl_lease_sessions AS t, UNNEST([1, 2])",
+        "SELECT * EXCEPT (fence) FROM {d}.etl_lease_sessions",
+    ],
+    ids=["no row", "two rows", "other columns"],
+)
+def test_a_lease_that_is_no_lease_is_told_with_its_remedy(shared: Scenario, rows: str) -> None:
+    """Somebody edited the table: runs say to drop it, and who only looks at it fails at nothing."""
+    row = replace(lease_of(shared, "odd"), job="tmdb_changes")
+    shared.query(f"CREATE OR REPLACE TABLE {{d}}.etl_lease_tmdb_changes AS {rows}")
+    try:
+        with pytest.raises(DestinationError, match=r"needs one row of .*: drop it, and run again"):
+            row.take()
+        assert lease_holder(row.warehouse) is None
+    finally:
+        shared.query("DROP TABLE {d}.etl_lease_tmdb_changes")

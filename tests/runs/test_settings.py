@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import runpy
 from pathlib import Path
 
 import pytest
 
 from runs.errors import SettingsError
+from runs.execution import cut_short_warning
 from runs.settings import SETTINGS, Settings
+from tests.paths import ROOT
 
 PROJECT = {"GOOGLE_CLOUD_PROJECT_ID": "my-project"}
 
@@ -369,3 +372,29 @@ def test_no_source_is_in_the_destination(table: str, is_refused: bool) -> None: 
 def test_a_table_that_is_no_name_is_refused(table: str) -> None:
     """Identifiers stand in statements as they are."""
     assert "EVENTS_TABLE must be set to" in refused({"EVENTS_TABLE": table})
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"CLOUD_RUN_TIMEOUT_SECONDS": "300"}, "after 300 s, and ETL_TIMEOUT_SECONDS (3300)"),
+        ({"CLOUD_RUN_TIMEOUT_SECONDS": "3299"}, "after 3299 s"),
+        ({"CLOUD_RUN_TIMEOUT_SECONDS": "3300"}, None),
+        ({"CLOUD_RUN_TIMEOUT_SECONDS": "300s"}, None),
+        ({}, None),
+    ],
+)
+def test_a_request_that_ends_before_its_run_is_warned_of(
+    environ: dict[str, str], told: str | None
+) -> None:
+    """Where Cloud Run says so: 300 s is its default, and a run would go on without a CPU."""
+    found = cut_short_warning(environ, Settings(project_id="my-project"))
+    assert found is None if told is None else told in str(found)
+
+
+def test_concurrency_fits_the_threads() -> None:
+    """Both ways of deploying refuse more requests at a time than the service has threads."""
+    threads = runpy.run_path(str(ROOT / "gunicorn.conf.py"))["threads"]
+    assert f"check CONCURRENCY '[1-{threads}]'" in (ROOT / "deploy" / "lib.sh").read_text("utf-8")
+    variables = (ROOT / "deploy" / "terraform" / "module" / "variables.tf").read_text("utf-8")
+    assert f"var.concurrency >= 1 && var.concurrency <= {threads}" in variables

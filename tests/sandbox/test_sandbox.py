@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox.emulator import Endpoints, SandboxError, attach, bigquery_client, is_running, reset
+from sandbox.emulator import (
+    Endpoints,
+    SandboxError,
+    _not_started,
+    attach,
+    bigquery_client,
+    is_running,
+    reset,
+)
+from sandbox.files import SandboxFiles
 from sandbox.server import FAST
 from tests.paths import ROOT
 
@@ -178,6 +187,23 @@ def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
         assert _answer(endpoints, "SELECT 1") == [(1,)]
 
 
+def test_links_lead_nowhere(tmp_path: Path) -> None:
+    """Whoever can write into the directory can't have other files emptied or deleted by it."""
+    theirs, folder = tmp_path / "theirs", tmp_path / "sandbox"
+    (theirs / "folder").mkdir(parents=True)
+    (theirs / "file").write_text("kept")
+    folder.mkdir()
+    for name, target in (("emulator.log", "file"), ("endpoints.json", "file"), ("data", "folder")):
+        (folder / name).symlink_to(theirs / target)
+    reset(folder)
+    assert {each.suffix for each in folder.iterdir()} == {".lock"}
+    (folder / "emulator.log").symlink_to(theirs / "file")
+    with attach(folder) as endpoints:
+        assert _answer(endpoints, "SELECT 1") == [(1,)]
+    assert (theirs / "file").read_text() == "kept"
+    assert (theirs / "folder").is_dir()
+
+
 def test_a_killed_emulator_is_replaced(kept: Path, emulator: Endpoints) -> None:
     """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
     _answer(emulator, "CREATE TABLE local.kept AS SELECT 7 AS number")
@@ -226,3 +252,14 @@ def test_reset_deletes_the_data(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").touch()
     reset(tmp_path)
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".txt"}
+
+
+def test_a_directory_that_the_emulator_cannot_use_is_told(tmp_path: Path) -> None:
+    """A path that DuckDB would misread, and a sandbox that stands where it was not made."""
+    with pytest.raises(SandboxError, match="a directory with ' in its path: set SANDBOX_DIR"):
+        is_running(tmp_path / "it's")
+    files = SandboxFiles(tmp_path)
+    files.log.write_text("Error: DATA_PATH does not match\nhint: OVERRIDE_DATA_PATH\n(^)\n")
+    assert "was moved or copied" in str(_not_started(files, 1))
+    files.log.write_text("something else\n")
+    assert "did not come up (something else)" in str(_not_started(files, 1))

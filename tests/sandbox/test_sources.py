@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -26,7 +27,6 @@ from tests.paths import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from google.cloud import bigquery
 
@@ -346,6 +346,37 @@ def test_other_ports_than_the_running_emulators_are_refused(
     with pytest.raises(SandboxError, match="leave out port 1"), attach(directory, rest_port=1):
         pass
     assert _query(client, "SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["seed", "--days", "x"], ["seed", "--end-date", "20261101"], ["up", "--port", "99999"]],
+)
+def test_a_mistyped_option_is_one_sentence(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says how to write the value, and nothing is started."""
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert f"{arguments[-1]!r} is no " in capsys.readouterr().err
+
+
+def test_output_that_cannot_be_written_is_one_sentence(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk ends the command; what an ASCII terminal can't show is replaced."""
+    monkeypatch.setenv("SANDBOX_DIR", str(directory))
+    query = ["query", "SELECT 'Zo\N{LATIN SMALL LETTER E WITH DIAERESIS}' AS name"]
+    full = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115 - can't be closed, either
+    monkeypatch.setattr(sys, "stdout", full)
+    assert main(query) == 2
+    with contextlib.suppress(OSError):
+        full.close()
+    assert "can't be written (No space left on device)" in capsys.readouterr().err
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    assert main(query) == 0
+    assert b"Zo?" in ascii_only.buffer.getvalue()
 
 
 def test_up_prints_where_it_answers_and_ends_cleanly(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_a_form_starts_a_run(console: FlaskClient, scenario: Scenario) -> None:
         ({"csrf_token": "TOKEN", "start_date": "2026-02-31"}, {}, 400),
         ({"csrf_token": "TOKEN", "end_date": "2026-02-01"}, {}, 400),
         ({"csrf_token": "TOKEN", "limit": "-1"}, {}, 400),
+        ({"csrf_token": "TOKEN", "limit": "9" * 5000}, {}, 400),
         ({"csrf_token": "TOKEN", "job": "nothing"}, {}, 400),
         ({"csrf_token": "TOKEN", "engine": "steam"}, {}, 400),
         ({"csrf_token": "TOKEN", "full_load": "on"}, {}, 200),
@@ -302,11 +303,31 @@ def test_a_question_that_makes_no_sense_is_refused(console: FlaskClient) -> None
         "days=many",
         "first=2026-01-01&last=2025-01-01",
         "first=2026-02-31&last=2026-03-01",
+        "first=9999-12-31&last=9999-12-31",
+        "first=0001-01-01&last=0001-01-01",
         "step=hour",
     ):
         answer = console.get(f"/explore?{query}", headers=BROWSER)
         assert answer.status_code == 400, query
         assert "That can&#39;t be asked" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("last=0001-01-01", 400),
+        ("first=9999-12-31&last=9999-12-31", 400),
+        ("until=0001-01-01T00:00:00%2B23:59&after=x", 200),
+        ("until=9999-12-31T23:59:59-23:59&after=x", 200),
+    ],
+)
+def test_days_beyond_all_calendars_are_refused(
+    console: FlaskClient, query: str, status: int
+) -> None:
+    """No day before or after them can be computed; a time that nobody was linked to is none."""
+    answer = console.get(f"/sessions?{query}", headers=BROWSER)
+    assert answer.status_code == status
+    assert status == 200 or "a day of this century" in answer.text
 
 
 def test_an_answer_as_csv(console: FlaskClient) -> None:

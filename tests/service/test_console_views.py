@@ -342,6 +342,8 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
     """Text that begins like one gets a quote; numbers stay numbers."""
     text = explore.csv_text(({"split": "=1+1", "value": -3}, {"split": None, "value": 2.5}))
     assert text.splitlines() == ["split,value", "'=1+1,-3", ",2.5"]
+    for first in "+-@\t\r\n\uff1d":
+        assert explore.csv_text(({"split": f"{first}1"},)).lstrip('split\r\n"').startswith("'")
 
 
 # A session's story.

@@ -237,7 +237,7 @@ WAYS: dict[str, tuple[Callable[[Scene], int], int]] = {
     "source missing": (_source_missing, 3),
     "source misshapen": (_source_misshapen, 3),
     "destination refused": (_destination_refused, 4),
-    "a statement quotes a person": (_statement_that_quotes_a_person, 1),
+    "a statement quotes a person": (_statement_that_quotes_a_person, 3),
     "check": (lambda scene: scene.command_line("--local", "--check"), 0),
 }
 
@@ -271,7 +271,10 @@ def test_a_bad_key_file_is_not_quoted(
 
 
 def test_the_service_tells_no_canary(scene: Scene, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its answers and its log: good requests, bad ones, failures and a bug."""
+    """Its answers and its log: good requests, bad ones, and failures.
+
+    A view that fails is named with its job, and is no bug of ours.
+    """
     configure_logging(sys.stdout, as_json=True)
     secret = CANARIES["api key"]
     answers = scene.serve([
@@ -287,16 +290,17 @@ def test_the_service_tells_no_canary(scene: Scene, capfd: pytest.CaptureFixture[
     answers += scene.serve([("POST", "/run", params), ("GET", "/runs", None)])
     errors = [(json.loads(answer).get("error") or {}).get("type") for answer in answers]
     assert errors == [
-        *["RequestError"] * 3, *[None] * 4, "NotFound", "InternalError", None,
+        *["RequestError"] * 3, *[None] * 4, "NotFound", "SourceError", None,
         "SourceMissingError", None, None,
     ]  # fmt: skip
+    view = rf"View local\.{scene.scenario.datasets.firebase}\.users can't be read: "
+    assert re.search(rf"{view}.*\(.*, job \w+\)", answers[8])
     wrong = create_app(
         {**scene.environ, "AUTH": "api_key", "ETL_API_KEY": "another-key-0123456789"}, is_local=True
     ).test_client()
     refused = wrong.post("/run", headers={"X-API-Key": secret, "Authorization": f"Bearer {secret}"})
     assert refused.status_code == 401
     message = capfd.readouterr()
-    assert "Traceback" in message.out
     check_silent(*answers, refused.get_data(as_text=True), message.out, message.err)
 
 

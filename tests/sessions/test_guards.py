@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import re
+import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -17,10 +18,17 @@ from bigquery.clients import local_clients
 from bigquery.jobs import run_query
 from bigquery.refusals import StatementError
 from bigquery.warehouse import Warehouse
-from runs.errors import BudgetError, SettingsError, SourceMissingError, UnavailableError
+from runs.errors import (
+    AbortedError,
+    BudgetError,
+    SettingsError,
+    SourceMissingError,
+    UnavailableError,
+)
+from runs.supervision import STOP
 from service.readiness import probe_all
 from sessions import plan as planning
-from sessions import publication
+from sessions import publication, watch
 from sessions.plan import batch_count, large_batch_warning
 from sessions.publication import date_pieces
 from tests.fault_proxy import Edit, Fault, HttpProxy
@@ -311,9 +319,16 @@ def test_a_row_access_policy_is_named_and_the_table_read_as_it_is(
     assert len([each for each in probes if "row access policy" in " ".join(each.warnings)]) == 4
 
 
-def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
-    """Masked phones match nobody, with success: the report and /ready name them."""
+def test_columns_that_may_be_masked_are_named(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masked phones match nobody, with success: the report and /ready name them.
+
+    Where no user at all has a session, it says that, too.
+    """
     scenario = cloud.scenario
+    monkeypatch.setattr(watch, "_ENOUGH_SESSIONS", 1)
+    scenario.arrive("firebase_users", [{"user_id": "nobody", "phoneNumber": "+15550100"}])
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         for column in answer["schema"]["fields"]:
@@ -326,6 +341,8 @@ def test_columns_that_may_be_masked_are_named(cloud: Cloud) -> None:
         report = scenario.run()
     (told,) = [each for each in report.warnings if "policy tag" in each]
     assert "has a policy tag on phoneNumber: values may be masked" in told
+    (told,) = [each for each in report.warnings if "No user matches" in each]
+    assert f"any of the 1 users of local.{scenario.datasets.firebase}.users" in told
 
 
 @pytest.mark.parametrize("count", [0, 1, 3000, 3001, 9001])
@@ -390,6 +407,19 @@ def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_youn
 def test_partitions_in_two_rows_are_added(odd_load: OddLoad) -> None:
     """Rows of the streaming buffer may be listed once for each tier of storage."""
     assert odd_load.buffered == [{"row_count": 4}]
+
+
+def test_a_run_that_bigquery_keeps_waiting_can_be_stopped(cloud: Cloud) -> None:
+    """From its first request on: Ctrl-C does not wait for the answer."""
+    hang = Fault(kind="hang", method="GET", path="/tables/", times=1000, seconds=8.0)
+    STOP.set()
+    started = time.monotonic()
+    try:
+        with cloud.proxy.faulty(hang), pytest.raises(AbortedError, match="before it did anything"):
+            cloud.scenario.run()
+    finally:
+        STOP.clear()
+    assert time.monotonic() - started < 6
 
 
 def test_a_statement_that_failed_is_paid_all_the_same(cloud: Cloud) -> None:

@@ -11,7 +11,13 @@ import pytest
 from bigquery.warehouse import Warehouse
 from jobs.sessions_watch import check_watch
 from sessions import watch
-from sessions.watch import DayFigures, chance_of_at_most, day_warnings, reason_warnings
+from sessions.watch import (
+    DayFigures,
+    chance_of_at_most,
+    day_warnings,
+    reason_warnings,
+    unmatched_warnings,
+)
 from tests.clock import starting_at
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import event
@@ -205,3 +211,17 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
     assert any(
         each.startswith("Rows set aside as no_session tripled: 5,") for each in second.warnings
     )
+
+
+@pytest.mark.parametrize(
+    ("users", "sessions", "of_users", "warns"),
+    [(3, 50, 0, True), (3, 50, 1, False), (0, 50, 0, False), (3, 49, 0, False)],
+    ids=["nobody matches", "one does", "there are no users", "too few sessions"],
+)
+def test_users_of_whom_none_matches_are_told(
+    users: int, sessions: int, of_users: int, *, warns: bool
+) -> None:
+    """Masked phones, or the users of another app: the run succeeds all the same."""
+    told = unmatched_warnings(users=users, table="p.d.u", sessions=sessions, of_users=of_users)
+    assert bool(told) is warns
+    assert not told or "of 50 sessions with an id, none belongs to any of the 3 users of" in told[0]

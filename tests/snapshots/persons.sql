@@ -317,5 +317,7 @@ SELECT
   ) AS watched_days,
   (SELECT COUNT(*) FROM persons) AS persons,
   (SELECT COUNT(*) FROM identities) AS identities,
-  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_without_person
+  COUNT(*) - (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_without_person,
+  (SELECT IFNULL(SUM(session_count), 0) FROM persons) AS sessions_of_persons,
+  (SELECT IFNULL(SUM(IF(user_id IS NULL, 0, session_count)), 0) FROM persons) AS sessions_of_users
 FROM sessions;
