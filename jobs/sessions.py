@@ -180,6 +180,7 @@ def _audit(work: SessionsWork) -> None:
     work.firebase = {
         "users": figures.users,
         "documents": figures.documents,
+        "ignored_documents": figures.ignored_documents,
         "incomplete_documents": figures.incomplete_documents,
         "creators_unknown": figures.creators_unknown,
         "user_times_unread": figures.user_times_unread,

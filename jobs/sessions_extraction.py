@@ -102,7 +102,7 @@ def extract(work: SessionsWork) -> None:
     metric_table = work.metric_table
     small: dict[str, tuple[sources.Source, Callable[[sources.Source], str]]] = {
         "user_keys": (tables.users, partial(enrichment.user_keys_sql, metric_table)),
-        "documents": (tables.documents, enrichment.documents_sql),
+        "documents": (tables.documents, partial(enrichment.documents_sql, metric_table)),
         "channels": (tables.posthog_sessions, partial(enrichment.channels_sql, metric_table)),
     }
     with ThreadPoolExecutor(len(small)) as pool:

@@ -182,6 +182,15 @@ class Tie:
     """The properties that the other id is read from: the first that is not empty."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """What Firebase's documents count as, by their type. Any other, or none, counts as an event."""
+
+    checkins: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    """Count nowhere."""
+
+
 # Without slots, so that what follows from a table is computed once for it.
 @dataclass(frozen=True, kw_only=True)
 class MetricTable:
@@ -198,6 +207,8 @@ class MetricTable:
     """What metrics may read of an event's `properties`."""
     session_id_names: tuple[str, ...]
     """The properties that a session id is read from: the first that is not empty."""
+    ignored_events: tuple[str, ...] = ()
+    """Names of events that are set aside as excluded, so that they make no session longer."""
     engaged_gap_cap_seconds: int
     """The most that a gap between two events counts as engaged."""
     longest_session_seconds: int
@@ -208,6 +219,8 @@ class MetricTable:
     """An event later than its ingestion by more has a bad timestamp."""
     creation_tolerance_seconds: int
     """How far outside of a session a document may be created in it."""
+    creation: Creation
+    """What the documents count as."""
     phone_digits: int
     """A phone number of fewer digits matches nobody."""
     ties: tuple[Tie, ...]
@@ -259,11 +272,13 @@ class MetricTable:
             self.columns,
             self.properties,
             self.session_id_names,
+            self.ignored_events,
             self.engaged_gap_cap_seconds,
             self.longest_session_seconds,
             self.most_session_rows,
             self.ingestion_tolerance_seconds,
             self.creation_tolerance_seconds,
+            self.creation,
             FIRST_DAY.isoformat(),
             self.phone_digits,
             self.ties,

@@ -26,8 +26,9 @@ class SessionsReport(RunReport):
     firebase: Mapping[str, int] = field(default_factory=dict)
     """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`.
 
-    Besides `user_times_unread` and `document_times_unread`: with a creation time that can't be
-    read, which counts as none.
+    Of the documents, `ignored_documents` are of types that count nowhere. Besides
+    `user_times_unread` and `document_times_unread`: with a creation time that can't be read, which
+    counts as none.
     """
     persons: Mapping[str, int] = field(default_factory=dict)
     """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""

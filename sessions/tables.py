@@ -166,7 +166,9 @@ STATE = TableSchema(
             description="Rows of the events table by partition, as that run saw them.",
         ),
         Field(name="users", type="INT64", description="Firebase users that it found."),
-        Field(name="documents", type="INT64", description="Firebase documents that counted."),
+        Field(
+            name="documents", type="INT64", description="Usable Firebase documents that it found."
+        ),
     ),
     description="What the last successful run saw: one row, published with its sessions.",
 )

@@ -196,9 +196,9 @@ def _extract() -> dict[str, str]:
             METRIC_TABLE, events("JSON"), days, exclusions=exclusions, sessions=STAGING.touched
         ),
         "user_keys": enrichment.user_keys_sql(METRIC_TABLE, tables.users),
-        "documents": enrichment.documents_sql(tables.documents),
+        "documents": enrichment.documents_sql(METRIC_TABLE, tables.documents),
         "documents_of_the_extension": enrichment.documents_sql(
-            source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
+            METRIC_TABLE, source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
         ),
         "channels": enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions),
     }
