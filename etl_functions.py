@@ -190,6 +190,7 @@ def read_state(warehouse: Warehouse) -> State | None:
         },
         users=row.get("users"),
         documents=row.get("documents"),
+        columns={each["name"]: each["version"] for each in row.get("columns") or ()},
         **{name: row[name] for name in ("run_id", "metrics_version", "sessions_created_at")},
     )
 

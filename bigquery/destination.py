@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bigquery.jobs import run_statement
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for
 from runs.errors import DestinationError
@@ -77,12 +78,20 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
             found = call(warehouse, partial(client.get_table, str(view)))
         except NotFound:
             found = call(warehouse, partial(client.create_table, wanted, exists_ok=True))
-        if found.view_query != sql or _described(found.schema) != _described(columns):
+        is_other = found.view_query != sql
+        if is_other:  # by a statement, since an update may take no column away
+            run_statement(warehouse, "view", replace_view_sql(view.sql, sql))
+        if is_other or _described(found.schema) != _described(columns):
             wanted.schema = columns
             call(
                 warehouse,
                 partial(client.update_table, wanted, ["view_query", "schema", "description"]),
             )
+
+
+def replace_view_sql(view: str, sql: str) -> str:
+    """A statement that gives a view another SELECT, columns more or fewer."""
+    return f"CREATE OR REPLACE VIEW {view} AS\n{sql}"
 
 
 def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
@@ -92,7 +101,7 @@ def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, 
 def ensure_table(
     warehouse: Warehouse, table: TableId, schema: TableSchema
 ) -> tuple[bool, bigquery.Table]:
-    """Create the table or add its new columns; returns it, and whether it was created."""
+    """Create the table or bring its columns up to date; returns it, and whether it was created."""
     return _ensured(warehouse, table, schema, find_table(warehouse, table))
 
 
@@ -115,7 +124,7 @@ def _ensured(
     if found is None:
         return True, _create(warehouse, table, schema)
     try:
-        _add_columns(warehouse, table, found, schema)
+        _update_columns(warehouse, table, found, schema)
     except PreconditionFailed:  # it has changed since, perhaps by this very request
         return ensure_table(warehouse, table, schema)
     return False, found
@@ -133,22 +142,36 @@ def _create(warehouse: Warehouse, table: TableId, schema: TableSchema) -> bigque
     return call(warehouse, partial(client.create_table, wanted, exists_ok=True))
 
 
-def _add_columns(
+def _update_columns(
     warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
 ) -> None:
     stored = {column.name: column for column in found.schema}
-    for wanted in schema.fields:
-        column = stored.get(wanted.name)
-        if column is not None and _standard(column.field_type) != wanted.type:
+    for each in schema.fields:
+        column = stored.get(each.name)
+        if column is not None and _standard(column.field_type) != each.type:
             message = (
-                f"Column {wanted.name} of table {table} is {column.field_type} and should be "
-                f"{wanted.type}: rename or drop the table, and run again."
+                f"Column {each.name} of table {table} is {column.field_type} and should be "
+                f"{each.type}: drop or rename the column, or the table, and run again."
             )
             raise DestinationError(message)
-    missing = [each for each in schema.fields if each.name not in stored]
-    if missing:
-        found.schema = [*found.schema, *(schema_field(each) for each in missing)]
+    wanted = {each.name: schema_field(each) for each in schema.fields}
+    columns = [_with_description(each, wanted.pop(each.name, each)) for each in found.schema]
+    columns += wanted.values()
+    if columns != found.schema:
+        found.schema = columns
         call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
+
+
+def _with_description(
+    column: bigquery.SchemaField, wanted: bigquery.SchemaField
+) -> bigquery.SchemaField:
+    """The column as it is, policy tags and fields among it, with the description that is wanted."""
+    from google.cloud import bigquery
+
+    if column.description == wanted.description:
+        return column
+    shown = column.to_api_repr() | {"description": wanted.description}
+    return bigquery.SchemaField.from_api_repr(shown)
 
 
 def _standard(type_: str) -> str:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from runs.request import FIRST_DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _SECONDS_A_DAY = 86_400
+_OF_DOCUMENTS = {"events_created", "checkins_created"}
 
 # The events table's own columns, by which metrics may name them.
 EVENT_COLUMNS = ("event", "event_at", "distinct_id")
@@ -263,6 +264,16 @@ class MetricTable:
         """How many days before and after one of its days a session may have rows on."""
         return -(-self.longest_session_seconds // _SECONDS_A_DAY)
 
+    def column_versions(self) -> dict[str, str]:
+        """For each column a hash of its declaration and of what it is read from."""
+        read = {each.name: each for each in self.properties}
+        return {column.name: _hash(self._declaration(column, read)) for column in self.columns}
+
+    def _declaration(self, column: Column, read: Mapping[str, Property]) -> tuple[object, ...]:
+        names = sorted(column.reads & read.keys()) if isinstance(column, Metric) else []
+        of_documents = (self.creation,) if column.name in _OF_DOCUMENTS else ()
+        return (column, *(read[name] for name in names), *of_documents)
+
     def version(self, exclusions: Iterable[object]) -> str:
         """A hash of all that a row's values depend on, besides the source rows.
 
@@ -285,4 +296,8 @@ class MetricTable:
             self.junk_ids,
             tuple(exclusions),
         )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        return _hash(parts)
+
+
+def _hash(parts: tuple[object, ...]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
