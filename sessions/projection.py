@@ -250,7 +250,7 @@ def filter_sql(condition: Filter) -> str:
     parts = []
     if condition.events:
         parts.append(among_sql("event", condition.events))
-    parts += [f"STRPOS(LOWER(event), {_literal(part)}) > 0" for part in condition.event_contains]
+    parts += [f"STRPOS(LOWER(event), {literal(part)}) > 0" for part in condition.event_contains]
     if condition.among:
         parts.append(f"IFNULL({among_sql(condition.value, condition.among)}, FALSE)")
     elif condition.value is not None:
@@ -274,8 +274,8 @@ def _grouped(condition: str) -> str:
 def among_sql(name: str | None, values: tuple[str, ...]) -> str:
     """Whether a column has one of the values; null where the column is."""
     if len(values) == 1:
-        return f"{name} = {_literal(values[0])}"
-    return f"{name} IN ({', '.join(map(_literal, values))})"
+        return f"{name} = {literal(values[0])}"
+    return f"{name} IN ({', '.join(map(literal, values))})"
 
 
 def _downloaded_sql(metric_table: MetricTable, name: str) -> str:
@@ -410,6 +410,7 @@ def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False)
     return f"{trimmed_sql(value) if is_id else value} AS {name}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """The text as a literal of GoogleSQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
