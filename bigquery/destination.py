@@ -106,25 +106,36 @@ def ensure_table(
 
 
 def ensure_tables(
-    warehouse: Warehouse, schemas: Mapping[TableId, TableSchema]
+    warehouse: Warehouse, schemas: Mapping[TableId, TableSchema], *, as_they_are: bool = False
 ) -> dict[TableId, tuple[bool, bigquery.Table]]:
-    """The same for several tables, which are looked for at once."""
+    """The same for several tables, which are looked for at once.
+
+    `as_they_are`: leave the columns of a table that exists, if their types are right.
+    """
     looks = {table: start(partial(find_table, warehouse, table)) for table in schemas}
     found = {table: wait_for(warehouse, look) for table, look in looks.items()}
     return {
-        table: _ensured(warehouse, table, schema, found[table]) for table, schema in schemas.items()
+        table: _ensured(warehouse, table, schema, found[table], as_they_are=as_they_are)
+        for table, schema in schemas.items()
     }
 
 
 def _ensured(
-    warehouse: Warehouse, table: TableId, schema: TableSchema, found: bigquery.Table | None
+    warehouse: Warehouse,
+    table: TableId,
+    schema: TableSchema,
+    found: bigquery.Table | None,
+    *,
+    as_they_are: bool = False,
 ) -> tuple[bool, bigquery.Table]:
     from google.api_core.exceptions import PreconditionFailed
 
     if found is None:
         return True, _create(warehouse, table, schema)
+    _check_types(table, found, schema)
     try:
-        _update_columns(warehouse, table, found, schema)
+        if not as_they_are:
+            _update_columns(warehouse, found, schema)
     except PreconditionFailed:  # it has changed since, perhaps by this very request
         return ensure_table(warehouse, table, schema)
     return False, found
@@ -142,9 +153,7 @@ def _create(warehouse: Warehouse, table: TableId, schema: TableSchema) -> bigque
     return call(warehouse, partial(client.create_table, wanted, exists_ok=True))
 
 
-def _update_columns(
-    warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
-) -> None:
+def _check_types(table: TableId, found: bigquery.Table, schema: TableSchema) -> None:
     stored = {column.name: column for column in found.schema}
     for each in schema.fields:
         column = stored.get(each.name)
@@ -154,6 +163,9 @@ def _update_columns(
                 f"{each.type}: drop or rename the column, or the table, and run again."
             )
             raise DestinationError(message)
+
+
+def _update_columns(warehouse: Warehouse, found: bigquery.Table, schema: TableSchema) -> None:
     wanted = {each.name: schema_field(each) for each in schema.fields}
     columns = [_with_description(each, wanted.pop(each.name, each)) for each in found.schema]
     columns += wanted.values()

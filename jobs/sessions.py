@@ -51,7 +51,7 @@ def _ensure_destination(work: SessionsWork) -> None:
     run = work.run
     lease, ledger = lease_table(run.warehouse, run.request.job), run.warehouse.table(LEDGER_TABLE)
     others = [start(partial(find_table, run.warehouse, each)) for each in (lease, ledger)]
-    made = etl.ensure_destination(run.warehouse, work.metric_table)
+    made = etl.ensure_destination(run.warehouse, work.metric_table, as_it_is=run.request.dry_run)
     work.is_new, table = made["sessions"]
     work.sessions_created_at, work.kept_days = table.created, kept_days(table)
     work.stored_columns = tuple(column.name for column in table.schema)

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bigquery.destination import ensure_dataset, ensure_table, ensure_view, find_table
+from bigquery.destination import (
+    ensure_dataset,
+    ensure_table,
+    ensure_tables,
+    ensure_view,
+    find_table,
+)
 from bigquery.tables import Field, TableSchema
 from bigquery.warehouse import Warehouse
 from runs.errors import DestinationError
@@ -41,9 +47,14 @@ def found(warehouse: Warehouse, name: str) -> dict[str, str | None]:
 
 
 def test_a_table_takes_new_columns_and_descriptions(warehouse: Warehouse) -> None:
-    """One that is no longer declared stays; one of another type is refused, with the remedy."""
+    """One that is no longer declared stays; one of another type is refused, with the remedy.
+
+    Where tables are to be left as they are, as in a dry run, nothing of that happens.
+    """
     table = warehouse.table("counts")
     ensure_table(warehouse, table, schema(old="Old.", one="One."))
+    ensure_tables(warehouse, {table: schema(one="The first.", two="Two.")}, as_they_are=True)
+    assert found(warehouse, "counts") == {"old": "Old.", "one": "One."}
     ensure_table(warehouse, table, schema(one="The first.", two="Two."))
     assert found(warehouse, "counts") == {"old": "Old.", "one": "The first.", "two": "Two."}
     text = TableSchema(fields=(Field(name="two", type="STRING"),), description="A table.")
