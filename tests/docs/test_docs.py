@@ -27,14 +27,12 @@ from sandbox import cli
 from sessions import sources
 from sessions.persons import persons_schema
 from tests.paths import ROOT
-from tests.scenario import Scenario
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bigquery.clients import Clients
 
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 PACKAGES = (
@@ -423,40 +421,6 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
     found = re.findall(r"https?://\S+|\S*(?:pypi|pythonhosted|index-url|find-links)\S*", addresses)
     assert found == []
     assert f"{ROOT}/" not in text
-
-
-def test_every_sql_example_runs(clients: Clients) -> None:
-    """BigQuery's emulator answers each statement of the pages, over what a run has written."""
-    with Scenario(clients=clients) as scenario:
-        scenario.arrive(
-            "posthog_events",
-            [
-                {
-                    "uuid": "one",
-                    "event": "$pageview",
-                    "distinct_id": "somebody",
-                    "timestamp": "2026-09-01T10:00:00Z",
-                    "properties": '{"$session_id": "s"}',
-                }
-            ],
-        )
-        warned = scenario.run().warnings
-        pages = set(PAGES) - {"docs/metrics.md"}  # its statements have rows of their own
-        examples = [sql for name in sorted(pages) for sql in fenced(page(name), "sql")]
-        assert examples
-        datasets = {
-            "posthog_aggregated": scenario.destination,
-            "posthog_etl": scenario.datasets.posthog,
-            "firebase_etl_prod": scenario.datasets.firebase,
-        }
-        named = re.compile(rf"\b({'|'.join(datasets)})\.")
-        answers = [
-            scenario.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql))
-            for sql in examples
-        ]
-    reported = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
-    assert reported == [list(warned)]
-    assert len(warned) == 1
 
 
 def test_every_command_line_is_accepted() -> None:

@@ -6,7 +6,8 @@ import json
 import re
 import shlex
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -20,7 +21,7 @@ from sessions.data_dictionary import null_rules
 from sessions.declarations import AGGREGATIONS
 from sessions.metric_table import RollUp, is_repeated
 from tests.console_world import calling, environ_of
-from tests.docs.test_docs import code, page, section, tables
+from tests.docs.test_docs import PAGES, code, fenced, page, section, tables
 from tests.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -40,12 +41,9 @@ FILES: Final = iter(("shop/posthog_events.jsonl", "shop/metrics.yaml", "shop/rul
 class Reader:
     """Somebody who does what the page says, in a folder and a sandbox."""
 
-    def __init__(
-        self, folder: Path, scenario: Scenario, sandbox_dir: Path, run: Run,
-        capture: pytest.CaptureFixture[str],
-    ) -> None:  # fmt: skip
+    def __init__(self, folder: Path, scenario: Scenario, sandbox_dir: Path, run: Run) -> None:
         """Begin with an empty folder for the shop."""
-        self.folder, self.scenario, self.run, self.capture = folder, scenario, run, capture
+        self.folder, self.scenario, self.run = folder, scenario, run
         self.environ = environ_of(scenario, sandbox_dir)
         self.answer = ""
         self.runs = 0
@@ -108,11 +106,12 @@ class Reader:
 
     def _sandbox(self, *words: str) -> str:
         words = tuple(str(self.folder / word) if word == "shop" else word for word in words)
-        with pytest.MonkeyPatch.context() as patch:
+        printed = StringIO()
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
             for name, value in self.environ.items():
                 patch.setenv(name, value)
             assert cli.main(words) == 0
-        return self.capture.readouterr().out
+        return printed.getvalue()
 
     def _run(self, words: list[str]) -> str:
         done = self.run(*words, environment=self.environ)
@@ -124,9 +123,10 @@ class Reader:
 
     def _check(self, words: list[str]) -> str:
         file = words[1].removeprefix("METRICS_FILE=")
-        metrics_check.main([str(self.folder / file)])
-        told = self.capture.readouterr()
-        return " ".join(f"{told.out}{told.err}".replace(f"{self.folder}/", "").split())
+        printed = StringIO()
+        with redirect_stdout(printed), redirect_stderr(printed):
+            metrics_check.main([str(self.folder / file)])
+        return " ".join(printed.getvalue().replace(f"{self.folder}/", "").split())
 
     def _shell(self) -> str:
         typed = re.search(r"^\$ (sed .*)$", page(PAGE), re.MULTILINE)
@@ -153,14 +153,13 @@ def _lines(table: str) -> list[str]:
     return [line.rstrip() for line in table.rstrip().split("\n")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reader(
-    tmp_path: Path, clients: Clients, sandbox_dir: Path, run: Run,
-    capsys: pytest.CaptureFixture[str],
-) -> Iterator[Reader]:  # fmt: skip
+    tmp_path_factory: pytest.TempPathFactory, clients: Clients, sandbox_dir: Path, run: Run
+) -> Iterator[Reader]:
     """A reader with a sandbox, and nothing in it."""
     with Scenario(clients=clients) as scenario:
-        made = Reader(tmp_path, scenario, sandbox_dir, run, capsys)
+        made = Reader(tmp_path_factory.mktemp("reader"), scenario, sandbox_dir, run)
         with made.open:
             yield made
 
@@ -170,6 +169,27 @@ def test_every_block_does_what_the_page_says(reader: Reader) -> None:
     for language, text in BLOCKS:
         reader.read(language, text)
     assert reader.runs == 2
+
+
+def test_every_sql_example_runs(reader: Reader) -> None:
+    """BigQuery's emulator answers each statement of the other pages over what is left of that."""
+    if not reader.runs:  # where this test runs alone
+        test_every_block_does_what_the_page_says(reader)
+    examples = [sql for name in PAGES if name != PAGE for sql in fenced(page(name), "sql")]
+    assert examples
+    scenario = reader.scenario
+    datasets = {
+        "posthog_aggregated": scenario.destination,
+        "posthog_etl": scenario.datasets.posthog,
+        "firebase_etl_prod": scenario.datasets.firebase,
+    }
+    named = re.compile(rf"\b({'|'.join(datasets)})\.")
+    answers = [
+        scenario.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql)) for sql in examples
+    ]
+    reported = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
+    assert len(reported) == reader.runs
+    assert any("Column viewed_event of sessions" in each for told in reported for each in told)
 
 
 def test_every_key_is_explained_in_its_words() -> None:
