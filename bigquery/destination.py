@@ -180,7 +180,7 @@ def _with_description(
     """The column as it is, policy tags and fields among it, with the description that is wanted."""
     from google.cloud import bigquery
 
-    if column.description == wanted.description:
+    if (column.description or "") == (wanted.description or ""):
         return column
     shown = column.to_api_repr() | {"description": wanted.description}
     return bigquery.SchemaField.from_api_repr(shown)
