@@ -183,9 +183,9 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
 
 
 def ensure_destination(
-    warehouse: Warehouse, metric_table: MetricTable
+    warehouse: Warehouse, metric_table: MetricTable, *, as_it_is: bool
 ) -> dict[str, tuple[bool, bigquery.Table]]:
-    """Create the tables that are missing, and add columns that are new.
+    """Create the tables that are missing and, unless `as_it_is`, bring columns up to date.
 
     Returns for each whether it was missing until now, and the table.
     Raises DestinationError where a column exists under another type.
@@ -194,7 +194,7 @@ def ensure_destination(
         warehouse.table(name): schema for name, schema in destination_tables(metric_table).items()
     }
     with classified("the destination tables", DestinationError):
-        made = ensure_tables(warehouse, schemas)
+        made = ensure_tables(warehouse, schemas, as_they_are=as_it_is)
     return {table.name: each for table, each in made.items()}
 
 
@@ -211,6 +211,7 @@ def read_state(warehouse: Warehouse) -> State | None:
         },
         users=row.get("users"),
         documents=row.get("documents"),
+        columns={each["name"]: each["version"] for each in row.get("columns") or ()},
         **{name: row[name] for name in ("run_id", "metrics_version", "sessions_created_at")},
     )
 

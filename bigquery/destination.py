@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from bigquery.jobs import run_statement
 from bigquery.refusals import classified
 from bigquery.retries import HTTP_SECONDS, call, retry, start, wait_for
 from runs.errors import DestinationError
@@ -78,12 +79,20 @@ def ensure_view(warehouse: Warehouse, name: str, sql: str, schema: TableSchema) 
         except NotFound:
             found = call(warehouse, partial(client.create_table, wanted, exists_ok=True))
         _check_kind(view, found, "VIEW")
-        if found.view_query != sql or _described(found.schema) != _described(columns):
+        is_other = found.view_query != sql
+        if is_other:  # by a statement, since an update may take no column away
+            run_statement(warehouse, "view", replace_view_sql(view.sql, sql))
+        if is_other or _described(found.schema) != _described(columns):
             wanted.schema = columns
             call(
                 warehouse,
                 partial(client.update_table, wanted, ["view_query", "schema", "description"]),
             )
+
+
+def replace_view_sql(view: str, sql: str) -> str:
+    """A statement that gives a view another SELECT, columns more or fewer."""
+    return f"CREATE OR REPLACE VIEW {view} AS\n{sql}"
 
 
 def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, str | None]]:
@@ -93,30 +102,42 @@ def _described(columns: Iterable[bigquery.SchemaField]) -> list[tuple[str, str, 
 def ensure_table(
     warehouse: Warehouse, table: TableId, schema: TableSchema
 ) -> tuple[bool, bigquery.Table]:
-    """Create the table or add its new columns; returns it, and whether it was created."""
+    """Create the table or bring its columns up to date; returns it, and whether it was created."""
     return _ensured(warehouse, table, schema, find_table(warehouse, table))
 
 
 def ensure_tables(
-    warehouse: Warehouse, schemas: Mapping[TableId, TableSchema]
+    warehouse: Warehouse, schemas: Mapping[TableId, TableSchema], *, as_they_are: bool = False
 ) -> dict[TableId, tuple[bool, bigquery.Table]]:
-    """The same for several tables, which are looked for at once."""
+    """The same for several tables, which are looked for at once.
+
+    `as_they_are`: leave the columns of a table that exists, if their types are right.
+    """
     looks = {table: start(partial(find_table, warehouse, table)) for table in schemas}
     found = {table: wait_for(warehouse, look) for table, look in looks.items()}
     return {
-        table: _ensured(warehouse, table, schema, found[table]) for table, schema in schemas.items()
+        table: _ensured(warehouse, table, schema, found[table], as_they_are=as_they_are)
+        for table, schema in schemas.items()
     }
 
 
 def _ensured(
-    warehouse: Warehouse, table: TableId, schema: TableSchema, found: bigquery.Table | None
+    warehouse: Warehouse,
+    table: TableId,
+    schema: TableSchema,
+    found: bigquery.Table | None,
+    *,
+    as_they_are: bool = False,
 ) -> tuple[bool, bigquery.Table]:
     from google.api_core.exceptions import PreconditionFailed
 
     if found is None:
         return True, _create(warehouse, table, schema)
+    _check_kind(table, found, "TABLE")
+    _check_columns(table, found.schema, schema.fields)
     try:
-        _add_columns(warehouse, table, found, schema)
+        if not as_they_are:
+            _update_columns(warehouse, found, schema)
     except PreconditionFailed:  # it has changed since, perhaps by this very request
         return ensure_table(warehouse, table, schema)
     return False, found
@@ -132,18 +153,6 @@ def _create(warehouse: Warehouse, table: TableId, schema: TableSchema) -> bigque
     wanted.clustering_fields = list(schema.clustered_by) or None
     client = warehouse.clients.bigquery
     return call(warehouse, partial(client.create_table, wanted, exists_ok=True))
-
-
-def _add_columns(
-    warehouse: Warehouse, table: TableId, found: bigquery.Table, schema: TableSchema
-) -> None:
-    _check_kind(table, found, "TABLE")
-    _check_columns(table, found.schema, schema.fields)
-    stored = {column.name for column in found.schema}
-    missing = [each for each in schema.fields if each.name not in stored]
-    if missing:
-        found.schema = [*found.schema, *(schema_field(each) for each in missing)]
-        call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
 
 
 def _check_kind(table: TableId, found: bigquery.Table, kind: str) -> None:
@@ -173,7 +182,7 @@ def _check_columns(
         if is_now != should_be:
             message = (
                 f"Column {name} of table {table} is {is_now} and should be "
-                f"{should_be}: rename or drop the table, and run again."
+                f"{should_be}: drop or rename the column, or the table, and run again."
             )
             raise DestinationError(message)
         if field is not None:
@@ -182,6 +191,27 @@ def _check_columns(
 
 def _kind(mode: str, type_: str) -> str:
     return f"{_standard(type_)} {mode}"
+
+
+def _update_columns(warehouse: Warehouse, found: bigquery.Table, schema: TableSchema) -> None:
+    wanted = {each.name: schema_field(each) for each in schema.fields}
+    columns = [_with_description(each, wanted.pop(each.name, each)) for each in found.schema]
+    columns += wanted.values()
+    if columns != found.schema:
+        found.schema = columns
+        call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["schema"]))
+
+
+def _with_description(
+    column: bigquery.SchemaField, wanted: bigquery.SchemaField
+) -> bigquery.SchemaField:
+    """The column as it is, policy tags and fields among it, with the description that is wanted."""
+    from google.cloud import bigquery
+
+    if (column.description or "") == (wanted.description or ""):
+        return column
+    shown = column.to_api_repr() | {"description": wanted.description}
+    return bigquery.SchemaField.from_api_repr(shown)
 
 
 def _standard(type_: str) -> str:

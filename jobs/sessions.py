@@ -51,13 +51,18 @@ def _ensure_destination(work: SessionsWork) -> None:
     run = work.run
     lease, ledger = lease_table(run.warehouse, run.request.job), run.warehouse.table(LEDGER_TABLE)
     others = [start(partial(find_table, run.warehouse, each)) for each in (lease, ledger)]
-    made = etl.ensure_destination(run.warehouse, work.metric_table)
+    made = etl.ensure_destination(run.warehouse, work.metric_table, as_it_is=run.request.dry_run)
     work.is_new, table = made["sessions"]
     work.sessions_created_at, work.kept_days = table.created, kept_days(table)
-    stored = [column.name for column in table.schema]
-    run.warnings += undeclared_warnings(work.metric_table, run.table("sessions"), stored)
+    work.stored_columns = tuple(column.name for column in table.schema)
+    declared = etl.destination_tables(work.metric_table)
+    for name in ("sessions", "persons"):
+        stored = [column.name for column in made[name][1].schema]
+        run.warnings += undeclared_warnings(declared[name], run.warehouse.table(name), stored)
     own = [*(each for _, each in made.values()), *(wait_for(run.warehouse, o) for o in others)]
     run.warnings += keep_tables(run.warehouse, own)
+    if run.request.dry_run:
+        return  # readers see the view at once
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     ensure_view(
         run.warehouse,
@@ -180,6 +185,7 @@ def _audit(work: SessionsWork) -> None:
     work.firebase = {
         "users": figures.users,
         "documents": figures.documents,
+        "ignored_documents": figures.ignored_documents,
         "incomplete_documents": figures.incomplete_documents,
         "creators_unknown": figures.creators_unknown,
         "user_times_unread": figures.user_times_unread,
@@ -249,6 +255,11 @@ def _publish(work: SessionsWork) -> None:
             "days",
             {"partition_id": "STRING", "row_count": "INT64", "stamp": "INT64"},
             [(key, plan.counts[key], plan.stamps.get(key)) for key in sorted(plan.counts)],
+        ),
+        records(
+            "columns",
+            {"name": "STRING", "version": "STRING"},
+            list(work.metric_table.column_versions().items()),
         ),
     ]
     run.publish("publish", sql, parameters)

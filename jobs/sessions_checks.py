@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import etl_functions as etl
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
-from jobs.sessions_watch import check_watch
+from jobs.sessions_watch import check_reasons, check_watch
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes
 from sessions import checks, sources
 from sessions.plan import Plan
+from sessions.tables import undeclared_warnings
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,12 +43,26 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
         *_check_source(metric_table, warehouse, table, now),
         *checks.check_figures(figures),
         check_watch(metric_table, warehouse, now, {column.name for column in found.schema}),
+        *([check_reasons(warehouse)] if last else []),
+        _check_columns(metric_table, warehouse),
         checks.check_state(
             etl.read_state(warehouse),
             sessions_created_at=found.created,
             metrics_version=metric_table.version(warehouse.settings.exclusions),
         ),
     ]
+
+
+def _check_columns(metric_table: MetricTable, warehouse: Warehouse) -> Check:
+    """Whether the tables have columns that nothing declares any more."""
+    told: list[str] = []
+    for name in ("sessions", "persons"):
+        table, schema = warehouse.table(name), etl.destination_tables(metric_table)[name]
+        if found := find_table(warehouse, table):
+            stored = [column.name for column in found.schema]
+            told += undeclared_warnings(schema, table, stored)
+    message = " ".join(told) or "Every column is declared."
+    return Check(name="columns", outcome="warning" if told else "ok", message=message)
 
 
 def _check_source(

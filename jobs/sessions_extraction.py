@@ -14,9 +14,11 @@ from bigquery.jobs import dry_run, run_query
 from bigquery.parameters import Parameter, scalar
 from bigquery.refusals import StatementError, classified
 from runs.errors import SourceError, SourceMissingError
+from runs.log import LOG, NOTICE
 from sessions import enrichment, projection, sources, splitting
 from sessions import plan as planning
 from sessions.budget import Budget, budget_of, unpruned_warning
+from sessions.column_changes import announcement, column_changes
 from sessions.tables import projected_schema
 
 if TYPE_CHECKING:
@@ -65,6 +67,9 @@ def find_changes(work: SessionsWork) -> None:
         metrics_version=work.metrics_version,
         today=run.started_at.date(),
     )
+    work.changes = column_changes(
+        work.metric_table, state.columns if state else None, work.stored_columns
+    )
     if plan.is_full_load and plan.days:
         told = vanishing_warning(
             run.warehouse.table("sessions"), work.kept_days,
@@ -102,7 +107,7 @@ def extract(work: SessionsWork) -> None:
     metric_table = work.metric_table
     small: dict[str, tuple[sources.Source, Callable[[sources.Source], str]]] = {
         "user_keys": (tables.users, partial(enrichment.user_keys_sql, metric_table)),
-        "documents": (tables.documents, enrichment.documents_sql),
+        "documents": (tables.documents, partial(enrichment.documents_sql, metric_table)),
         "channels": (tables.posthog_sessions, partial(enrichment.channels_sql, metric_table)),
     }
     with ThreadPoolExecutor(len(small)) as pool:
@@ -286,6 +291,7 @@ class _Projector:
                 return dry_run(run.warehouse, self._sql(source, days, sessions), self._parameters)
 
         self.source, size = _read_past(self.work, self.source, estimate)
+        _announce(self.work, self.source, self.budget, size)
         self.size += size
         self.budget.check(self.source.shape.table, query=size, total=self.size)
 
@@ -308,6 +314,17 @@ class _Projector:
     @property
     def _parameters(self) -> list[Parameter]:
         return [self.snapshot, *etl.exclusions(self.work.run.settings)[1]]
+
+
+def _announce(work: SessionsWork, source: sources.Source, budget: Budget, size: int) -> None:
+    """Say once what is about to be read: in a dry run, and where the metrics changed."""
+    run, plan = work.run, work.made_plan
+    if work.announcement or not (run.request.dry_run or plan.has_other_metrics):
+        return
+    work.announcement = announcement(
+        plan, work.changes, table=source.shape.table, budget=budget, size=size
+    )
+    LOG.log(NOTICE, "%s", work.announcement)
 
 
 def _project_latest(work: SessionsWork, project: _Projector) -> tuple[date, ...]:

@@ -66,6 +66,17 @@ def _compared(
     return watch.day_warnings(watch.watched_names(metric_table), days, watch.last_day(now))
 
 
+def check_reasons(warehouse: Warehouse) -> Check:
+    """What tripled in the last incremental run, as a check: the warnings that this run had."""
+    ledger = warehouse.table(LEDGER_TABLE).sql
+    sql = watch.reports_sql(ledger, runs=watch.KNOWN_RUNS + 1)
+    rows = query_ledger(warehouse, sql, run_id="~")  # which stands after every id
+    counts = [json.loads(row["counts"]) for row in rows]
+    told = watch.reason_warnings(counts[0], counts[1:]) if counts else []
+    message = " ".join(told) or "No reason tripled in the last incremental run."
+    return Check(name="rows set aside", outcome="warning" if told else "ok", message=message)
+
+
 def check_watch(
     metric_table: MetricTable, warehouse: Warehouse, now: datetime, stored: Collection[str]
 ) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sessions.column_changes import ColumnChanges
 from sessions.publication import StagingTables
 from sessions.report import SessionsReport
 
@@ -27,6 +28,9 @@ class SessionsWork:
     metrics_version: str
     is_new: bool = False  # whether `sessions` was missing
     sessions_created_at: datetime | None = None  # which `sessions` table it is
+    stored_columns: tuple[str, ...] = ()  # of `sessions`
+    changes: ColumnChanges = field(default_factory=ColumnChanges)
+    announcement: str | None = None  # what it said before it read anything
     kept_days: int | None = None  # how long `sessions` keeps its partitions; None: for ever
     sources: SourceTables | None = None
     plan: Plan | None = None
@@ -73,6 +77,8 @@ class SessionsWork:
             firebase=dict(self.firebase),
             persons=dict(self.persons),
             metrics_version=self.metrics_version,
+            columns=self.changes.to_json(),
+            announcement=self.announcement,
         )
 
     def _kind(self) -> RunKind | None:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
+    from sessions.metric_table import Creation
+
 type Row = dict[str, Any]
 
 CREATION_TOLERANCE = 60 * SECOND
@@ -102,19 +104,25 @@ class Documents:
         }
 
 
-def read_documents(rows: Iterable[Row]) -> Documents:
-    """Return the documents that count, and how many do not."""
+def read_documents(creation: Creation, rows: Iterable[Row]) -> Documents:
+    """Return the documents that count, and how many lack what they need to count.
+
+    Those of an ignored type are neither.
+    """
     rows = [row | {"document_id": trimmed(row.get("document_id"))} for row in rows]
     named = [row for row in rows if row["document_id"]]
-    bad = len(rows) - len(named)
+    bad = sum(not row["document_id"] and row.get("type") not in creation.ignored for row in rows)
     by_creator: dict[str, list[tuple[int, bool]]] = {}
     for row in _latest_by(named, "document_id", _document_text).values():
         creator = referred(row.get("user_id") or "")
         created_at = creation_of(row)
+        kind = row.get("type")
+        if kind in creation.ignored:
+            continue
         if not creator or created_at is None:
             bad += 1
         else:
-            by_creator.setdefault(creator, []).append((created_at, row.get("type") == "checkin"))
+            by_creator.setdefault(creator, []).append((created_at, kind in creation.checkins))
     return Documents(by_creator=by_creator, bad=bad)
 
 

@@ -41,8 +41,6 @@ MOST_ROWS = 100_000
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-SESSION_ID = ("$session_id", "session_id", "sessionId")
-
 SEPARATOR, NULL = "\x1f", "\x1e"
 
 TYING = {
@@ -132,7 +130,7 @@ def sort_out(
     sorting = Sorting()
     valid: dict[str, list[Event]] = {}
     for row in events:
-        outcome = _read(row, declared, exclusions or Exclusions())
+        outcome = _read(metric_table, row, declared, exclusions or Exclusions())
         if isinstance(outcome, str):
             sorting.reasons[outcome] += 1
         else:
@@ -172,7 +170,7 @@ def read_row(
     metric_table: MetricTable, row: Row, exclusions: Exclusions | None = None
 ) -> Event | str:
     """Return the event of one row, or the reason that sets it aside."""
-    return _read(row, _declared(metric_table), exclusions or Exclusions())
+    return _read(metric_table, row, _declared(metric_table), exclusions or Exclusions())
 
 
 def _declared(metric_table: MetricTable) -> dict[tuple[str, ...], bool]:
@@ -186,7 +184,10 @@ def _declared(metric_table: MetricTable) -> dict[tuple[str, ...], bool]:
 
 
 def _read(
-    row: Row, declared: Mapping[tuple[str, ...], bool], exclusions: Exclusions
+    metric_table: MetricTable,
+    row: Row,
+    declared: Mapping[tuple[str, ...], bool],
+    exclusions: Exclusions,
 ) -> Event | str:
     """Return the event, or the reason that sets its row aside: the first that holds."""
     at = micros(row.get("timestamp"))
@@ -199,13 +200,13 @@ def _read(
     properties = _scalars(text)
     if properties is None:
         return "malformed"
-    session_id = session_id_of(_first_scalar(properties, SESSION_ID))
+    session_id = session_id_of(_first_scalar(properties, metric_table.session_id_names))
     if session_id is None:
         return "no_session"
     distinct_id = trimmed(row.get("distinct_id"))
-    if _is_excluded(distinct_id, properties, exclusions):
-        return "excluded"
     name = row.get("event") or ""
+    if name in metric_table.ignored_events or _is_excluded(distinct_id, properties, exclusions):
+        return "excluded"
     raw = NULL if row.get("uuid") or row.get("properties") is None else text
     values = {names: _first_scalar(properties, names) for names in declared}
     texts = SEPARATOR.join(
@@ -327,7 +328,8 @@ def ties(
     pairs = set()
     for row in events:
         outcome = read_row(metric_table, row, exclusions)
-        if isinstance(outcome, str) and outcome != "no_session":
+        is_ignored = row.get("event") in metric_table.ignored_events
+        if is_ignored or (isinstance(outcome, str) and outcome != "no_session"):
             continue
         properties = _scalars(properties_text(row)) or {}
         distinct_id = trimmed(row.get("distinct_id"))

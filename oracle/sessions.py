@@ -41,7 +41,7 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
     creation time (`documents`): they count nowhere. `known_split`: see `sort_out`.
     """
     people = Users(users)
-    created = read_documents(documents)
+    created = read_documents(metric_table.creation, documents)
     by_session = channels(posthog_sessions)
     if bad is not None:
         bad["users"] = people.bad

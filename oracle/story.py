@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oracle.rows import Event, Exclusions
-    from sessions.metric_table import MetricTable
+    from sessions.metric_table import Creation, MetricTable
 
 type Row = dict[str, Any]
 
@@ -131,7 +131,7 @@ def tell(
         events=tuple(_event_lines(metric_table, events, valid)),
         set_aside=tuple(_set_aside(metric_table, source.events, exclusions)),
         distinct_ids=tuple(_id_lines(people, stored["distinct_ids"])),
-        documents=tuple(_document_lines(source.documents, stored)),
+        documents=tuple(_document_lines(metric_table.creation, source.documents, stored)),
         columns=tuple(_column_lines(metric_table, stored, verdict.computed, events)),
     )
 
@@ -176,12 +176,12 @@ def _id_lines(people: Users, distinct_ids: Iterable[str]) -> Iterable[IdLine]:
         yield IdLine(distinct_id=distinct_id, user_id=user_id, user_match=user_match)
 
 
-def _document_lines(rows: list[Row], stored: Row) -> Iterable[DocumentLine]:
+def _document_lines(creation: Creation, rows: list[Row], stored: Row) -> Iterable[DocumentLine]:
     """Tell of the user's documents near the session; without a user there is none."""
     first = (micros(stored["started_at"]) or 0) - CREATION_TOLERANCE
     last = (micros(stored["ended_at"]) or 0) + CREATION_TOLERANCE
     for row in rows:
-        found = read_documents([row]).by_creator.get(stored["user_id"] or "", [])
+        found = read_documents(creation, [row]).by_creator.get(stored["user_id"] or "", [])
         for at, is_checkin in found:
             missed = max(first - at, at - last, 0)
             if missed <= NEAR:

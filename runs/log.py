@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 LOG = logging.getLogger("posthog_etl")
+NOTICE: Final = 25
+"""A level between INFO and WARNING, which a terminal shows: one of Cloud Logging's severities."""
+logging.addLevelName(NOTICE, "NOTICE")
 
 # Of the current thread: it passes them on to a new one with contextvars.copy_context().
 _FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
@@ -62,7 +65,7 @@ class JsonFormatter(logging.Formatter):
 def configure_logging(
     stream: TextIO, *, as_json: bool, fields: Mapping[str, object] = MappingProxyType({})
 ) -> None:
-    """Send log lines to the stream: as JSON, or warnings and worse as text for a person.
+    """Send log lines to the stream: as JSON, or notices and worse as text for a person.
 
     Every JSON line has `fields`. Text leaves out lines with an `event`: the report says the same.
     """
@@ -72,7 +75,7 @@ def configure_logging(
     if not as_json:
         handler.addFilter(lambda record: "event" not in getattr(record, "fields", {}))
     LOG.handlers[:] = [handler]
-    LOG.setLevel(logging.INFO if as_json else logging.WARNING)
+    LOG.setLevel(logging.INFO if as_json else NOTICE)
     LOG.propagate = False
 
 

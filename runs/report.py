@@ -64,6 +64,11 @@ class RunReport:
     version: str = VERSION
 
     @property
+    def preface(self) -> str | None:
+        """The job's own words above the counts; None where it has nothing to add."""
+        return None
+
+    @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:
         """The job's own counts by title, shown beside those of the source rows."""
         return {}

@@ -23,6 +23,8 @@ def report_text(report: RunReport, *, width: int = 88) -> str:
     published = ", dry run: nothing published" if report.dry_run else ""
     seconds = f" in {report.seconds:.0f} s" if report.seconds is not None else ""
     console.print(f"\n{report.status}{seconds}: {what}{published}\nrun {report.run_id}\n")
+    if report.preface:
+        console.print(f"{report.preface}\n")
 
     rows = Table("source rows", "", title=None, box=None, pad_edge=False)
     rows.columns[1].justify = "right"

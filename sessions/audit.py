@@ -39,7 +39,8 @@ class AuditFigures:
     batched_rows: int
     aggregated_events: int
     users: int
-    documents: int
+    documents: int  # those that count, and the ignored ones
+    ignored_documents: int
     incomplete_documents: int  # without id, creator or creation time: they count nowhere
     creators_unknown: int  # creators of documents that are no users
     user_times_unread: int  # users with a creation time that can't be read

@@ -22,7 +22,7 @@ from sessions.persons import (
 from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from bigquery.tables import Field, TableSchema
     from sessions.metric_table import MetricTable
@@ -114,9 +114,27 @@ def dictionary_text(metric_table: MetricTable) -> str:
             "rule, and the column's name there where it is another; `daily_activity` has the",
             "same sums by day. First and last are by the sessions' starts. All times are UTC.",
             "",
+            *_rules(metric_table),
+            "",
             *sections,
         ]
     )
+
+
+def _rules(metric_table: MetricTable) -> Iterator[str]:
+    """What the file declares that is no column: what is of a session, and what a document is."""
+    creation = metric_table.creation
+    yield f"A session's id is read from the properties {_listed(metric_table.session_id_names)}."
+    if metric_table.ignored_events:
+        yield f"Events named {_listed(metric_table.ignored_events)} are of no session."
+    yield f"Firebase's documents of type {_listed(creation.checkins)} are check-ins,"
+    if creation.ignored:
+        yield f"those of type {_listed(creation.ignored)} count nowhere,"
+    yield "and those of any other type, and of none, are events."
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(f"`{word}`" for word in words)
 
 
 def null_rules(metric_table: MetricTable, table: str) -> dict[str, str]:

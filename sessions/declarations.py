@@ -15,6 +15,7 @@ from sessions.metric_table import (
     EVENT_COLUMNS,
     Aggregation,
     ColumnType,
+    Creation,
     Filter,
     Metric,
     MetricTable,
@@ -25,7 +26,7 @@ from sessions.persons import daily_activity_schema, persons_schema
 from sessions.projection import projected_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
 _PLACED_AFTER: Final = "scrolled"  # the column that declared ones follow
 
@@ -75,6 +76,7 @@ _OF_NUMBERS: Final = {"sum", "min", "max"}
 _OF_TEXT: Final = {"distinct_count", "list"}
 _NUMBERS: Final = ("number", "fraction")
 _LONGEST_SHOWN: Final = 60
+_TAKES_PROPERTY: Final = "the name of a property: letters, digits, spaces and $ _ -"
 
 _ROLL_UPS: Final[dict[str, RollUp]] = {
     "count": RollUp.SUM,
@@ -120,6 +122,17 @@ FILTER_KEYS: Final[dict[str, str]] = {
 FILE_KEYS: Final[dict[str, str]] = {
     "metrics": "The columns.",
     "properties": "Properties that metrics read, besides those of every PostHog project.",
+    "creation": "What Firebase's documents count as, by their type: others, and none, as events.",
+    "sessions": "Which events are a session's.",
+}
+CREATION_KEYS: Final[dict[str, str]] = {
+    "checkins": "Types that count as check-ins; without it, checkin does.",
+    "ignored": "Types that count nowhere.",
+}
+SESSIONS_KEYS: Final[dict[str, str]] = {
+    "id_properties": "The properties that a session id is read from, instead of the usual ones: "
+    "the first that is not empty.",
+    "ignored_events": "Names of events that neither open nor extend a session: they are excluded.",
 }
 NAME: Final = r"[a-z][a-z0-9_]{0,63}"
 SOURCE_NAME: Final = r"[$A-Za-z_][A-Za-z0-9_$ -]{0,99}"
@@ -149,9 +162,10 @@ def declared_table(base: MetricTable, file: Node) -> MetricTable | list[Problem]
     properties = [reader.declared_property(node) for node in reader.items(parts, "properties")]
     reader.properties |= {each.name: each for each in properties if each}
     metrics = [reader.declared_metric(node) for node in reader.items(parts, "metrics")]
+    ruled = reader.ruled(replace(base, creation=reader.creation(parts)), parts)
     if reader.problems:
         return sorted(reader.problems, key=lambda each: (each.line, each.column))
-    return _with(base, [m for m in metrics if m], [p for p in properties if p])
+    return _with(ruled, [m for m in metrics if m], [p for p in properties if p])
 
 
 def _with(base: MetricTable, metrics: list[Metric], properties: list[Property]) -> MetricTable:
@@ -265,8 +279,7 @@ class _Reader:
         """An entry of `properties`."""
         parts = self.mapping(node, PROPERTY_KEYS, ("name", "names"), "a property")
         name = self.name(parts.get("name"), {*self._columns_taken, *self.properties})
-        takes = "the name of a property: letters, digits, spaces and $ _ -"
-        names = self.texts(parts, "names", SOURCE_NAME, takes)
+        names = self.texts(parts, "names", SOURCE_NAME, _TAKES_PROPERTY)
         kind = self.choice(parts.get("type"), "type", KINDS) or "text"
         if name is None or not names:
             return None
@@ -308,6 +321,41 @@ class _Reader:
             roll_up=roll_up,
         )
         return self._added(parts["name"], metric)
+
+    def creation(self, parts: dict[str, Node]) -> Creation:
+        """The section `creation`; what it leaves out is as it is without a section."""
+        found = self.section(parts, "creation", CREATION_KEYS)
+        checkins, ignored = self.texts(found, "checkins"), self.texts(found, "ignored")
+        self._refuse_those(found, "ignored", dict.fromkeys(checkins, "one of checkins, too"))
+        return Creation(checkins=checkins or self._base.creation.checkins, ignored=ignored)
+
+    def ruled(self, base: MetricTable, parts: dict[str, Node]) -> MetricTable:
+        """The table with the rules of the section `sessions`."""
+        found = self.section(parts, "sessions", SESSIONS_KEYS)
+        names = self.texts(found, "id_properties", SOURCE_NAME, _TAKES_PROPERTY)
+        ignored = self.texts(found, "ignored_events")
+        metrics = (*base.metrics, *self._declared)
+        counted = {
+            name: f"an event of the column {metric.name}"
+            for metric in reversed(metrics)
+            for each in (*metric.where, *metric.prefer, *metric.since)
+            for name in each.events
+        }
+        self._refuse_those(found, "ignored_events", counted)
+        names = names or base.session_id_names
+        return replace(base, session_id_names=names, ignored_events=ignored)
+
+    def section(self, parts: dict[str, Node], key: str, keys: Mapping[str, str]) -> dict[str, Node]:
+        """A mapping that may be left out."""
+        return self.mapping(parts[key], keys, (), key) if key in parts else {}
+
+    def _refuse_those(self, parts: dict[str, Node], key: str, others: Mapping[str, str]) -> None:
+        """Refuse the texts of a list that are something else, too."""
+        node = parts.get(key)
+        for each in (node and node.items) or ():
+            if isinstance(each.value, str) and each.value in others:
+                message = f"{each.value!r} of {key} is {others[each.value]}"
+                self.refuse(each, f"{message}: delete it from one of them.")
 
     def _added(self, node: Node, metric: Metric) -> Metric | None:
         """The metric, where the columns of persons that it makes are new, too."""

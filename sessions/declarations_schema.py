@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sessions.declarations import (
     AGGREGATIONS,
+    CREATION_KEYS,
     FILE_KEYS,
     FILTER_KEYS,
     KINDS,
@@ -16,6 +17,7 @@ from sessions.declarations import (
     NAME,
     PROPERTY_KEYS,
     SENTENCE,
+    SESSIONS_KEYS,
     SOURCE_NAME,
 )
 from sessions.metric_table import EVENT_COLUMNS, MetricTable, RollUp
@@ -43,9 +45,12 @@ def declarations_schema(base: MetricTable) -> dict[str, Any]:
         "names": _list(_text(SOURCE_NAME)),
         "type": {"enum": [*KINDS]},
     }
+    rules = {"id_properties": _list(_text(SOURCE_NAME)), "ignored_events": _texts()}
     file = {
         "metrics": _list(_object(metric, METRIC_KEYS, ("name", "aggregation", "description"))),
         "properties": _list(_object(read, PROPERTY_KEYS, ("name", "names"))),
+        "creation": _object(dict.fromkeys(CREATION_KEYS, _texts()), CREATION_KEYS, ()),
+        "sessions": _object(rules, SESSIONS_KEYS, ()),
     }
     schema = "https://json-schema.org/draft/2020-12/schema"
     return {"$schema": schema, **_object(file, FILE_KEYS, ("metrics",))}

@@ -21,6 +21,7 @@ from sessions.ids import (
     trimmed_sql,
 )
 from sessions.layout import wrapped
+from sessions.projection import among_sql
 
 if TYPE_CHECKING:
     from sessions.metric_table import MetricTable
@@ -104,12 +105,14 @@ ranked AS (
 SELECT user_match, key, user_id, signed_up_at, is_time_unread FROM ranked WHERE choice_no = 1"""
 
 
-def documents_sql(documents: Source) -> str:
+def documents_sql(metric_table: MetricTable, documents: Source) -> str:
     """A SELECT of the Firebase events that count: one row per document.
 
-    (`document_id`, `user_id`, `created_at`, `is_checkin`, `is_time_unread`); rows without id,
-    creator or creation time have `document_id` null, so that they are counted and never joined.
+    (`document_id`, `user_id`, `created_at`, `is_checkin`, `is_ignored`, `is_time_unread`); ignored
+    ones, and rows without id, creator or creation time, have `document_id` null, so that they are
+    counted and never joined.
     """
+    creation = metric_table.creation
     return f"""WITH source_rows AS (
   SELECT
     {trimmed_sql(documents.column("document_id"))} AS document_id,
@@ -123,7 +126,9 @@ def documents_sql(documents: Source) -> str:
 {_timed_rows_sql("document_id, creator, type")},
 copies AS (
   SELECT
-    document_id, created_at, is_time_unread, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    document_id, created_at, is_time_unread,
+    {_is_of_sql(creation.checkins)} AS is_checkin,
+    {_is_of_sql(creation.ignored)} AS is_ignored,
     {referred_sql("creator")} AS user_id,
     ROW_NUMBER() OVER (
       PARTITION BY document_id
@@ -135,10 +140,15 @@ copies AS (
   FROM timed_rows
 )
 SELECT
-  IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
-  user_id, created_at, is_checkin, is_time_unread
+  IF(user_id IS NULL OR created_at IS NULL OR is_ignored, NULL, document_id) AS document_id,
+  user_id, created_at, is_checkin, is_ignored, is_time_unread
 FROM copies
 WHERE copy_no = 1 OR document_id IS NULL"""
+
+
+def _is_of_sql(types: tuple[str, ...]) -> str:
+    """Whether a document is of one of the types."""
+    return f"IFNULL({among_sql('type', types)}, FALSE)" if types else "FALSE"
 
 
 def channels_sql(metric_table: MetricTable, posthog_sessions: Source) -> str:
@@ -315,10 +325,15 @@ SELECT
 def firebase_figures_sql(*, user_keys: str, documents: str) -> str:
     """Columns of a SELECT: what is counted of Firebase, by the names of the report."""
     return f"""(SELECT COUNT(DISTINCT user_id) FROM {user_keys}) AS users,
-  (SELECT COUNT(document_id) FROM {documents}) AS documents,
+  (SELECT COUNTIF(document_id IS NOT NULL OR is_ignored) FROM {documents}) AS documents,
+  (SELECT COUNTIF(is_ignored) FROM {documents}) AS ignored_documents,
   (SELECT COUNTIF(is_time_unread) FROM {user_keys}) AS user_times_unread,
-  (SELECT COUNTIF(is_time_unread) FROM {documents}) AS document_times_unread,
-  (SELECT COUNTIF(document_id IS NULL) FROM {documents}) AS incomplete_documents,
+  (
+    SELECT COUNTIF(is_time_unread AND NOT is_ignored) FROM {documents}
+  ) AS document_times_unread,
+  (
+    SELECT COUNTIF(document_id IS NULL AND NOT is_ignored) FROM {documents}
+  ) AS incomplete_documents,
   (
     SELECT COUNT(DISTINCT d.user_id)
     FROM {documents} AS d

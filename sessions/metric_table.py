@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 from runs.request import FIRST_DAY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 _SECONDS_A_DAY = 86_400
+_OF_DOCUMENTS = {"events_created", "checkins_created"}
 
 # The events table's own columns, by which metrics may name them.
 EVENT_COLUMNS = ("event", "event_at", "distinct_id")
@@ -182,6 +183,15 @@ class Tie:
     """The properties that the other id is read from: the first that is not empty."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Creation:
+    """What Firebase's documents count as, by their type. Any other, or none, counts as an event."""
+
+    checkins: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    """Count nowhere."""
+
+
 # Without slots, so that what follows from a table is computed once for it.
 @dataclass(frozen=True, kw_only=True)
 class MetricTable:
@@ -198,6 +208,8 @@ class MetricTable:
     """What metrics may read of an event's `properties`."""
     session_id_names: tuple[str, ...]
     """The properties that a session id is read from: the first that is not empty."""
+    ignored_events: tuple[str, ...] = ()
+    """Names of events that are set aside as excluded, so that they make no session longer."""
     engaged_gap_cap_seconds: int
     """The most that a gap between two events counts as engaged."""
     longest_session_seconds: int
@@ -208,6 +220,8 @@ class MetricTable:
     """An event later than its ingestion by more has a bad timestamp."""
     creation_tolerance_seconds: int
     """How far outside of a session a document may be created in it."""
+    creation: Creation
+    """What the documents count as."""
     phone_digits: int
     """A phone number of fewer digits matches nobody."""
     ties: tuple[Tie, ...]
@@ -250,6 +264,16 @@ class MetricTable:
         """How many days before and after one of its days a session may have rows on."""
         return -(-self.longest_session_seconds // _SECONDS_A_DAY)
 
+    def column_versions(self) -> dict[str, str]:
+        """For each column a hash of its declaration and of what it is read from."""
+        read = {each.name: each for each in self.properties}
+        return {column.name: _hash(self._declaration(column, read)) for column in self.columns}
+
+    def _declaration(self, column: Column, read: Mapping[str, Property]) -> tuple[object, ...]:
+        names = sorted(column.reads & read.keys()) if isinstance(column, Metric) else []
+        of_documents = (self.creation,) if column.name in _OF_DOCUMENTS else ()
+        return (column, *(read[name] for name in names), *of_documents)
+
     def version(self, exclusions: Iterable[object]) -> str:
         """A hash of all that a row's values depend on, besides the source rows.
 
@@ -259,15 +283,21 @@ class MetricTable:
             self.columns,
             self.properties,
             self.session_id_names,
+            self.ignored_events,
             self.engaged_gap_cap_seconds,
             self.longest_session_seconds,
             self.most_session_rows,
             self.ingestion_tolerance_seconds,
             self.creation_tolerance_seconds,
+            self.creation,
             FIRST_DAY.isoformat(),
             self.phone_digits,
             self.ties,
             self.junk_ids,
             tuple(exclusions),
         )
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+        return _hash(parts)
+
+
+def _hash(parts: tuple[object, ...]) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]

@@ -11,6 +11,7 @@ from sessions.metric_table import (
     Aggregation,
     Bookkeeping,
     Column,
+    Creation,
     Derived,
     Enriched,
     Filter,
@@ -376,6 +377,7 @@ POSTHOG_METRICS = MetricTable(
     most_session_rows=100_000,
     ingestion_tolerance_seconds=24 * 3600,
     creation_tolerance_seconds=60,
+    creation=Creation(checkins=("checkin",)),  # where the file declares no other
     phone_digits=7,
     ties=(
         Tie(events=("$identify",), names=("$anon_distinct_id",)),

@@ -70,15 +70,17 @@ def project_sql(
 
     `reason` is null for valid rows, else bad_timestamp, malformed, no_session or excluded.
     `tied_id` is what the row ties its distinct id to, unless it is excluded. `exclusions` are the
-    conditions of `exclusion_sql`. With `sessions`, a table of ids, only rows of those. Rows of
-    `split_ids`, another one, have the id of their piece, as rows of ids that are spelled like
-    pieces always have.
+    conditions of `exclusion_sql`; ignored events are excluded, too. With `sessions`, a table of
+    ids, only rows of those. Rows of `split_ids`, another one, have the id of their piece, as rows
+    of ids that are spelled like pieces always have.
     """
     as_of = f"\n    {source.shape.as_of}" if source.shape.as_of else ""
     properties = metric_table.properties
     tolerance = metric_table.ingestion_tolerance_seconds * 1_000_000  # µs
     texts = _text_aliases(properties)
-    is_excluded = "\n        OR ".join(exclusions)
+    ignored = metric_table.ignored_events
+    of_table = [among_sql("event", ignored)] if ignored else []
+    is_excluded = "\n        OR ".join([*of_table, *exclusions])
     excluded = f"\n      WHEN {is_excluded}\n        THEN 'excluded'" if is_excluded else ""
     tied_id = called("IF", [is_excluded, "NULL", "tied_id"], indent=4) if is_excluded else "tied_id"
     session_id = session_id_sql(metric_table.junk_ids, "session_id")
@@ -247,10 +249,10 @@ def filter_sql(condition: Filter) -> str:
     """The filter as a condition that is never null."""
     parts = []
     if condition.events:
-        parts.append(_among_sql("event", condition.events))
-    parts += [f"STRPOS(LOWER(event), {_literal(part)}) > 0" for part in condition.event_contains]
+        parts.append(among_sql("event", condition.events))
+    parts += [f"STRPOS(LOWER(event), {literal(part)}) > 0" for part in condition.event_contains]
     if condition.among:
-        parts.append(f"IFNULL({_among_sql(condition.value, condition.among)}, FALSE)")
+        parts.append(f"IFNULL({among_sql(condition.value, condition.among)}, FALSE)")
     elif condition.value is not None:
         parts.append(f"{condition.value} IS NOT NULL")
     return " AND ".join(parts) or "TRUE"
@@ -269,10 +271,11 @@ def _grouped(condition: str) -> str:
     return f"({condition})" if " AND " in condition else condition
 
 
-def _among_sql(name: str | None, values: tuple[str, ...]) -> str:
+def among_sql(name: str | None, values: tuple[str, ...]) -> str:
+    """Whether a column has one of the values; null where the column is."""
     if len(values) == 1:
-        return f"{name} = {_literal(values[0])}"
-    return f"{name} IN ({', '.join(map(_literal, values))})"
+        return f"{name} = {literal(values[0])}"
+    return f"{name} IN ({', '.join(map(literal, values))})"
 
 
 def _downloaded_sql(metric_table: MetricTable, name: str) -> str:
@@ -394,7 +397,7 @@ def _tied_ids_sql(ties: Iterable[Tie]) -> str:
 def _tied_id_sql(ties: Iterable[Tie]) -> str:
     """The other id of an event that ties two, under its name; null for any other event."""
     cases = "".join(
-        f"\n      WHEN {_among_sql('event', tie.events)} THEN tied_id_{number}"
+        f"\n      WHEN {among_sql('event', tie.events)} THEN tied_id_{number}"
         for number, tie in enumerate(ties, 1)
     )
     return f"CASE{cases}\n    END AS tied_id" if cases else "CAST(NULL AS STRING) AS tied_id"
@@ -407,6 +410,7 @@ def _first_scalar_sql(names: tuple[str, ...], name: str, *, is_id: bool = False)
     return f"{trimmed_sql(value) if is_id else value} AS {name}"
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """The text as a literal of GoogleSQL."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"

@@ -72,7 +72,7 @@ def publish_sql(
     """One transaction: the touched and outdated sessions out, the staged ones in, state along.
 
     It holds only while the lease is still that of @run_id and @fence. The state moves with ordinary
-    runs alone: @metrics_version, @sessions_created_at, @days, @users, @documents.
+    runs alone: @metrics_version, @sessions_created_at, @days, @users, @documents, @columns.
     """
     sessions = destination.sessions
     names = _names(sessions_schema(metric_table))
@@ -167,5 +167,5 @@ def _state_sql(state: str) -> list[str]:
     return [
         f"DELETE FROM {state}\nWHERE TRUE",
         f"""INSERT INTO {state} ({_names(STATE)})
-SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents""",
+SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents, @columns""",
     ]

@@ -26,12 +26,22 @@ class SessionsReport(RunReport):
     firebase: Mapping[str, int] = field(default_factory=dict)
     """`users`, `documents`, `incomplete_documents`, which count nowhere, and `creators_unknown`.
 
-    Besides `user_times_unread` and `document_times_unread`: with a creation time that can't be
-    read, which counts as none.
+    Of the documents, `ignored_documents` are of types that count nowhere. Besides
+    `user_times_unread` and `document_times_unread`: with a creation time that can't be read, which
+    counts as none.
     """
     persons: Mapping[str, int] = field(default_factory=dict)
     """`persons`, `identities`, and `sessions_without_person`, which have no id at all."""
     metrics_version: str | None = None
+    columns: Mapping[str, list[str]] = field(default_factory=dict)
+    """How they differ from the stored ones: `added`, `changed` and `undeclared`."""
+    announcement: str | None = None
+    """What a dry run, or one after a change of the metrics, said before it read anything."""
+
+    @property
+    def preface(self) -> str | None:
+        """The announcement."""
+        return self.announcement
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:

@@ -11,6 +11,7 @@ from sessions.projection import projected_columns
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from bigquery.tables import TableId
     from sessions.metric_table import MetricTable
 
 # What is in a RECORD besides the values of events, by the source that the metric table names.
@@ -80,14 +81,12 @@ def projected_schema(metric_table: MetricTable) -> TableSchema:
     )
 
 
-def undeclared_warnings(
-    metric_table: MetricTable, sessions: str, stored: Iterable[str]
-) -> list[str]:
-    """A warning for each column that `sessions` has and nothing declares: it stays null."""
-    declared = {column.name for column in metric_table.columns}
+def undeclared_warnings(schema: TableSchema, table: TableId, stored: Iterable[str]) -> list[str]:
+    """A warning for each column that a table has and nothing declares: it stays null."""
+    declared = {field.name for field in schema.fields}
     return [
-        f"Column {name} of sessions is not declared and stays null: declare it, or run"
-        f" ALTER TABLE {sessions} DROP COLUMN {name}."
+        f"Column {name} of {table.name} is not declared and stays null: declare it, or run"
+        f" ALTER TABLE {table.sql} DROP COLUMN {name}."
         for name in stored
         if name not in declared
     ]
@@ -166,7 +165,23 @@ STATE = TableSchema(
             description="Rows of the events table by partition, as that run saw them.",
         ),
         Field(name="users", type="INT64", description="Firebase users that it found."),
-        Field(name="documents", type="INT64", description="Firebase documents that counted."),
+        Field(
+            name="documents", type="INT64", description="Usable Firebase documents that it found."
+        ),
+        Field(
+            name="columns",
+            type="RECORD",
+            is_repeated=True,
+            fields=(
+                Field(name="name", type="STRING", description="A column of `sessions`."),
+                Field(
+                    name="version",
+                    type="STRING",
+                    description="Hash of its declaration.",
+                ),
+            ),
+            description="The columns that its rows were built with.",
+        ),
     ),
     description="What the last successful run saw: one row, published with its sessions.",
 )

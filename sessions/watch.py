@@ -12,7 +12,8 @@ from math import exp, lgamma, log
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from sessions.metric_table import Aggregation, Metric, is_repeated
+from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.projection import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,6 +30,7 @@ _LEAST_RUNS: Final = 4
 _ENOUGH_SESSIONS: Final = 50  # of fewer, none may be a user's by chance
 _REASONS: Final = ("bad_timestamp", "malformed", "no_session", "excluded", "quarantined")
 _SESSIONS: Final = "sessions"
+_EVENT: Final = "event "  # what the name of a figure begins with that is of one event
 _COUNTS: Final = {Aggregation.COUNT, Aggregation.DISTINCT_COUNT}
 
 
@@ -51,18 +53,39 @@ def first_day(last: dt.date) -> dt.date:
 
 
 def watched_names(metric_table: MetricTable) -> tuple[str, ...]:
-    """What is counted of a day: sessions, those with a user, and those with each metric."""
+    """What is counted of a day: sessions, those with a user, with each metric, with each event.
+
+    The events are those that declared metrics name and that are not all that a metric counts.
+    """
     declared = (metric.name for metric in _declared(metric_table))
-    return (_SESSIONS, "sessions with a user", *declared)
+    events = (f"{_EVENT}{name}" for name in _events(metric_table))
+    return (_SESSIONS, "sessions with a user", *declared, *events)
 
 
 def _declared(metric_table: MetricTable) -> list[Metric]:
     return [metric for metric in metric_table.metrics if metric.name in metric_table.declared]
 
 
+def _events(metric_table: MetricTable) -> tuple[str, ...]:
+    named = [
+        (metric, each)
+        for metric in _declared(metric_table)
+        for each in (*metric.where, *metric.since)
+    ]
+    alone = {
+        each.events
+        for metric, each in named
+        if metric.aggregation in {Aggregation.ANY, Aggregation.COUNT}
+        and metric.where == (Filter(events=each.events),)
+    }
+    names = dict.fromkeys(name for _, each in named for name in each.events)
+    return tuple(name for name in names if (name,) not in alone)
+
+
 def days_sql(metric_table: MetricTable, sessions: str, *, as_struct: bool = False) -> str:
     """A SELECT of DayFigures from @first_day to @last_day; no row for a day without sessions."""
-    conditions = ["user_id IS NOT NULL", *map(_has_sql, _declared(metric_table))]
+    metrics, events = _declared(metric_table), _events(metric_table)
+    conditions = ["user_id IS NOT NULL", *map(_has_sql, metrics), *map(_has_event_sql, events)]
     counted = ",\n    ".join(["COUNT(*)", *(f"COUNTIF({each})" for each in conditions)])
     return f"""SELECT{" AS STRUCT" if as_struct else ""}
   session_date AS day,
@@ -84,6 +107,11 @@ def _has_sql(metric: Metric) -> str:
     return f"{metric.name} > 0" if metric.aggregation in _COUNTS else f"{metric.name} IS NOT NULL"
 
 
+def _has_event_sql(name: str) -> str:
+    """Whether a session has the event."""
+    return f"{literal(name)} IN (SELECT e.event FROM UNNEST(event_counts) AS e)"
+
+
 def day_warnings(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> list[str]:
     """What fell on that day, or is silent since three days; nothing before the fifth week.
 
@@ -100,7 +128,8 @@ def day_warnings(names: Sequence[str], days: Iterable[DayFigures], last: dt.date
         return [warning]
     level = min(sessions.get(last, 0) / max(median(_same_weekdays(sessions, last)), 1), 1)
     told = (
-        _fallen(name, each, last, level=level) or _silent(name, each, last)
+        (None if name.startswith(_EVENT) else _fallen(name, each, last, level=level))
+        or _silent(name, each, last)
         for name, each in counts.items()
     )
     return [warning for warning in told if warning]
@@ -137,9 +166,14 @@ def _silent(name: str, counts: Mapping[dt.date, int], last: dt.date) -> str | No
     numbers = ", ".join(map(str, before))
     first = last - dt.timedelta(days=_SILENT_DAYS - 1)
     return (
-        f"Metric {name} is silent: none from {first} to {last}, and {numbers} on those weekdays of"
-        " the four weeks before: was its event renamed?"
+        f"{_called(name)} is silent: none from {first} to {last}, and {numbers} on those weekdays"
+        " of the four weeks before: was its event renamed?"
     )
+
+
+def _called(name: str) -> str:
+    is_event = name.startswith(_EVENT)
+    return f"Event {name.removeprefix(_EVENT)}" if is_event else f"Metric {name}"
 
 
 def _last_three(counts: Mapping[dt.date, int], last: dt.date, week: int) -> int:
@@ -160,13 +194,16 @@ def chance_of_at_most(count: int, mean: float) -> float:
     return min(total, 1.0)
 
 
-def reports_sql(ledger: str) -> str:
-    """A SELECT of the `counts` of the last incremental runs before @run_id, as JSON text."""
+def reports_sql(ledger: str, runs: int = KNOWN_RUNS) -> str:
+    """A SELECT of the `counts` of the last incremental runs before @run_id, as JSON text.
+
+    A run with dates or a limit is of another kind.
+    """
     return f"""SELECT JSON_QUERY(report, '$.counts') AS counts
 FROM {ledger}
 WHERE job = 'sessions' AND status = 'succeeded' AND kind = 'incremental' AND run_id < @run_id
 ORDER BY run_id DESC
-LIMIT {KNOWN_RUNS}"""
+LIMIT {runs}"""
 
 
 def reason_warnings(counts: Mapping[str, int], before: Sequence[Mapping[str, int]]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from oracle.ids import EPOCH, is_junk
 from oracle.people import Users, read_documents
+from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -78,7 +79,7 @@ def expected_derived(
     people = Users(users)
     created = {
         user_id: [((EPOCH + timedelta(microseconds=at)).date(), checkin) for at, checkin in each]
-        for user_id, each in read_documents(documents).by_creator.items()
+        for user_id, each in read_documents(METRIC_TABLE.creation, documents).by_creator.items()
     }
     identities = _identities(ties, people)
     result = Derived(identities=identities)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import etl_functions as etl
+from bigquery.destination import replace_view_sql
 from bigquery.tables import TableId
 from jobs.metrics_file import SHIPPED_FILE
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
@@ -196,9 +197,9 @@ def _extract() -> dict[str, str]:
             METRIC_TABLE, events("JSON"), days, exclusions=exclusions, sessions=STAGING.touched
         ),
         "user_keys": enrichment.user_keys_sql(METRIC_TABLE, tables.users),
-        "documents": enrichment.documents_sql(tables.documents),
+        "documents": enrichment.documents_sql(METRIC_TABLE, tables.documents),
         "documents_of_the_extension": enrichment.documents_sql(
-            source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
+            METRIC_TABLE, source("firebase_etl_prod.events", sources.DOCUMENTS, columns=EXTENSION)
         ),
         "channels": enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions),
     }
@@ -299,6 +300,7 @@ def _published() -> dict[str, str]:
             ),
         ),
         "daily_activity": daily_activity_sql(METRIC_TABLE, **DERIVED),
+        "view_replaced": replace_view_sql("daily_activity", "SELECT 1 AS session_count"),
     }
 
 

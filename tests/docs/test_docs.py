@@ -6,20 +6,15 @@ import ast
 import json
 import re
 import shlex
-from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
-import pandas as pd
-import pyarrow as pa
 import pytest
 
 import etl_functions as etl
 import main
 from app import create_app
-from jobs.metrics_file import metric_table
 from jobs.sessions import JOB
-from process_sessions import process_sessions
 from runs import errors
 from runs.errors import EtlError, FailureStatus, RetryableError
 from runs.lease_sql import create_lease_sql
@@ -30,18 +25,14 @@ from runs.settings import SETTINGS, Setting
 from runs.tables import RUNS
 from sandbox import cli
 from sessions import sources
-from sessions.metrics import POSTHOG_METRICS
 from sessions.persons import persons_schema
 from tests.paths import ROOT
-from tests.scenario import Scenario
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bigquery.clients import Clients
-    from sessions.metric_table import Metric
 
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
 PACKAGES = (
@@ -54,9 +45,10 @@ PRODUCT = [
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
 DEPLOYED = [ROOT / "cloudbuild.yaml", ROOT / "config" / "jobs.yaml", *ROOT.glob("deploy/**/*.*")]
 
-# What the pages name and the code does not: the example metric, and files of the reader's own.
+# What the pages name and the code does not: the example metrics, and files of the reader's own.
 EXAMPLES = {
-    "quiz_answers", "key.json", "daily_totals", "daily_totals.py", "test_daily_totals.py",
+    "open_shop", "posthog_events.jsonl", "key.json", "daily_totals", "daily_totals.py",
+    "test_daily_totals.py",
 }  # fmt: skip
 
 # Names that the code puts together.
@@ -249,6 +241,7 @@ def test_where_things_go_is_true() -> None:
         "a metric of the app",
         "a column that every PostHog project has",
         "a key or an aggregation of `config/metrics.yaml`",
+        "a rule of the watch, or what it counts",
         "a source column's new name",
         "an endpoint",
         "a page of the console",
@@ -359,7 +352,7 @@ def test_every_file_exists(name: str) -> None:
         if not re.fullmatch(rf"[\w./-]+(?:{suffixes}|/)|(?:tests|sessions|docs)/[\w/]+", path):
             continue
         places = [ROOT / path, *ROOT.glob(f"tests/cases/*/{path}")]
-        example = path.rsplit("/", 1)[-1].removesuffix("_are_counted") in EXAMPLES
+        example = path.rsplit("/", 1)[-1] in EXAMPLES
         assert example or any(place.exists() for place in places), text
         if test:
             assert re.search(rf"^def {test}\(", page(path), re.MULTILINE), text
@@ -424,75 +417,10 @@ def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
     """No absolute path of a person's machine, no address that files were downloaded from."""
     text = page(name)
     assert re.findall(r"(?<![\w.])/(?:root|home|Users|work|tmp|private|opt)\b\S*", text) == []
-    addresses = re.sub(rf"https://(?:{_SOURCES})/", "", text)
+    addresses = re.sub(rf"https://(?:{_SOURCES})/|http://localhost:8080/", "", text)
     found = re.findall(r"https?://\S+|\S*(?:pypi|pythonhosted|index-url|find-links)\S*", addresses)
     assert found == []
     assert f"{ROOT}/" not in text
-
-
-def test_the_example_metric_gives_what_its_case_expects(tmp_path: Path) -> None:
-    """The entry, the events and the expected rows of "Adding a metric" belong together."""
-    text = section("docs/development.md", "Adding a metric")
-    (entry,) = fenced(text, "yaml")
-    events, expected = (
-        [json.loads(line) for line in _lines(block)] for block in fenced(text, "json")
-    )
-    file = tmp_path / "metrics.yaml"
-    file.write_text(f"metrics:\n{entry}", "utf-8")
-    shipped = {column.name for column in POSTHOG_METRICS.columns}
-    (metric,) = (each for each in metric_table(file).metrics if each.name not in shipped)
-    assert metric.name not in {column.name for column in METRIC_TABLE.columns}
-    assert _aggregated(metric, events) == expected
-
-
-def _aggregated(metric: Metric, events: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The metric's value for each session of some rows, which stand in order."""
-    ids = [row["properties"]["$session_id"] for row in events]
-    known = sorted(set(ids))
-    columns = {
-        "session_no": [known.index(each) for each in ids],
-        "event_no": [ids[: place + 1].count(each) for place, each in enumerate(ids)],
-        "event_at": pd.to_datetime([row["timestamp"] for row in events]),
-        "event": [row["event"] for row in events],
-    }
-    frame = pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype)
-    values = process_sessions(frame, replace(METRIC_TABLE, columns=(metric,)))[metric.name].tolist()
-    return [
-        {"session_id": key, metric.name: value} for key, value in zip(known, values, strict=True)
-    ]
-
-
-def test_every_sql_example_runs(clients: Clients) -> None:
-    """BigQuery's emulator answers each statement of the pages, over what a run has written."""
-    with Scenario(clients=clients) as scenario:
-        scenario.arrive(
-            "posthog_events",
-            [
-                {
-                    "uuid": "one",
-                    "event": "$pageview",
-                    "distinct_id": "somebody",
-                    "timestamp": "2026-09-01T10:00:00Z",
-                    "properties": '{"$session_id": "s"}',
-                }
-            ],
-        )
-        warned = scenario.run().warnings
-        examples = [sql for name in PAGES for sql in fenced(page(name), "sql")]
-        assert examples
-        datasets = {
-            "posthog_aggregated": scenario.destination,
-            "posthog_etl": scenario.datasets.posthog,
-            "firebase_etl_prod": scenario.datasets.firebase,
-        }
-        named = re.compile(rf"\b({'|'.join(datasets)})\.")
-        answers = [
-            scenario.query(named.sub(lambda found: f"{datasets[found[1]]}.", sql))
-            for sql in examples
-        ]
-    reported = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
-    assert reported == [list(warned)]
-    assert len(warned) == 1
 
 
 def test_every_command_line_is_accepted() -> None:

@@ -26,7 +26,8 @@ PLAN = Plan(kind="incremental", reason=None, days=(DAY,), counts={"20261005": 10
 SOUND = AuditFigures(
     touched=5, deleted=1, planned=4, quarantined=1, outdated=2, staged=5, distinct_keys=5,
     null_keys=0, backwards=0, planned_rows=20, quarantined_rows=4, duplicate_rows=3,
-    batched_rows=13, aggregated_events=13, users=0, documents=0, incomplete_documents=0,
+    batched_rows=13, aggregated_events=13, users=0, documents=0, ignored_documents=0,
+    incomplete_documents=0,
     creators_unknown=0,
     user_times_unread=0,
     document_times_unread=0,

@@ -39,7 +39,7 @@ JOB = {
 }
 NAMES = [
     "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
-    "order", "fallen metrics", "state",
+    "order", "fallen metrics", "rows set aside", "columns", "state",
 ]  # fmt: skip
 NEEDS = [
     "credentials", "metrics", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",

@@ -1,10 +1,11 @@
-"""Random declarations over random events: both engines and the oracle agree on every column."""
+"""Random declarations over random rows: both engines and the oracle agree on every column."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,16 +13,20 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from jobs.metrics_file import metric_table
+from oracle.people import read_documents
 from oracle.sessions import expected_sessions
-from sessions.declarations import AGGREGATIONS
+from runs.errors import SettingsError
+from sessions.declarations import AGGREGATIONS, KINDS
+from sessions.metric_table import EVENT_COLUMNS
 from tests import histories
 from tests.scenario import Row, Scenario, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from bigquery.clients import Clients
+    from sessions.metric_table import Filter, MetricTable
 
 type Entry = dict[str, Any]
 
@@ -32,6 +37,12 @@ PROPERTIES = [
     {"name": "a_share", "names": ["$screen_height", "touch_y"], "type": "fraction"},
 ]
 TEXTS, NUMBERS = ("a_text", "distinct_id"), ("a_number", "a_share")
+# Unlike the usual ones in every part, so that each of them shows.
+RULES: Entry = {
+    "creation": {"checkins": ["base", "ticketed"], "ignored": ["checkin"]},
+    "sessions": {"id_properties": ["sessionId", "$session_id"], "ignored_events": ["view_event"]},
+}
+TYPES = ("base", "checkin", "fundraising", "ticketed", None)
 EVENT_NAMES = ["$pageview", "$screen", "$autocapture", "scroll", "start_quiz", "Contacts_Enabled"]
 READ: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sum", "min", "max"), NUMBERS),
@@ -42,7 +53,7 @@ READ: dict[str, tuple[str, ...]] = {
 
 @st.composite
 def filters(draw: st.DrawFn) -> list[Entry]:
-    """One of each kind of filter, with names and values of the histories."""
+    """One of each kind of filter, and all together, with names and values of the histories."""
     names = st.lists(st.sampled_from(EVENT_NAMES), min_size=1, max_size=4, unique=True)
     parts = st.lists(st.sampled_from(["a", "SCR", "_"]), min_size=1, max_size=2, unique=True)
     values = st.lists(
@@ -54,7 +65,8 @@ def filters(draw: st.DrawFn) -> list[Entry]:
         {"events": draw(names)},
         {"name_contains": draw(parts)},
         {"where": any_value},
-        {"events": draw(names), "where": {"property": "a_text", "values": draw(values)}},
+        {"where": {"property": "a_text", "values": draw(values)}},
+        {"events": draw(names), "name_contains": draw(parts), "where": any_value},
     ]
 
 
@@ -75,13 +87,95 @@ def declaration(chosen: list[Entry], clocks: list[list[str]]) -> str:
         {"name": f"m{number}", "description": "A column.", **entry}
         for number, entry in enumerate(entries(chosen, clocks))
     ]
-    return json.dumps({"properties": PROPERTIES, "metrics": metrics})  # which is YAML, too
+    file = {"properties": PROPERTIES, "metrics": metrics, **RULES}
+    return json.dumps(file)  # which is YAML, too
+
+
+def written(folder: Path, text: str) -> Path:
+    """A file of this text."""
+    file = folder / f"{len(list(folder.iterdir()))}.yaml"
+    file.write_text(text, "utf-8")
+    return file
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the files of declarations are."""
     return tmp_path_factory.mktemp("declared")
+
+
+def kinds(table: MetricTable) -> set[tuple[str, ...]]:
+    """Aggregation, kind of filter and kind of value of each declared metric."""
+    types: dict[str, str] = {each.name: each.kind for each in table.properties}
+    types |= dict.fromkeys(EVENT_COLUMNS, "event column")
+    return {
+        (
+            metric.aggregation,
+            *map(kind_of, metric.where),
+            types[metric.value] if metric.value else "no value",
+        )
+        for metric in table.metrics
+        if metric.name in table.declared
+    }
+
+
+def kind_of(condition: Filter) -> str:
+    """Which parts of a filter are given."""
+    parts = {
+        "events": condition.events,
+        "name_contains": condition.event_contains,
+        "values": condition.among,
+        "any value": condition.value and not condition.among,
+    }
+    return ", ".join(name for name, given in parts.items() if given)
+
+
+FILTERS: tuple[Entry, ...] = (
+    {},
+    {"events": ["a"]},
+    {"name_contains": ["a"]},
+    {"where": {"property": "a_text"}},
+    {"where": {"property": "a_text", "values": ["a"]}},
+    {"events": ["a"], "name_contains": ["a"], "where": {"property": "a_text"}},
+)
+CLOCK = {"from": ["a"], "to": ["b"]}
+VALUES: tuple[Entry, ...] = (
+    {},
+    *({"property": each["name"]} for each in PROPERTIES),
+    {"property": "distinct_id"},
+)
+
+
+def every_combination() -> list[Entry]:
+    """A metric of each, whether the file accepts it or not."""
+    parts = [CLOCK, *(value | each for value, each in itertools.product(VALUES, FILTERS))]
+    return [
+        {"name": f"m{number}", "description": "A column.", "aggregation": word} | each
+        for number, (word, each) in enumerate(itertools.product(AGGREGATIONS, parts))
+    ]
+
+
+@settings(max_examples=1, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+@given(filters())
+def test_every_aggregation_occurs_with_every_filter_and_type(
+    folder: Path, chosen: list[Entry]
+) -> None:
+    """Whatever of all combinations the file accepts is among the random declarations."""
+
+    def text(metrics: Iterable[Entry]) -> str:
+        lines = ",\n".join(map(json.dumps, metrics))
+        return f'{{"properties": {json.dumps(PROPERTIES)}, "metrics": [\n{lines}]}}'
+
+    tried = every_combination()
+    with pytest.raises(SettingsError) as refused:
+        metric_table(written(folder, text(tried)))
+    bad = {int(each) for each in re.findall(r"yaml:([0-9]+):", str(refused.value))}
+    good = text(entry for line, entry in enumerate(tried, 2) if line not in bad)
+    wanted = kinds(metric_table(written(folder, good)))
+    random = declaration(chosen, [CLOCK["from"], CLOCK["to"]])
+    assert kinds(metric_table(written(folder, random))) == wanted
+    assert {value for *_, value in wanted} == {"no value", "event column", *KINDS}
+    assert {word for word, *_ in wanted} == {*AGGREGATIONS.values()}
 
 
 @settings(
@@ -108,18 +202,35 @@ def test_engines_and_oracle_agree_on_any_declaration(
     chosen: list[Entry],
     clocks: list[list[str]],
 ) -> None:
-    """Every aggregation over every kind of filter and value that the file can declare."""
+    """Every aggregation over every kind of filter and value that the file can declare.
+
+    Under rules for sessions and documents that differ from the usual ones.
+    """
     # Hypothesis tries the dullest history first.
     assume(len({(row["distinct_id"], row["event"]) for row in events}) > len(events) / 2)
-    file = folder / f"{len(list(folder.iterdir()))}.yaml"
-    file.write_text(declaration(chosen, clocks), "utf-8")
+    file = written(folder, declaration(chosen, clocks))
     table = metric_table(file)
-    assert {metric.aggregation for metric in table.metrics if metric.name in table.declared} == {
-        *AGGREGATIONS.values()
-    }
-    expected = expected_sessions(table, events, [], [], [])
+    users: list[Row] = [{"user_id": "u1", "phoneNumber": "+15550100001", "email": "a@example.com"}]
+    documents: list[Row] = [
+        {"document_id": f"d{n}", "user_id": "u1", "createdAt": row["timestamp"], "type": kind}
+        for n, (row, kind) in enumerate(zip(events, itertools.cycle(TYPES), strict=False))
+    ]
+    expected = expected_sessions(table, events, users, documents, [])
     with Scenario(clients=clients, settings={"metrics_file": file}) as scenario:
         scenario.arrive("posthog_events", events)
+        scenario.arrive("firebase_users", users)
+        scenario.arrive("firebase_events", documents)
         for engine in ("pandas", "bigquery"):
-            scenario.run(full_load=True, engine=engine)
+            report = scenario.run(full_load=True, engine=engine)
             assert differences(scenario.sessions(), expected) == []
+        (person,) = scenario.query(
+            "SELECT events_created, checkins_created FROM {d}.persons WHERE user_id = 'u1'"
+        )
+    checkins = [each for _, each in read_documents(table.creation, documents).by_creator["u1"]]
+    assert (person["events_created"], person["checkins_created"]) == (
+        checkins.count(False),
+        checkins.count(True),
+    )
+    assert any(row["checkins_created"] and row["events_created"] for row in expected.values())
+    assert report.firebase["ignored_documents"] > 0
+    assert report.counts["excluded"] > 0

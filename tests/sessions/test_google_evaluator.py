@@ -72,7 +72,7 @@ def google(cases: Cases) -> Evaluator:
     tables = snapshots.source_tables(is_table=False)  # the evaluator has no past to travel to
     s = snapshots.STAGING
     found.make(s.user_keys, enrichment.user_keys_sql(METRIC_TABLE, tables.users))
-    found.make(s.documents, enrichment.documents_sql(tables.documents))
+    found.make(s.documents, enrichment.documents_sql(METRIC_TABLE, tables.documents))
     found.make(s.channels, enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions))
     found.make(s.projected, projection.project_sql(METRIC_TABLE, tables.events, "TRUE"))
     stored = {"sessions": "sessions", "quarantined": "quarantined_sessions"}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from jobs import registry
-from sessions.data_dictionary import null_rules, tables
-from sessions.metric_table import MetricTable
+from sessions.data_dictionary import dictionary_text, null_rules, tables
+from sessions.metric_table import Creation, MetricTable
 from tests.reading_job import READING
 from tests.scenario import Row, Scenario, differences
 from tests.shipped import METRIC_TABLE
@@ -27,6 +27,8 @@ OTHER_VALUES: dict[str, Any] = {
     "columns": METRIC_TABLE.columns[:-1],
     "properties": (*METRIC_TABLE.properties, READING.properties[0]),
     "session_id_names": READING.session_id_names,
+    "ignored_events": ("push_received",),
+    "creation": Creation(checkins=("visit",)),
     "junk_ids": READING.junk_ids,
     "ties": METRIC_TABLE.ties[:1],
 }
@@ -124,6 +126,22 @@ def test_every_part_of_a_table_is_in_its_version(name: str) -> None:
     value = OTHER_VALUES.get(name) or getattr(METRIC_TABLE, name) + 1
     other = replace(METRIC_TABLE, **{name: value})
     assert other.version(()) != METRIC_TABLE.version(())
+
+
+def test_the_dictionary_tells_the_rules() -> None:
+    """Where a session's id is read from, what is set aside, and what a document counts as."""
+    declared = replace(
+        METRIC_TABLE,
+        session_id_names=("visitId",),
+        ignored_events=("push",),
+        creation=Creation(checkins=("visit",), ignored=("draft", "test")),
+    )
+    text = " ".join(dictionary_text(declared).split())
+    assert (
+        "A session's id is read from the properties `visitId`. Events named `push` are of no"
+        " session. Firebase's documents of type `visit` are check-ins, those of type `draft`,"
+        " `test` count nowhere, and those of any other type, and of none, are events."
+    ) in text
 
 
 def test_what_follows_from_a_table_is_computed_once() -> None:

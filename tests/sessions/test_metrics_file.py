@@ -11,7 +11,15 @@ from jobs import metrics_check
 from jobs.metrics_file import SHIPPED_FILE, metric_table
 from runs.errors import SettingsError
 from sessions.declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
-from sessions.metric_table import Aggregation, Filter, Metric, MetricTable, Property, RollUp
+from sessions.metric_table import (
+    Aggregation,
+    Creation,
+    Filter,
+    Metric,
+    MetricTable,
+    Property,
+    RollUp,
+)
 from sessions.metrics import POSTHOG_METRICS
 
 if TYPE_CHECKING:
@@ -109,6 +117,22 @@ def test_a_property_is_declared(tmp_path: Path) -> None:
     assert metric.roll_up is RollUp.MAX
 
 
+def test_rules_for_documents_and_sessions_are_declared(tmp_path: Path) -> None:
+    """Each replaces what holds without it, and no column."""
+    text = f"""metrics:
+{GOOD}creation: {{checkins: [visit], ignored: [draft]}}
+sessions: {{id_properties: [visitId], ignored_events: [push_received]}}
+"""
+    table = read(tmp_path, text)
+    assert table.creation == Creation(checkins=("visit",), ignored=("draft",))
+    assert (table.session_id_names, table.ignored_events) == (("visitId",), ("push_received",))
+    text = f"metrics:\n{GOOD}creation: {{ignored: [draft]}}\n"
+    assert read(tmp_path, text).creation == Creation(checkins=("checkin",), ignored=("draft",))
+    table = read(tmp_path, f"metrics:\n{GOOD}")
+    assert table.creation == POSTHOG_METRICS.creation == metric_table().creation
+    assert table.session_id_names == POSTHOG_METRICS.session_id_names
+
+
 REFUSED = {
     "a_key": (entry(evnts="[a]"), "5:5: Found the key 'evnts' in a metric: did you mean events?"),
     "an_aggregation": (entry(aggregation="cuont"), "3:18: Found 'cuont' for aggregation: did you"),
@@ -171,6 +195,28 @@ REFUSED = {
     "a_taken_property": (
         "properties: [{name: city, names: [town]}]\n" + entry(),
         "1:21: The name city is taken",
+    ),
+    "a_key_of_creation": (
+        entry() + "creation: {checkin: [visit]}",
+        "5:12: Found the key 'checkin' in creation: did you mean checkins? Allowed are checkins,",
+    ),
+    "no_type": (entry() + "creation: {ignored: [1]}", "5:22: Found 1 for ignored: write text in"),
+    "no_rules": (entry() + "creation: [visit]", "5:11: Found a list for creation: write `key:"),
+    "a_type_twice": (
+        entry() + "creation: {checkins: [visit], ignored: [visit]}",
+        "5:41: 'visit' of ignored is one of checkins, too: delete it from one of them.",
+    ),
+    "an_id_property_path": (
+        entry() + "sessions: {id_properties: ['a\"]']}",
+        "5:28: Found 'a\"]' for id_properties: write the name of a property",
+    ),
+    "an_ignored_event_that_counts": (
+        entry(events="[push]") + "sessions: {ignored_events: [push]}",
+        "6:29: 'push' of ignored_events is an event of the column answers: delete it from one",
+    ),
+    "an_ignored_event_of_all": (
+        entry() + "sessions: {ignored_events: [$screen]}",
+        "5:29: '$screen' of ignored_events is an event of the column screen_count: delete it",
     ),
 }
 

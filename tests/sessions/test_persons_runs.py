@@ -17,6 +17,7 @@ from tests.sessions.test_persons import Story, ago
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from bigquery.clients import Clients
     from runs.progress import Progress
@@ -36,8 +37,11 @@ def small(clients: Clients) -> Iterator[Scenario]:
         yield made
 
 
-def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: Scenario) -> None:
-    """Whatever a run loads, they are functions of the sessions it leaves and of Firebase now."""
+def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: Scenario, tmp_path: Path) -> None:
+    """Whatever a run loads, they are functions of the sessions it leaves and of Firebase now.
+
+    A dry run adds no column, either, though its file declares another metric.
+    """
     first = small.run(limit=1)
     assert first.kind == "limit"
     check(small, first)
@@ -45,7 +49,11 @@ def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: Scenario) -> None:
 
     before = small.derived()
     small.vanish("firebase_users", "user_id", "ada")
+    small.settings["metrics_file"] = tmp_path / "metrics.yaml"
+    more = "metrics: [{name: more, aggregation: count, description: Events.}]"
+    small.settings["metrics_file"].write_text(more, "utf-8")
     small.run(dry_run=True)
+    small.settings.clear()
     assert small.derived() == before
     assert run_ids(small) == {first.run_id}
 

@@ -201,6 +201,7 @@ def test_a_dry_run_publishes_nothing(unloaded: Scenario) -> None:
     report = unloaded.run(dry_run=True)
     assert report.dry_run
     assert report.sessions["staged"] == 40
+    assert (report.announcement or "").startswith("Full load of 5 days, up to 0.0 GB (0.00 USD) of")
     assert unloaded.sessions() == {}
     assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
     tables = unloaded.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
@@ -358,6 +359,7 @@ def test_a_changed_exclusion_is_another_metrics_version(loaded: Scenario) -> Non
     report = loaded.run()
     assert report.kind == "full_load"
     assert "the metrics changed" in (report.reason or "")
+    assert (report.announcement or "").startswith("Metrics changed: full load of ")
     assert report.counts["excluded"] == 2
     assert "d2-4" not in loaded.sessions()
     rows = loaded.query("SELECT COUNT(DISTINCT _metrics_version) AS versions FROM {d}.sessions")

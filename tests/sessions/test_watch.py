@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from bigquery.warehouse import Warehouse
+from jobs.sessions_checks import check_sessions
 from jobs.sessions_watch import check_watch
 from sessions import watch
 from sessions.watch import (
@@ -30,8 +32,15 @@ if TYPE_CHECKING:
 
 FIRST: Final = date(2026, 7, 6)
 HOLIDAY: Final = FIRST + timedelta(days=60)
-NAMES: Final = ("sessions", "sessions with a user", "joined_event", "quiz_seconds", "rare")
-SHARES: Final = (1.0, 0.7, 0.3, 0.05, 0.008)
+NAMES: Final = (
+    "sessions",
+    "sessions with a user",
+    "joined_event",
+    "quiz_seconds",
+    "rare",
+    "event part",
+)
+SHARES: Final = (1.0, 0.7, 0.3, 0.05, 0.008, 0.02)
 LAST: Final = FIRST + timedelta(days=89)
 
 
@@ -102,6 +111,15 @@ def test_a_rare_metric_is_named_after_three_days() -> None:
     assert warning.startswith(f"Metric rare is silent: none from {since} to {LAST}, and ")
 
 
+def test_an_event_among_others_is_named_after_three_days() -> None:
+    """Its metric goes on by the others, so no fall shows that the app renamed it."""
+    since = LAST - timedelta(days=2)
+    days = broken("event part", since=since, days=usual_days())
+    assert [told(days, LAST - timedelta(days=ago)) for ago in (2, 1)] == [[], []]
+    (warning,) = told(days, LAST)
+    assert warning.startswith(f"Event part is silent: none from {since} to {LAST}, and ")
+
+
 def test_a_day_without_sessions_is_one_warning() -> None:
     """Nothing is told of the metrics, which follow; a day without a row counts as none."""
     days = [each for each in usual_days() if each.day != LAST]
@@ -112,7 +130,7 @@ def test_a_day_without_sessions_is_one_warning() -> None:
 def test_a_day_above_half_is_no_warning() -> None:
     """However improbable it is."""
     days = [
-        DayFigures(day=LAST - timedelta(days=ago), figures=[1000 if ago else 500] * 5)
+        DayFigures(day=LAST - timedelta(days=ago), figures=[1000 if ago else 500] * 6)
         for ago in range(35)
     ]
     assert told(days, LAST) == []
@@ -124,7 +142,7 @@ def test_a_day_above_half_is_no_warning() -> None:
 def test_silence_is_told_where_it_was_never_so(weekly: Sequence[int], word: str | None) -> None:
     """Three days without: chance must not explain them, and each week before must have had some."""
     days = [
-        DayFigures(day=LAST - timedelta(weeks=week, days=ago), figures=[100, 0, 0, 0, figure])
+        DayFigures(day=LAST - timedelta(weeks=week, days=ago), figures=[100, 0, 0, 0, figure, 0])
         for week, figure in enumerate([0, *weekly])
         for ago in range(3)
     ]
@@ -167,6 +185,9 @@ def test_only_declared_metrics_are_watched() -> None:
     names = watch.watched_names(METRIC_TABLE)
     assert names[:3] == ("sessions", "sessions with a user", "viewed_event")
     assert "event_count" not in names
+    assert names[-3:] == (
+        "event invite_friends", "event send_invite_to_event", "event invite_friends_for_report",
+    )  # fmt: skip
     sql = watch.days_sql(METRIC_TABLE, "sessions")
     assert "COUNTIF(viewed_event)" in sql
     assert "COUNTIF(events_viewed > 0)" in sql
@@ -177,7 +198,8 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
     """A Sunday has no sessions; then many rows have no session id, and a column is left over."""
     now = datetime(2026, 10, 5, 3, tzinfo=UTC)
     sundays = [now - timedelta(days=1 + 7 * week) for week in range(1, 5)]
-    rows = [event(f"{n} of {at:%d}", at) for at in sundays for n in range(12)]
+    rows = [event(f"{n} of {at:%d}", at) for at in sundays for n in range(11)]
+    rows += [event(f"inviting of {at:%d}", at, event="invite_friends") for at in sundays]
     lost = [event(f"lost {n}", now, properties="{}") for n in range(5)]
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", rows)
@@ -196,6 +218,16 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
         names = {metric.name for metric in METRIC_TABLE.metrics}
         found = check_watch(METRIC_TABLE, warehouse, now, names)
         new = check_watch(METRIC_TABLE, warehouse, now, names - {"viewed_event"})
+        checks = {each.name: each for each in check_sessions(METRIC_TABLE, warehouse, now)}
+        days = watch.days_sql(METRIC_TABLE, f"{scenario.destination}.sessions")
+        figures = {
+            row["day"]: dict(zip(watch.watched_names(METRIC_TABLE), row["figures"], strict=True))
+            for row in scenario.query(re.sub("@[a-z]+_day", "DATE '2026-09-27'", days))
+        }
+        (kept,) = scenario.query(
+            f"SELECT JSON_VALUE_ARRAY(report, '$.warnings') AS told FROM {ledger}"
+            f" WHERE run_id = '{second.run_id}'"
+        )
     fallen = (
         "Metric sessions fell: 0 on Sunday, 2026-10-04, and 12, 12, 12, 12 on that weekday of the"
         " four weeks before: did the app or the export change?"
@@ -208,9 +240,16 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
     assert fallen in second.warnings
     assert (found.outcome, found.message) == ("warning", fallen)
     assert new.message == "The next run adds viewed_event: only then metrics are compared."
-    assert any(
-        each.startswith("Rows set aside as no_session tripled: 5,") for each in second.warnings
-    )
+    (sunday,) = figures.values()
+    assert sunday == dict.fromkeys(sunday, 0) | {
+        "sessions": 12, "invited_someone": 1, "event invite_friends": 1,
+    }  # fmt: skip
+    (tripled,) = (each for each in second.warnings if "tripled" in each)
+    assert tripled.startswith("Rows set aside as no_session tripled: 5,")
+    assert kept["told"] == list(second.warnings)
+    assert [checks[name].message for name in ("fallen metrics", "rows set aside", "columns")] == [
+        fallen, tripled, left,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -38,10 +38,15 @@ SELECT
   (SELECT duplicate_rows FROM repeats) AS duplicate_rows,
   (SELECT COUNT(*) FROM staging_batches) AS batched_rows,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,
-  (SELECT COUNT(document_id) FROM staging_documents) AS documents,
+  (SELECT COUNTIF(document_id IS NOT NULL OR is_ignored) FROM staging_documents) AS documents,
+  (SELECT COUNTIF(is_ignored) FROM staging_documents) AS ignored_documents,
   (SELECT COUNTIF(is_time_unread) FROM staging_user_keys) AS user_times_unread,
-  (SELECT COUNTIF(is_time_unread) FROM staging_documents) AS document_times_unread,
-  (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents,
+  (
+    SELECT COUNTIF(is_time_unread AND NOT is_ignored) FROM staging_documents
+  ) AS document_times_unread,
+  (
+    SELECT COUNTIF(document_id IS NULL AND NOT is_ignored) FROM staging_documents
+  ) AS incomplete_documents,
   (
     SELECT COUNT(DISTINCT d.user_id)
     FROM staging_documents AS d

@@ -17,7 +17,9 @@ timed_rows AS (
 ),
 copies AS (
   SELECT
-    document_id, created_at, is_time_unread, IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    document_id, created_at, is_time_unread,
+    IFNULL(type = 'checkin', FALSE) AS is_checkin,
+    FALSE AS is_ignored,
     NULLIF(REGEXP_REPLACE(COALESCE(
         REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*/*(?:.*/documents/)?users/([^/"]*)/*\s*$'),
         REGEXP_EXTRACT(REPLACE(creator, r'\/', '/'), r'^\s*\{.*"\s*:\s*"/*(?:[^"]*/documents/)?users/([^/"]+)/*"'),
@@ -34,7 +36,7 @@ copies AS (
   FROM timed_rows
 )
 SELECT
-  IF(user_id IS NULL OR created_at IS NULL, NULL, document_id) AS document_id,
-  user_id, created_at, is_checkin, is_time_unread
+  IF(user_id IS NULL OR created_at IS NULL OR is_ignored, NULL, document_id) AS document_id,
+  user_id, created_at, is_checkin, is_ignored, is_time_unread
 FROM copies
 WHERE copy_no = 1 OR document_id IS NULL

@@ -92,10 +92,15 @@ WHERE s.user_id IS DISTINCT FROM e.user_id
 SELECT
   (SELECT COUNT(*) FROM outdated) AS outdated,
   (SELECT COUNT(DISTINCT user_id) FROM staging_user_keys) AS users,
-  (SELECT COUNT(document_id) FROM staging_documents) AS documents,
+  (SELECT COUNTIF(document_id IS NOT NULL OR is_ignored) FROM staging_documents) AS documents,
+  (SELECT COUNTIF(is_ignored) FROM staging_documents) AS ignored_documents,
   (SELECT COUNTIF(is_time_unread) FROM staging_user_keys) AS user_times_unread,
-  (SELECT COUNTIF(is_time_unread) FROM staging_documents) AS document_times_unread,
-  (SELECT COUNTIF(document_id IS NULL) FROM staging_documents) AS incomplete_documents,
+  (
+    SELECT COUNTIF(is_time_unread AND NOT is_ignored) FROM staging_documents
+  ) AS document_times_unread,
+  (
+    SELECT COUNTIF(document_id IS NULL AND NOT is_ignored) FROM staging_documents
+  ) AS incomplete_documents,
   (
     SELECT COUNT(DISTINCT d.user_id)
     FROM staging_documents AS d

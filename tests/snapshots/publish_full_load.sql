@@ -52,6 +52,6 @@ FROM staging_planned
 WHERE is_quarantined;
 DELETE FROM etl_state_sessions
 WHERE TRUE;
-INSERT INTO etl_state_sessions (run_id, metrics_version, sessions_created_at, days, users, documents)
-SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents;
+INSERT INTO etl_state_sessions (run_id, metrics_version, sessions_created_at, days, users, documents, columns)
+SELECT @run_id, @metrics_version, @sessions_created_at, @days, @users, @documents, @columns;
 COMMIT TRANSACTION;

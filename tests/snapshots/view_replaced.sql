@@ -1,0 +1,2 @@
+CREATE OR REPLACE VIEW daily_activity AS
+SELECT 1 AS session_count
