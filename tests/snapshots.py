@@ -165,6 +165,9 @@ def _verified() -> dict[str, str]:
         "verify_session": samples.session_sql(METRIC_TABLE, "sessions"),
         "verify_kept_out": samples.kept_out_sql("quarantined_sessions", "sessions"),
         "verify_events": samples.events_sql(METRIC_TABLE, tables.events, DAYS),
+        "verify_events_of_pieces": samples.events_sql(
+            METRIC_TABLE, tables.events, DAYS[:1], of_pieces=True
+        ),
         "verify_users": samples.users_sql(tables.users),
         "verify_documents": samples.documents_sql(tables.documents),
         "verify_posthog_sessions": samples.posthog_sessions_sql(tables.posthog_sessions),

@@ -57,7 +57,7 @@ class Cost:
             cost_usd=sum(each.cost_usd for each in found),
             seconds=max((each.seconds for each in found), default=0.0),
             is_cached=bool(found) and all(each.is_cached for each in found),
-            sql=tuple(each.sql for each in found),
+            sql=tuple(each.sql for each in found if each.sql),
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from app import create_app
 from bigquery.warehouse import Warehouse
-from service.console import door, sign_in
+from service.console import door, sign_in, visit
 from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
 from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
@@ -334,6 +334,7 @@ def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir:
                 event("hard-coded", NOON, distinct_id="somebody"),
                 event("hard-coded", NOON + timedelta(seconds=1), distinct_id="another"),
                 event("hard-coded", later, distinct_id="another"),
+                event("hard-coded", NOON, distinct_id="another", bq_ingested_timestamp=later),
             ],
         )
         split.run()
@@ -341,8 +342,26 @@ def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir:
             query = {"id": f"hard-coded/{NOON.date()}/somebody", "events": ""}
             shown = browser.get("/session", query_string=query, headers=BROWSER).text
             health = browser.get("/health-report", headers=BROWSER).text
-    assert len(re.findall(r'<li class="(?:view|ours|plain|aside)">', shown)) == 1
+            absent = browser.get("/session?id=hard-coded", headers=BROWSER)
+    assert absent.status_code == 404
+    assert "hard-coded is split into 3 pieces" in absent.text
+    assert re.findall(r'<li class="(?:view|ours|plain|aside)" id="event-([0-9]+)"', shown) == ["1"]
+    assert "set aside" not in shown
     assert "hard-coded" in health
+
+
+def test_a_page_reads_no_endless_session(
+    console: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of very many rows leads to the command line, before anything of it is read."""
+    monkeypatch.setattr(visit, "MOST_ROWS", 0)
+    shown = console.get("/session?id=first&events", headers=BROWSER).text
+    assert "main.py --explain &#34;first&#34;" in shown
+    assert 'id="event-1"' not in shown
+    monkeypatch.undo()
+    assert 'id="event-1"' in console.get("/session?id=first&events=few", headers=BROWSER).text
+    by_itself = console.get("/session?id=first", headers=BROWSER).text
+    assert 'hx-trigger="load" hx-target="#story"' in by_itself
 
 
 # The door.

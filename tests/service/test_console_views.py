@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from jobs.sessions_verification import Reading
+from oracle.comparison import SourceRows
+from oracle.story import tell
 from runs.errors import RequestError
-from service.console import explore, explore_sql, formats, health, news, overview, run, runs, story
+from service.console import (
+    explore,
+    explore_sql,
+    formats,
+    health,
+    news,
+    overview,
+    run,
+    runs,
+    timeline,
+    visit,
+)
 from service.console.charts import Chart, Line, Spark, usual_range
 from service.console.queries import Answer
 from service.console.start import needs_confirmation, read_request
@@ -347,62 +362,118 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
 # A session's story.
 
 
-def source_row(uuid: str, seconds: float, event: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A row as the projection gives it."""
+def source_row(uuid: str, seconds: float, name: str, **properties: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row as the source has it."""
     at = NOW + timedelta(seconds=seconds)
-    usual = {"ingested_at": at, "row_hash": uuid, "reason": None, "distinct_id": "somebody"}
-    return {"uuid": uuid, "event_at": at, "event": event} | usual | values
+    return {
+        "uuid": uuid,
+        "event": name,
+        "distinct_id": properties.pop("by", "somebody"),
+        "timestamp": at,
+        "bq_ingested_timestamp": properties.pop("ingested_at", at),
+        "properties": {"$session_id": "told", **properties},
+    }
 
 
-STORY: Final = story.moments(
-    METRIC_TABLE,
-    [
-        source_row("3", 50, "view_event"),
-        source_row("1", 0, "$screen", screen_name="Discover"),
-        source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(days=1), row_hash="older"),
-        source_row("2", 2, "$pageview", pathname="/feed"),
-        source_row("0", -1, "Application Opened", screen_name="Splash"),
-        source_row("4", 51, "view_event", reason="malformed"),
-        source_row("5", 52, "$screen", screen_name="Profile"),
-    ],
+ROWS: Final = [
+    source_row("3", 50, "view_event"),
+    source_row("1", 0, "$screen", **{"$screen_name": "Discover"}),
+    source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(hours=1)),
+    source_row("2", 2, "$pageview", **{"$pathname": "/feed"}),
+    source_row("0", -1, "Application Opened", **{"$screen_name": "Splash"}),
+    source_row("4", 51, "view_event", ingested_at=NOW - timedelta(days=3)),
+    source_row("5", 52, "$screen", by="another", **{"$screen_name": "Profile"}),
+]
+STORED: Final = {
+    "session_id": "told",
+    "started_at": NOW - timedelta(seconds=1),
+    "ended_at": NOW + timedelta(seconds=52),
+    "distinct_ids": ["somebody", "another"],
+    "user_id": None,
+    "event_count": 5,
+    "events_viewed": 2,
+    "_run_id": "a run",
+    "_days": [],
+}
+STORY: Final = tell(
+    METRIC_TABLE, STORED, SourceRows(events=ROWS, users=[], documents=[], posthog_sessions=[])
 )
+MOMENTS: Final = timeline.moments(METRIC_TABLE, STORY)
 
 
 def test_events_stand_in_order_with_what_was_set_aside() -> None:
-    """The copy with the latest ingestion counts; the others are there, each with its reason."""
-    told = [(each.event, each.kind, each.aside) for each in STORY]
+    """A copy that does not count is told with its event; other rows are where they lie in time."""
+    told = [(each.number, each.name, each.kind, each.duplicates, each.aside) for each in MOMENTS]
     assert told == [
-        ("Application Opened", "ours", None),
-        ("$screen", "view", None),
-        ("$pageview", "view", None),
-        ("$pageview", "aside", "duplicate"),
-        ("view_event", "ours", None),
-        ("view_event", "aside", "malformed"),
-        ("$screen", "view", None),
+        (1, "Application Opened", "ours", 0, ""),
+        (2, "$screen", "view", 0, ""),
+        (3, "$pageview", "view", 1, ""),
+        (4, "view_event", "ours", 0, ""),
+        (None, "view_event", "aside", 0, "bad timestamp"),
+        (5, "$screen", "view", 0, ""),
     ]
 
 
 def test_gaps_are_between_events_that_count() -> None:
     """Long ones are told, with what of them counts as engaged."""
-    assert STORY[2].detail == "/feed"
-    assert [each.gap_seconds for each in STORY] == [0, 0, 0, 0, 48, 0, 0]
-    assert [each.engaged_seconds for each in STORY if each.gap_seconds] == [30]
+    assert [each.gap_seconds for each in MOMENTS] == [0, 0, 0, 48, 0, 0]
+    assert [each.engaged_seconds for each in MOMENTS if each.gap_seconds] == [30]
+
+
+def test_of_an_event_its_news_is_told() -> None:
+    """Declared properties and the distinct id, where they differ from those of the event before."""
+    assert [each.distinct_id for each in MOMENTS if each.distinct_id] == ["somebody", "another"]
+    assert [dict(each.properties).get("screen_name") for each in MOMENTS] == [
+        "Splash",
+        "Discover",
+        None,
+        None,
+        None,
+        "Profile",
+    ]
+    assert dict(MOMENTS[2].properties) == {"pathname": "/feed"}
 
 
 @pytest.mark.parametrize(
-    ("column", "places"),
+    ("column", "numbers"),
     [
-        ("entry_screen", [1]),
-        ("exit_screen", [6]),
-        ("visited_discover", [1]),
+        ("entry_screen", [2]),
+        ("exit_screen", [5]),
+        ("visited_discover", [2]),
         ("viewed_event", [4]),
         ("events_viewed", [4]),
-        ("screen_count", [1, 6]),
-        ("distinct_id", [6]),
+        ("screen_count", [2, 5]),
+        ("distinct_id", [5]),
         ("event_count", []),
         ("joined_event", []),
     ],
 )
-def test_a_value_points_at_its_events(column: str, places: list[int]) -> None:
-    """Firsts, lasts, flags and counts; what every event makes marks none."""
-    assert [place for place, each in enumerate(STORY) if column in each.marks] == places
+def test_an_event_names_the_columns_that_come_from_it(column: str, numbers: list[int]) -> None:
+    """Firsts, lasts, flags and counts; not those that all events make, or none."""
+    assert [each.number for each in MOMENTS if column in each.marks] == numbers
+
+
+def test_a_value_points_at_its_events() -> None:
+    """By their numbers; what the events say now stands beside what is stored, where it differs."""
+    told = {each.name: each for each in timeline.values(METRIC_TABLE, STORED, STORY)}
+    assert "_run_id" not in told
+    assert (told["events_viewed"].text, told["events_viewed"].computed) == ("2", "1")
+    assert told["events_viewed"].events == ((4, 4),)
+    assert told["event_count"].comes_from_all
+    assert told["event_count"].computed is None
+    assert told["user_id"].is_empty
+    untold = timeline.values(METRIC_TABLE, STORED, None)
+    assert {(each.events, each.computed, each.comes_from_all) for each in untold} == {
+        ((), None, False)
+    }
+    assert list(timeline.ranges((1, 2, 3, 7, 9, 10))) == [(1, 3), (7, 7), (9, 10)]
+
+
+def test_what_costs_something_is_read_when_it_is_asked_for() -> None:
+    """A page that was only opened reads little; a click reads what MAX_BYTES_BILLED permits."""
+    small = Reading(days=(TODAY,), bytes_estimated=visit.AT_ONCE_BYTES, usd=0.006)
+    large = replace(small, bytes_estimated=visit.AT_ONCE_BYTES + 1)
+    visit.check_size("few", small)
+    visit.check_size("", large)
+    with pytest.raises(visit.TooMuchError, match="It reads 1 days"):
+        visit.check_size("few", large)
