@@ -94,6 +94,7 @@ def add_to_templates(blueprint: Blueprint) -> None:
     """The filters and names that every template may use."""
     for each in (
         formats.number,
+        formats.counted,
         formats.compact,
         formats.share,
         formats.duration,

@@ -88,9 +88,11 @@ class Queries:
             self._keep(key, answer)
         return answer
 
-    def start(self, name: str, sql: str) -> Callable[[], Answer]:
+    def start(
+        self, name: str, sql: str, parameters: Sequence[Parameter] = ()
+    ) -> Callable[[], Answer]:
         """Ask while something else is asked; call it for the answer."""
-        return start(partial(self.ask, name, sql)).result
+        return start(partial(self.ask, name, sql, parameters)).result
 
     def check(self) -> None:
         """Raise NothingYetError before the first run, so that it is not raised by several."""

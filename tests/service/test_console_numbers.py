@@ -47,6 +47,8 @@ EVENTS: Final = [
     happened("is back, not signed in", 8, "device", "view_event"),
     happened("is new", 15, "another"),
     happened("is nobody", 16, "null"),
+    event("no session", MONDAY + timedelta(days=1), event="$create_alias", distinct_id="user")
+    | {"properties": json.dumps({"alias": "tablet"})},
 ]
 
 
@@ -63,7 +65,7 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 @pytest.fixture(scope="module")
 def tables(scenario: Scenario) -> Tables:
     """The published tables."""
-    names = ("sessions", "persons", "identities")
+    names = ("sessions", "persons", "identities", "ties")
     return Tables(**{name: f"`local`.`{scenario.destination}`.`{name}`" for name in names})
 
 
@@ -167,16 +169,35 @@ def test_the_overview(scenario: Scenario, tables: Tables) -> None:
 
 
 def test_a_persons_sessions_and_ids(scenario: Scenario, tables: Tables) -> None:
-    """Those under the ids that are tied, too, and the session that tied each."""
+    """Those under the ids that are tied, too; each id with what it matched by itself."""
     sql = people_sql.person_sessions_sql(tables, DAYS, ("session_id",))
     rows = scenario.query(sql.replace("@id", "'user'"))
     assert [row["session_id"] for row in rows] == ["is back, not signed in", "signs in"]
     rows = scenario.query(people_sql.ids_sql(tables, DAYS).replace("@id", "'user'"))
-    assert [(row["anonymous_id"], row["distinct_id"], row["session_id"]) for row in rows] == [
-        ("device", "user", "signs in")
+    assert [(row["id"], row["session_count"], row["user_match"]) for row in rows] == [
+        ("device", 2, None),
+        ("user", 1, None),
     ]
-    (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", "'visitor'"))
-    assert row["session_count"] == 1
+    for asked, found in (("visitor", "visitor"), ("device", "user"), ("tablet", "user")):
+        (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", f"'{asked}'"))
+        assert row["person_id"] == found
+
+
+def test_what_ties_a_persons_ids(scenario: Scenario, tables: Tables) -> None:
+    """The day, and the session if it was a sign-in; an alias outside of a session has none."""
+
+    def ties(asked: str, *, is_user: bool) -> list[tuple[Any, ...]]:
+        sql = people_sql.ties_sql(tables, DAYS, is_user=is_user).replace("@id", f"'{asked}'")
+        rows = scenario.query(sql)
+        return [(r["id"], r["other_id"], r["first_day"], r["session_id"]) for r in rows]
+
+    monday, tuesday = WEEKS[0], WEEKS[0] + timedelta(days=1)
+    assert ties("user", is_user=True) == [
+        ("device", "user", monday, "signs in"),
+        ("tablet", "user", tuesday, None),
+    ]
+    assert ties("user", is_user=False)[0] == ("user", "device", monday, "signs in")
+    assert ties("visitor", is_user=False) == []
 
 
 def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:

@@ -20,6 +20,7 @@ from service.console import (
     health,
     news,
     overview,
+    person,
     run,
     runs,
     timeline,
@@ -41,6 +42,8 @@ TODAY: Final = NOW.date()
         (formats.number(1234567), "1,234,567"),
         (formats.number(2.5), "2.5"),
         (formats.number(None), "\N{EN DASH}"),
+        (formats.counted(1, "day"), "1 day"),
+        (formats.counted(1000, "day"), "1,000 days"),
         (formats.compact(999), "999"),
         (formats.compact(1234), "1.2k"),
         (formats.compact(56_000_000), "56M"),
@@ -357,6 +360,36 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
     """Text that begins like one gets a quote; numbers stay numbers."""
     text = explore.csv_text(({"split": "=1+1", "value": -3}, {"split": None, "value": 2.5}))
     assert text.splitlines() == ["split,value", "'=1+1,-3", ",2.5"]
+
+
+# A person's ids.
+
+
+def tie(id_: str, other_id: str, session_id: str | None = None) -> dict[str, Any]:
+    """A row of what ties an id."""
+    return {"id": id_, "other_id": other_id, "first_day": TODAY, "session_id": session_id}
+
+
+def used(id_: str, user_match: str | None = None) -> dict[str, Any]:
+    """A row of an id that sessions used."""
+    return {"id": id_, "session_count": 2, "last_used_at": NOW, "user_match": user_match}
+
+
+def test_every_id_says_why_it_is_the_persons() -> None:
+    """By a match of its own, by an event that ties it, best to the user's id, or by its company."""
+    ids = [used("user"), used("+1555", "phone"), used("device"), used("beside")]
+    ties = [tie("device", "aaa"), tie("device", "user", "a session"), tie("unused", "user")]
+    told = {each.id: each for each in person.own_ids("user", ids, ties)}
+    assert list(told) == ["user", "+1555", "device", "beside", "unused"]
+    assert told["user"].why == "It is the user's id."
+    assert told["+1555"].why == "It is the user's phone number."
+    assert "beside an id that is theirs" in told["beside"].why
+    assert (told["device"].other_id, told["device"].session_id) == ("user", "a session")
+    assert told["device"].why == "A sign-in ($identify) ties it to"
+    assert told["unused"].why.startswith("An alias, a merge")
+    assert (told["device"].session_count, told["unused"].session_count) == (2, 0)
+    (alone,) = person.own_ids(None, [used("visitor")], [])
+    assert "no event ties it" in alone.why
 
 
 # A session's story.

@@ -341,7 +341,8 @@ def test_bigquery_would_take_the_consoles_statements(
 ) -> None:
     """Each question of the pages, and a trend of every column, on the tables of a run."""
     name = f"`local`.`{recorder.destination}`"
-    tables = Tables(**{each: f"{name}.`{each}`" for each in ("sessions", "persons", "identities")})
+    names = ("sessions", "persons", "identities", "ties")
+    tables = Tables(**{each: f"{name}.`{each}`" for each in names})
     asked = console_statements.statements(tables) | console_statements.every_trend(tables)
     types = console_statements.PARAMETERS
     problems = {
