@@ -310,6 +310,7 @@ def _read() -> dict[str, str]:
     return {
         "ledger_runs": ledger_sql.runs_sql(runs, "etl_lease_sessions", limit=20),
         "ledger_reports": ledger_sql.reports_sql(runs, "etl_lease_sessions", limit=30),
+        "ledger_verifications": ledger_sql.verifications_sql(runs, limit=8),
         "ledger_run": ledger_sql.run_sql(runs, "etl_lease_sessions"),
         "ledger_leases": ledger_sql.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
         "ledger_failure": ledger_sql.failure_sql(runs),

@@ -124,7 +124,7 @@ def tell(
         run_id=run_id,
         job=report.get("job", "sessions"),
         status=report["status"],
-        kind=kind_of(run),
+        kind=kind_of(run) or formats.NONE,
         reason=report.get("reason"),
         trigger=trigger,
         engine=report.get("engine", formats.NONE),
@@ -138,7 +138,7 @@ def tell(
         error=report.get("error"),
         warnings=tuple(report.get("warnings") or ()),
         bars=tuple(_bars(report.get("steps") or ())),
-        accounts=tuple(_accounts(counts)),
+        accounts=tuple(_accounts(counts)) if report.get("kind") != "verify" else (),
         total_rows=sum(counts.values()),
         figures=tuple(_figures(report)),
         body=json.dumps(asked),
@@ -195,7 +195,8 @@ def _accounts(counts: Mapping[str, int]) -> Iterator[Account]:
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[tuple[str, object], ...]]]:
     """The job's own counts: every group of numbers that the report has besides those of rows."""
     for name, value in report.items():
-        if name not in {"counts", "request"} and isinstance(value, dict) and value:
+        is_shown = name != "request" and (name != "counts" or report.get("kind") == "verify")
+        if is_shown and isinstance(value, dict) and value:
             plain = tuple((key.replace("_", " "), each) for key, each in value.items())
             yield formats.words(name), plain
 

@@ -23,6 +23,7 @@ from service.console import (
     person,
     run,
     runs,
+    signals,
     timeline,
     visit,
 )
@@ -138,6 +139,21 @@ def ledger_row(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - likewise
     }
 
 
+VERIFIED: Final = ledger_row(
+    counts={"sessions": 20, "wrong_cells": 0}, newest_event_at=None, kind="verify"
+) | {"kind": "verify"}
+
+
+def test_a_verification_is_no_run_over_rows() -> None:
+    """Its sessions are counted in the list, and nothing is called a source row."""
+    (listed,) = (runs._row(VERIFIED, {}),)  # noqa: SLF001 - no page shows it alone
+    assert (listed.sessions, listed.rows) == (20, None)
+    assert not runs._figures([listed])  # noqa: SLF001 - likewise
+    view = run.tell("id", VERIFIED["report"], None)
+    assert view.accounts == ()
+    assert ("Counts", (("sessions", 20), ("wrong cells", 0))) in view.figures
+
+
 def test_the_bar_of_a_run_is_whole() -> None:
     """Each row lies in it once, the most frequent end first, and what none came to is left out."""
     accounts = run.tell("id", report(), None).accounts
@@ -192,6 +208,13 @@ def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
         ),
         ([ledger_row(status="failed", error="x"), ledger_row()], "bad", "The last run failed."),
         ([ledger_row(status="running"), ledger_row()], "good", "Everything is fine."),
+        ([VERIFIED, ledger_row()], "good", "Everything is fine."),
+        (
+            [VERIFIED | {"status": "failed", "error": "2 cells are wrong"}, ledger_row()],
+            "bad",
+            "The last verification found wrong cells.",
+        ),
+        ([VERIFIED, ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
         ([], "new", "No run has succeeded yet."),
         ([ledger_row(status="running")], "new", "The first run is in progress."),
         ([ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
@@ -228,14 +251,51 @@ def test_trends_of_the_health_page() -> None:
         report(counts={}, metrics_version="a"),
         report(counts={"aggregated": 6, "duplicate": 2, "malformed": 2}, metrics_version="b"),
     ]
-    told = {each.name: (each.now, each.usual) for each in health._reasons(counted)}  # noqa: SLF001
+    told = {each.name: (each.now, each.usual) for each in signals.reasons(counted)}
     assert told == {
         "aggregated": ("60.0 %", "80.0 %"),
         "duplicate": ("20.0 %", "20.0 %"),
         "malformed": ("20.0 %", "0.0 %"),
     }
-    versions = [version for _, version in health._version_changes(counted)]  # noqa: SLF001
+    versions = [version for _, version in signals.version_changes(counted)]
     assert versions == ["b", "a"]
+
+
+def test_a_signal_is_a_day_beside_its_weekdays() -> None:
+    """35 bars, of which the last is judged by four; what fell stands first, with its sentence."""
+    last = date(2026, 11, 25)
+    days = [last - timedelta(days=number) for number in range(34, -1, -1)]
+    rows = [{"day": day, "figures": [50, 0 if day > date(2026, 11, 22) else 6]} for day in days]
+    told = signals.signals(("sessions", "completed_quiz"), rows, last)
+    assert [each.name for each in told] == ["completed quiz", "sessions"]
+    quiz, sessions = told
+    assert quiz.warning.startswith("Metric completed_quiz is silent")
+    assert (quiz.now, quiz.usual, sessions.now, sessions.warning) == ("0", "6", "50", "")
+    kinds = [each.kind for each in quiz.bars]
+    assert (kinds[-1], kinds.count("same"), len(kinds)) == ("last", 4, 35)
+    assert [kinds[place] for place in (6, 13, 20, 27)] == ["same"] * 4
+    assert (quiz.bars[-1].height, sessions.bars[-1].height) == (0, 30)
+
+
+def test_a_job_tells_its_own_numbers() -> None:
+    """Rows that it counted, its own groups, days and dollars; nothing that every report has."""
+    told = report(
+        job="tmdb_changes",
+        counts={"upserted": 451, "failed": 0},
+        seconds=3.0,
+        first_day="2026-11-13",
+        amount_usd="11539.4295",
+        kinds={"tv": {"upserted": 142, "gone": 10, "failed": 0, "failures": {}}},
+        sessions={},
+    )
+    assert dict(health.job_facts(told)) == {
+        "upserted": "451",
+        "first day": "2026-11-13",
+        "amount": "$11,539.43",
+        "tv": "142 upserted, 10 gone",
+    }
+    of_sessions = report(job="sessions", metrics_version="a", sessions={"staged": 5, "split": 0})
+    assert dict(health.job_facts(of_sessions)) == {"staged": "5"}
 
 
 # A new run.

@@ -254,6 +254,7 @@ def query_without_a_run(scenario: Scenario, run_id: str) -> None:
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
     assert inspection.read_reports(warehouse, limit=3)
+    assert inspection.read_verifications(warehouse, limit=3) == []
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
     assert check_sessions(METRIC_TABLE, warehouse, now)
