@@ -211,7 +211,8 @@ def _job(state: Row, reports: Sequence[Row], now: datetime) -> JobState:
         success_ago=formats.ago(success_at, now),
         newest_event_at=formats.parsed(state["newest_event_at"]),
         is_stale=bool(state["is_stale"]),
-        warnings=tuple(good.get("warnings") or ()),
+        # Those of sessions stand at the top of the page.
+        warnings=() if name == "sessions" else tuple(good.get("warnings") or ()),
         facts=tuple(job_facts(good)),
     )
 
