@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import datetime as dt
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox.apis.everything import serve_everything
 from sandbox.emulator import attach, bigquery_client
+from sandbox.errors import SandboxError
 from sandbox.filling import let_next_day_arrive, seed_history
 from sandbox.generator.history import Period
 from sandbox.server import FAST
@@ -246,11 +248,23 @@ def _await(address: str) -> None:
             return
 
 
+def check_free(port: int) -> None:
+    """Nothing, or a SandboxError where another program listens there."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError as error:
+            message = f"Another program uses the port {port}: try make demo PORT={port + 1}."
+            raise SandboxError(message) from error
+
+
 def main(arguments: Sequence[str]) -> int:
     """Play the demo, and serve it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo_history", description=__doc__)
     parser.add_argument("--port", type=int, default=_PORT, help=f"of the console ({_PORT})")
     options = parser.parse_args(arguments)
+    check_free(options.port)
     with (
         contextlib.suppress(KeyboardInterrupt),
         played(_say) as demo,
@@ -267,4 +281,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SandboxError as problem:
+        sys.exit(f"{problem}")

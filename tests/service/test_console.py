@@ -14,6 +14,7 @@ import pytest
 
 from app import create_app
 from bigquery.warehouse import Warehouse
+from runs.progress import IN_PROGRESS, RunInProgress
 from service.console import door, sign_in, visit
 from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
@@ -251,6 +252,31 @@ def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -
     assert OTHER_RUN in answer.text
     assert OTHER_RUN in shown
     assert re.search(r"the lease expires at \d\d:\d\d:\d\d", shown)
+
+
+def test_a_run_of_this_process_says_until_when_it_holds_the_lease(
+    console: FlaskClient, scenario: Scenario
+) -> None:
+    """With its step, its batch and its events; it is not told as somebody else's run."""
+    mine = RunInProgress(
+        run_id=OTHER_RUN,
+        job="sessions",
+        started_at=datetime.now(UTC),
+        step="aggregate",
+        batch=2,
+        batches=5,
+        events=1234,
+    )
+    take_lease(scenario)
+    IN_PROGRESS.put(mine)
+    try:
+        shown = console.get("/live?more", headers=BROWSER).text
+    finally:
+        IN_PROGRESS.remove(OTHER_RUN)
+        release_lease(scenario)
+    assert "Step <b>aggregate</b>, batch 2 of 5, 1,234 events aggregated." in shown
+    assert re.search(r"Its lease expires at \d\d:\d\d:\d\d\.\d+ UTC, in \d+ (s|min)", shown)
+    assert "on another machine" not in shown
 
 
 def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
