@@ -42,13 +42,24 @@ LOCKED: Final = {
     "ETL_API_KEY": KEY,
 }
 NOON: Final = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
+LONG_AGO: Final = NOON - timedelta(days=20)
+FIRST_AT: Final = (LONG_AGO - timedelta(days=20)).isoformat()
 
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """Two sessions of yesterday, and a run over them."""
+    """Two sessions of yesterday, an id that is no session's, and a run over them."""
+    second = LONG_AGO + timedelta(seconds=1)
+    rows = [
+        event("first", NOON),
+        event("second", NOON),
+        event("hard-coded", LONG_AGO, distinct_id="somebody"),
+        event("hard-coded", second, distinct_id="another"),
+        event("hard-coded", LONG_AGO - timedelta(days=20), distinct_id="another"),
+        event("hard-coded", LONG_AGO, distinct_id="another", bq_ingested_timestamp=FIRST_AT),
+    ]
     with Scenario(clients=clients) as found:
-        found.arrive("posthog_events", [event("first", NOON), event("second", NOON)])
+        found.arrive("posthog_events", rows)
         found.run()
         yield found
 
@@ -150,20 +161,21 @@ def test_what_is_vendored_is_what_npm_carries() -> None:
 # Before the first run.
 
 
-@pytest.mark.parametrize("path", ["/", "/explore", "/sessions", "/session?id=x", "/person?id=x"])
-def test_before_the_first_run_a_page_says_what_to_do(
-    clients: Clients, sandbox_dir: Path, path: str
-) -> None:
+def test_before_the_first_run_a_page_says_what_to_do(clients: Clients, sandbox_dir: Path) -> None:
     """Nothing to see is no error: the page leads to the first run and to what it needs."""
     with (
         Scenario(clients=clients) as empty,
         calling(environ_of(empty, sandbox_dir)) as browser,
     ):
-        answer = browser.get(path, headers=BROWSER)
-        assert answer.status_code == 200
-        assert "There is nothing to see yet" in answer.text
-        assert 'href="/runs/new"' in answer.text
+        for path in ("/", "/explore", "/sessions", "/session?id=x", "/person?id=x"):
+            answer = browser.get(path, headers=BROWSER)
+            assert answer.status_code == 200, path
+            assert "There is nothing to see yet" in answer.text
+            assert 'href="/runs/new"' in answer.text
         assert "There is no run yet" in browser.get("/runs", headers=BROWSER).text
+        health = browser.get("/health-report", headers=BROWSER).text
+        assert "No run has published any session so far" in health
+        assert "No row was built yet" in health
 
 
 def test_an_error_is_a_page_too() -> None:
@@ -350,30 +362,16 @@ def test_text_of_people_is_shown_as_text(console: FlaskClient) -> None:
     assert "&lt;script&gt;alert" in answer.text
 
 
-def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir: Path) -> None:
+def test_a_piece_of_a_split_id_has_its_own_events(console: FlaskClient) -> None:
     """Those of its person and day, not of others under the same id."""
-    later = NOON - timedelta(days=20)
-    with Scenario(clients=clients) as split:
-        split.arrive(
-            "posthog_events",
-            [
-                event("hard-coded", NOON, distinct_id="somebody"),
-                event("hard-coded", NOON + timedelta(seconds=1), distinct_id="another"),
-                event("hard-coded", later, distinct_id="another"),
-                event("hard-coded", NOON, distinct_id="another", bq_ingested_timestamp=later),
-            ],
-        )
-        split.run()
-        with calling(environ_of(split, sandbox_dir)) as browser:
-            query = {"id": f"hard-coded/{NOON.date()}/somebody", "events": ""}
-            shown = browser.get("/session", query_string=query, headers=BROWSER).text
-            health = browser.get("/health-report", headers=BROWSER).text
-            absent = browser.get("/session?id=hard-coded", headers=BROWSER)
-    assert absent.status_code == 404
-    assert "hard-coded is split into 3 pieces" in absent.text
+    query = {"id": f"hard-coded/{LONG_AGO.date()}/somebody", "events": ""}
+    shown = console.get("/session", query_string=query, headers=BROWSER).text
     assert re.findall(r'<li class="(?:view|ours|plain|aside)" id="event-([0-9]+)"', shown) == ["1"]
     assert "set aside" not in shown
-    assert "hard-coded" in health
+    assert "hard-coded" in console.get("/health-report", headers=BROWSER).text
+    absent = console.get("/session?id=hard-coded", headers=BROWSER)
+    assert absent.status_code == 404
+    assert "hard-coded is split into 3 pieces" in absent.text
 
 
 def test_a_page_reads_no_endless_session(
