@@ -72,8 +72,13 @@ class Queries:
         key = (sql, repr([each.to_api_repr() for each in parameters]))
         return self._remembered(key, lambda: self._fresh(name, sql, parameters))
 
-    def read[T](self, name: str, key: str, work: Callable[[Warehouse], T]) -> Reading[T]:
-        """What the work finds in BigQuery, by several statements, as `ask` remembers an answer."""
+    def read[T](self, name: str, key: str | None, work: Callable[[Warehouse], T]) -> Reading[T]:
+        """What the work finds in BigQuery, by several statements.
+
+        It is remembered under the key as `ask` remembers an answer; without one it is not.
+        """
+        if key is None:
+            return self._read(name, work)
         return self._remembered((name, key), lambda: self._read(name, work))
 
     def _remembered[A: Answer](self, question: tuple[str, str], fresh: Callable[[], A]) -> A:

@@ -79,7 +79,8 @@ class RunView:
     figures: tuple[tuple[str, tuple[tuple[str, object], ...]], ...]
     body: str
     command: str
-    again: str
+    again: str | None
+    """Where the same is started from; None: only by the command."""
     live: Live | None
     report: str
 
@@ -119,6 +120,7 @@ def tell(
     }
     run = {"kind": report.get("kind"), "report": report}
     counts = report.get("counts") or {}
+    is_check = report.get("kind") == "verify"
     return RunView(
         title=f"Run {run_id}",
         run_id=run_id,
@@ -138,12 +140,12 @@ def tell(
         error=report.get("error"),
         warnings=tuple(report.get("warnings") or ()),
         bars=tuple(_bars(report.get("steps") or ())),
-        accounts=tuple(_accounts(counts)) if report.get("kind") != "verify" else (),
+        accounts=tuple(_accounts(counts)) if not is_check else (),
         total_rows=sum(counts.values()),
         figures=tuple(_figures(report)),
         body=json.dumps(asked),
-        command=_command(asked),
-        again=_again(asked),
+        command=_verification(counts) if is_check else _command(asked),
+        again=None if is_check else _again(asked),
         live=live,
         report=json.dumps(report, indent=2),
     )
@@ -209,6 +211,11 @@ def _command(asked: Mapping[str, Any]) -> str:
             flag = f"--{name.replace('_', '-')}"
             options += [flag] if value is True else [flag, str(value)]
     return shlex.join(options)
+
+
+def _verification(counts: Mapping[str, int]) -> str:
+    """The command line that verifies as many sessions."""
+    return f".venv/bin/python main.py --check --verify {counts.get('sessions', 1)}"
 
 
 def _again(asked: Mapping[str, Any]) -> str:

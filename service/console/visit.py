@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 AT_ONCE_BYTES: Final = 10**9  # what is read without a click; it costs less than a cent
 MOST_ROWS: Final = 10_000  # of a session that a page tells the story of
+KEPT_ROWS: Final = 1_000  # the story of a longer session is told anew each time, for its size
 SHOWN_MOMENTS: Final = 400  # the others are folded away
 
 
@@ -110,7 +111,7 @@ def _story(
     try:
         reading = site.queries.read(
             "story",
-            row["session_id"],
+            row["session_id"] if rows <= KEPT_ROWS else None,
             lambda warehouse: story_of(site.metric_table, warehouse, dict(row), check),
         )
     except TooMuchError as error:

@@ -384,6 +384,11 @@ def test_a_page_reads_no_endless_session(
     assert 'id="event-1"' not in shown
     monkeypatch.undo()
     assert 'id="event-1"' in console.get("/session?id=first&events=few", headers=BROWSER).text
+    again = console.get("/session?id=first&events=few", headers=BROWSER).text
+    assert "From the cache" in again
+    monkeypatch.setattr(visit, "KEPT_ROWS", 0)
+    anew = console.get("/session?id=first&events=few", headers=BROWSER).text
+    assert "From the cache" not in anew
     by_itself = console.get("/session?id=first", headers=BROWSER).text
     assert 'hx-trigger="load" hx-target="#story"' in by_itself
 

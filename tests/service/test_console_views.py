@@ -151,6 +151,8 @@ def test_a_verification_is_no_run_over_rows() -> None:
     assert not runs._figures([listed])  # noqa: SLF001 - likewise
     view = run.tell("id", VERIFIED["report"], None)
     assert view.accounts == ()
+    assert view.again is None
+    assert view.command == ".venv/bin/python main.py --check --verify 20"
     assert ("Counts", (("sessions", 20), ("wrong cells", 0))) in view.figures
 
 
@@ -184,7 +186,7 @@ def test_the_request_that_repeats_a_run() -> None:
     assert view.body == '{"full_load": true, "limit": 5}'
     assert view.command == ".venv/bin/python main.py --full-load --limit 5"
     assert view.again == "/runs/new?full_load=True&limit=5"
-    again = dict(parse_qsl(urlsplit(view.again).query))
+    again = dict(parse_qsl(urlsplit(view.again or "").query))
     with pytest.raises(RequestError, match="full_load takes every session"):
         read_request(again)
 
