@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import etl_functions as etl
 from bigquery.destination import find_table
 from bigquery.jobs import estimate_bytes, run_query
 from bigquery.parameters import Parameter, array, scalar
+from bigquery.retries import start, wait_for
 from oracle.comparison import (
     SourceRows,
     Verification,
@@ -33,7 +35,7 @@ from sessions.plan import days_of
 from sessions.samples import VerifyRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from bigquery.warehouse import Warehouse
     from sessions.metric_table import MetricTable
@@ -91,7 +93,7 @@ def verify(
     queries = source_queries(metric_table, warehouse, stored, days)
     reading = estimate(warehouse, queries, days)
     confirm(reading)
-    source = SourceRows(**{name: _rows(warehouse, name, query) for name, query in queries.items()})
+    source = _read_source(warehouse, queries)
     verdicts = compare(metric_table, stored, source, exclusions=exclusions(warehouse))
     return Verification(
         seed=request.seed,
@@ -111,16 +113,23 @@ def explain(
     try:
         stored = _choose(metric_table, warehouse, request)
     except AbsentError as error:
-        why = _why_absent(metric_table, warehouse, session_id, confirm)
+        why = why_absent(metric_table, warehouse, session_id, confirm)
         raise AbsentError(why) from error
-    days = tuple(samples.days_to_read(stored))
-    queries = source_queries(metric_table, warehouse, stored, days, around=_NEAR)
+    return story_of(metric_table, warehouse, stored[0], confirm)
+
+
+def story_of(
+    metric_table: MetricTable, warehouse: Warehouse, stored: Row, confirm: Confirm
+) -> Story:
+    """The story of a session whose stored row is known."""
+    days = tuple(samples.days_to_read([stored]))
+    queries = source_queries(metric_table, warehouse, [stored], days, around=_NEAR)
     confirm(estimate(warehouse, queries, days))
-    source = SourceRows(**{name: _rows(warehouse, name, query) for name, query in queries.items()})
-    return tell(metric_table, stored[0], source, exclusions=exclusions(warehouse))
+    source = _read_source(warehouse, queries)
+    return tell(metric_table, stored, source, exclusions=exclusions(warehouse))
 
 
-def _why_absent(
+def why_absent(
     metric_table: MetricTable, warehouse: Warehouse, session_id: str, confirm: Confirm
 ) -> str:
     """Why a session is not stored: as the destination's tables say, or else its newest rows."""
@@ -242,10 +251,11 @@ def source_queries(
     around: timedelta = _AROUND,
 ) -> dict[str, Query]:
     """A query for each source table, by the field of SourceRows that it fills."""
-    found = {
-        key: etl.find_source(warehouse, table)
-        for key, table in sources.source_tables(warehouse.settings).items()
-    }
+    tables = sources.source_tables(warehouse.settings)
+    found = _at_once(
+        warehouse,
+        {key: partial(etl.find_source, warehouse, table) for key, table in tables.items()},
+    )
     pieces = [row["session_id"] for row in stored if row["is_split"]]
     wanted = {row["session_id"] for row in stored}.union(*map(piece_owners, pieces))
     ids = sorted(map(samples.loose, wanted))
@@ -260,13 +270,17 @@ def source_queries(
         array("keys", "STRING", sorted({samples.loose(each) for each in distinct_ids})),
         array("tails", "STRING", sorted(tails - {""})),
     )
+    of_pieces = len(pieces) == len(stored)
     statements = {
-        "events": samples.events_sql(metric_table, found["events"], days),
+        "events": samples.events_sql(metric_table, found["events"], days, of_pieces=of_pieces),
         "users": samples.users_sql(found["users"]),
         "documents": samples.documents_sql(found["documents"]),
         "posthog_sessions": samples.posthog_sessions_sql(found["posthog_sessions"]),
     }
+    used = sorted({samples.loose(each) for each in distinct_ids} | {""})
     parameters = {"users": people, "documents": spans}
+    if of_pieces:
+        parameters["events"] = (keys, array("distinct_keys", "STRING", used))
     return {
         name: Query(source=found[name], sql=sql, parameters=parameters.get(name, (keys,)))
         for name, sql in statements.items()
@@ -275,10 +289,11 @@ def source_queries(
 
 def estimate(warehouse: Warehouse, queries: dict[str, Query], days: tuple[date, ...]) -> Reading:
     """What the queries would read. Raises RequestError where that passes MAX_BYTES_BILLED."""
-    sizes = [
-        estimate_bytes(warehouse, name, query.sql, query.parameters)
+    asked = {
+        name: partial(estimate_bytes, warehouse, name, query.sql, query.parameters)
         for name, query in queries.items()
-    ]
+    }
+    sizes = _at_once(warehouse, asked).values()
     most = warehouse.settings.max_bytes_billed
     if most is not None and max(sizes) > most:
         message = (
@@ -288,6 +303,17 @@ def estimate(warehouse: Warehouse, queries: dict[str, Query], days: tuple[date, 
         raise RequestError(message)
     usd = sum(sizes) / _TIB * warehouse.settings.usd_per_tib
     return Reading(days=days, bytes_estimated=sum(sizes), usd=usd)
+
+
+def _read_source(warehouse: Warehouse, queries: dict[str, Query]) -> SourceRows:
+    asked = {name: partial(_rows, warehouse, name, query) for name, query in queries.items()}
+    return SourceRows(**_at_once(warehouse, asked))
+
+
+def _at_once[T](warehouse: Warehouse, calls: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """What each call returns: none waits for another."""
+    pending = {name: start(each) for name, each in calls.items()}
+    return {name: wait_for(warehouse, each) for name, each in pending.items()}
 
 
 def _rows(warehouse: Warehouse, name: str, query: Query) -> list[Row]:

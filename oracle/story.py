@@ -204,6 +204,6 @@ def _column_lines(
                 name=column.name,
                 description=column.description,
                 value=computed[column.name],
-                stored=stored[column.name],
+                stored=stored.get(column.name),
                 events=tuple(numbers[event.uuid] for event in behind),
             )

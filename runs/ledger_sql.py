@@ -96,6 +96,15 @@ def reports_sql(ledger: str, lease: str, *, limit: int) -> str:
     return runs.replace("r.finished_at, r.error\n", "r.finished_at, r.error, r.report\n")
 
 
+def verifications_sql(ledger: str, *, limit: int) -> str:
+    """A SELECT of the last verifications, the newest first, with `report` as JSON text."""
+    return f"""SELECT run_id, status, finished_at, error, report
+FROM {ledger}
+WHERE kind = 'verify'
+ORDER BY run_id DESC
+LIMIT {limit}"""
+
+
 def run_sql(ledger: str, lease: str) -> str:
     """A SELECT of what the run @run_id came to: its `status`, and its `report` as JSON text."""
     return f"""SELECT {_STATUS_SQL}, r.report

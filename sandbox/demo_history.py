@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import datetime as dt
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from sandbox.apis.everything import serve_everything
 from sandbox.emulator import attach, bigquery_client
+from sandbox.errors import SandboxError
 from sandbox.filling import let_next_day_arrive, seed_history
 from sandbox.generator.history import Period
 from sandbox.server import FAST
@@ -37,14 +39,17 @@ NIGHTS: Final = 5
 _SESSIONS: Final = 3_600
 _SEED: Final = 11
 _PORT: Final = 8090
-_RENAMED_DAYS: Final = 6  # of the seeded days; those of the nights, too
+_RENAMED_DAYS: Final = 1  # of the seeded days; those of the nights, too
 _LATE_BY: Final = 4  # days before the end of the seeded ones
 _FAILED: Final = 2  # this night's run has too little time
 _WORKDAY, _WEEKEND = 5, 3  # how busy they are
 _AT_NIGHT: Final = dt.timedelta(hours=3)
 _EVENTS: Final = "posthog_etl.events"
-_OLD_EVENTS: Final = '"The newest event is [0-9]+ hours old[^"]*"'
-_OTHER_JOBS: Final = ("claude_usage", "dog_breeds", "tmdb_changes")  # those that there are
+# What runs of earlier nights say, since all of them run today.
+_TOO_EARLY: Final = '"(The newest event is [0-9]+ hours old|Metric sessions fell: 0 on)[^"]*"'
+_VERIFIED_SESSIONS: Final = "20"
+_OTHER_JOBS: Final = ("claude_usage", "dog_breeds")
+_SLOWEST_JOB: Final = "tmdb_changes"
 _SECONDS_TO_START: Final = 60
 
 
@@ -77,10 +82,21 @@ class Demo:
 
     def run(self, *options: str, **environ: str) -> None:
         """Run a job on what has arrived; some are meant to fail."""
+        with self.running(*options, **environ):
+            pass
+
+    @contextlib.contextmanager
+    def running(self, *options: str, **environ: str) -> Iterator[None]:
+        """Run a job while the block lasts, and wait for its end."""
         command = [sys.executable, "main.py", "--local", *options]
-        subprocess.run(  # noqa: S603 - our own command
-            command, cwd=ROOT, env={**self.environ, **environ}, capture_output=True, check=False
-        )
+        with subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            cwd=ROOT,
+            env={**self.environ, **environ},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ):
+            yield
 
 
 @contextlib.contextmanager
@@ -113,29 +129,36 @@ def play(demo: Demo, tell: Callable[[str], None]) -> None:
         properties=None,
         progress=lambda _: None,
     )
-    _rename_an_event(demo, last - dt.timedelta(days=_RENAMED_DAYS - 1))
+    released = last - dt.timedelta(days=_RENAMED_DAYS - 1)
+    _rename_an_event(demo, released)
     late = last - dt.timedelta(days=_LATE_BY)
     _hold_back(demo, late)
     tell("Night 1: the first run loads it all ...")
     demo.run()
-    for night in range(2, NIGHTS + 1):
-        _next_night(demo, night, late, tell)
-    _move_runs_into_their_nights(demo)
-    tell("The jobs that read APIs ...")
-    for job in _OTHER_JOBS:
-        demo.run("--job", job)
+    with demo.running("--job", _SLOWEST_JOB):  # it waits for its API's limit, meanwhile
+        for night in range(2, NIGHTS + 1):
+            _let_a_day_arrive(demo, night)
+            _rename_an_event(demo, released)
+            _run_at_night(demo, night, late, tell)
+        _move_runs_into_their_nights(demo)
+        tell("The jobs that read APIs, and a verification ...")
+        for job in _OTHER_JOBS:
+            demo.run("--job", job)
+        demo.run("--check", "--verify", _VERIFIED_SESSIONS)
 
 
-def _next_night(demo: Demo, night: int, late: dt.date, tell: Callable[[str], None]) -> None:
-    """One more day arrives, and a run loads it."""
-    day, _ = let_next_day_arrive(
+def _let_a_day_arrive(demo: Demo, night: int) -> None:
+    let_next_day_arrive(
         demo.client,
         SourceDatasets(),
         seed=_SEED,
         sessions=_sessions_of(demo.today - dt.timedelta(days=NIGHTS - night + 1)),
         progress=lambda _: None,
     )
-    _rename_an_event(demo, day)
+
+
+def _run_at_night(demo: Demo, night: int, late: dt.date, tell: Callable[[str], None]) -> None:
+    """A run loads what has arrived; some nights are out of the ordinary."""
     if night == _FAILED:
         tell(f"Night {night}: a run has too little time, and the next one makes it good ...")
         demo.run(ETL_TIMEOUT_SECONDS="1")
@@ -188,7 +211,7 @@ def _move_runs_into_their_nights(demo: Demo) -> None:
             at, moved = row[name].isoformat(), (row[name] - back).isoformat()
             report = f"REPLACE({report}, '{at}', '{moved}')"
             times.append(f"{name} = TIMESTAMP '{moved}'")
-        for pattern in (f", {_OLD_EVENTS}", f"{_OLD_EVENTS}(, )?"):  # they were not, that night
+        for pattern in (f", {_TOO_EARLY}", f"{_TOO_EARLY}(, )?"):
             report = f"REGEXP_REPLACE({report}, r'{pattern}', '')"
         demo.query(
             f"UPDATE {table} SET run_id = '{run_id}', report = {report}, {', '.join(times)}"
@@ -225,11 +248,23 @@ def _await(address: str) -> None:
             return
 
 
+def check_free(port: int) -> None:
+    """Nothing, or a SandboxError where another program listens there."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", port))
+        except OSError as error:
+            message = f"Another program uses the port {port}: try make demo PORT={port + 1}."
+            raise SandboxError(message) from error
+
+
 def main(arguments: Sequence[str]) -> int:
     """Play the demo, and serve it until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m sandbox.demo_history", description=__doc__)
     parser.add_argument("--port", type=int, default=_PORT, help=f"of the console ({_PORT})")
     options = parser.parse_args(arguments)
+    check_free(options.port)
     with (
         contextlib.suppress(KeyboardInterrupt),
         played(_say) as demo,
@@ -246,4 +281,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except SandboxError as problem:
+        sys.exit(f"{problem}")

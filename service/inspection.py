@@ -74,6 +74,15 @@ def read_reports(
     return [{**row, "report": json.loads(row["report"])} for row in rows]
 
 
+def read_verifications(warehouse: Warehouse, *, limit: int) -> list[dict[str, Any]]:
+    """The last verifications of the ledger with their reports, the newest first."""
+    tables = _ledger(warehouse)
+    if tables is None:
+        return []
+    rows = query_ledger(warehouse, ledger_sql.verifications_sql(tables[0], limit=limit))
+    return [{**row, "report": json.loads(row["report"])} for row in rows]
+
+
 def read_run(warehouse: Warehouse, run_id: str) -> dict[str, object] | None:
     """A run's report from the ledger; None if the run is not there."""
     tables = _ledger(warehouse)

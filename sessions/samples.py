@@ -157,8 +157,15 @@ def days_to_read(rows: Iterable[Mapping[str, object]]) -> list[dt.date]:
     return sorted(days)
 
 
-def events_sql(metric_table: MetricTable, source: Source, days: Iterable[dt.date]) -> str:
-    """A SELECT of the raw rows of these days with a session id like one of @keys."""
+def events_sql(
+    metric_table: MetricTable, source: Source, days: Iterable[dt.date], *, of_pieces: bool = False
+) -> str:
+    """A SELECT of the raw rows of these days with a session id like one of @keys.
+
+    `of_pieces`: only those with a distinct id like one of @distinct_keys, '' for none, since a
+    split id may have millions of rows, and a piece of it few.
+    """
+    condition = f"\nAND IFNULL({_loose_sql('distinct_id')}, '') IN UNNEST(@distinct_keys)"
     raw = source.column("properties")
     is_json = source.shape.columns[source.physical["properties"]] == "JSON"
     text = f"IF({raw} IS NULL, NULL, TO_JSON_STRING({raw}))" if is_json else raw
@@ -180,7 +187,7 @@ WHERE EXISTS (
   SELECT 1
   FROM UNNEST(REGEXP_EXTRACT_ALL(properties, r'{pattern}')) AS found
   WHERE LOWER(REGEXP_REPLACE(found, r'{_ESCAPES}|[^a-zA-Z0-9]', '')) IN UNNEST(@keys)
-)"""
+){condition if of_pieces else ""}"""
 
 
 def users_sql(source: Source) -> str:

@@ -113,29 +113,34 @@ def _has_event_sql(name: str) -> str:
 
 
 def day_warnings(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> list[str]:
-    """What fell on that day, or is silent since three days; nothing before the fifth week.
+    """What fell on that day, or is silent since three days, in sentences."""
+    return list(fallen(names, days, last).values())
+
+
+def fallen(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> dict[str, str]:
+    """What fell on that day, or is silent since three days, by name; none before the fifth week.
 
     Where there are too few sessions at all, only that is told: the metrics follow from it.
     """
     figures = {each.day: each.figures for each in days}
     if not figures or min(figures) > last - dt.timedelta(weeks=_WEEKS):
-        return []
+        return {}
     counts = {
         name: {day: row[place] for day, row in figures.items()} for place, name in enumerate(names)
     }
     sessions = counts.pop(_SESSIONS)
     if warning := _fallen(_SESSIONS, sessions, last) or _silent(_SESSIONS, sessions, last):
-        return [warning]
-    level = min(sessions.get(last, 0) / max(median(_same_weekdays(sessions, last)), 1), 1)
-    told = (
-        (None if name.startswith(_EVENT) else _fallen(name, each, last, level=level))
+        return {_SESSIONS: warning}
+    level = min(sessions.get(last, 0) / max(median(same_weekdays(sessions, last)), 1), 1)
+    told = {
+        name: (None if name.startswith(_EVENT) else _fallen(name, each, last, level=level))
         or _silent(name, each, last)
         for name, each in counts.items()
-    )
-    return [warning for warning in told if warning]
+    }
+    return {name: warning for name, warning in told.items() if warning}
 
 
-def _same_weekdays(counts: Mapping[dt.date, int], last: dt.date) -> list[int]:
+def same_weekdays(counts: Mapping[dt.date, int], last: dt.date) -> list[int]:
     """The counts of the same weekday of the weeks before."""
     return [counts.get(last - dt.timedelta(weeks=week), 0) for week in range(1, _WEEKS + 1)]
 
@@ -147,7 +152,7 @@ def _fallen(
 
     `level`: the day's sessions as a part of the usual ones, so that a holiday is no alarm.
     """
-    before = _same_weekdays(counts, last)
+    before = same_weekdays(counts, last)
     found, usual = counts.get(last, 0), median(before) * level
     if found * 2 >= usual or chance_of_at_most(found, usual) >= _RARE:
         return None

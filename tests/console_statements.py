@@ -11,7 +11,9 @@ from service.console.visits_sql import Days, Tables
 from tests.shipped import METRIC_TABLE
 
 DAYS: Final = Days(first=dt.date(2026, 9, 7), last=dt.date(2026, 10, 11))
-SNAPSHOT_TABLES: Final = Tables(sessions="sessions", persons="persons", identities="identities")
+SNAPSHOT_TABLES: Final = Tables(
+    sessions="sessions", persons="persons", identities="identities", ties="ties"
+)
 PARAMETERS: Final = {
     "until": {"type_kind": "TYPE_TIMESTAMP"},
     "after": {"type_kind": "TYPE_STRING"},
@@ -68,6 +70,8 @@ def _people(tables: Tables) -> dict[str, str]:
         "person": people_sql.person_sql(tables),
         "person_sessions": people_sql.person_sessions_sql(tables, DAYS, columns),
         "person_ids": people_sql.ids_sql(tables, DAYS),
+        "person_ties": people_sql.ties_sql(tables, DAYS, is_user=True),
+        "person_ties_anonymous": people_sql.ties_sql(tables, DAYS, is_user=False),
     }
 
 

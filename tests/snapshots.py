@@ -166,6 +166,9 @@ def _verified() -> dict[str, str]:
         "verify_session": samples.session_sql(METRIC_TABLE, "sessions"),
         "verify_kept_out": samples.kept_out_sql("quarantined_sessions", "sessions"),
         "verify_events": samples.events_sql(METRIC_TABLE, tables.events, DAYS),
+        "verify_events_of_pieces": samples.events_sql(
+            METRIC_TABLE, tables.events, DAYS[:1], of_pieces=True
+        ),
         "verify_users": samples.users_sql(tables.users),
         "verify_documents": samples.documents_sql(tables.documents),
         "verify_posthog_sessions": samples.posthog_sessions_sql(tables.posthog_sessions),
@@ -309,6 +312,7 @@ def _read() -> dict[str, str]:
     return {
         "ledger_runs": ledger_sql.runs_sql(runs, "etl_lease_sessions", limit=20),
         "ledger_reports": ledger_sql.reports_sql(runs, "etl_lease_sessions", limit=30),
+        "ledger_verifications": ledger_sql.verifications_sql(runs, limit=8),
         "ledger_run": ledger_sql.run_sql(runs, "etl_lease_sessions"),
         "ledger_leases": ledger_sql.leases_sql(["etl_lease_sessions", "etl_lease_other"]),
         "ledger_failure": ledger_sql.failure_sql(runs),

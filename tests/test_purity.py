@@ -24,7 +24,7 @@ PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
     "service.console.charts", "service.console.explore_sql", "service.console.failures",
     "service.console.formats", "service.console.overview_sql", "service.console.people_sql",
-    "service.console.story", "service.console.visits_sql",
+    "service.console.signals", "service.console.timeline", "service.console.visits_sql",
     "runs.checks", "runs.report", "runs.request", "runs.setting_kinds", "runs.settings",
     "runs.tables",
 }  # fmt: skip

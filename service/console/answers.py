@@ -57,7 +57,7 @@ class Cost:
             cost_usd=sum(each.cost_usd for each in found),
             seconds=max((each.seconds for each in found), default=0.0),
             is_cached=bool(found) and all(each.is_cached for each in found),
-            sql=tuple(each.sql for each in found),
+            sql=tuple(each.sql for each in found if each.sql),
         )
 
 
@@ -94,6 +94,7 @@ def add_to_templates(blueprint: Blueprint) -> None:
     """The filters and names that every template may use."""
     for each in (
         formats.number,
+        formats.counted,
         formats.compact,
         formats.share,
         formats.duration,

@@ -27,6 +27,11 @@ def number(value: float | None) -> str:
     return f"{value:,.2f}".rstrip("0").rstrip(".")
 
 
+def counted(value: float | None, name: str) -> str:
+    """A count with the name of what is counted: 1 session, 2 sessions."""
+    return f"{number(value)} {name}" + ("" if value == 1 else "s")
+
+
 def compact(value: float | None) -> str:
     """A count in at most four characters and a letter: 950, 1.2k, 34k, 5.6M."""
     if value is None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """The lease that a run of another process, or one that died, still holds."""
+    """The lease, and the run that holds it: one of here, of another process, or one that died."""
 
     run_id: str
     expires_at: datetime | None
@@ -32,7 +32,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """The runs of this process; where there are none, the lease that another one holds."""
+    """The runs of this process, and the lease where somebody holds it."""
 
     title: str = "Run in progress"
     runs: tuple[RunInProgress, ...]
@@ -43,6 +43,11 @@ class Live:
         """Whether this run is in progress, here or elsewhere."""
         here = any(run.run_id == run_id for run in self.runs)
         return here or (self.held is not None and self.held.run_id == run_id)
+
+    @property
+    def is_held_elsewhere(self) -> bool:
+        """Whether a run that is none of this process holds the lease."""
+        return self.held is not None and self.held.run_id not in {run.run_id for run in self.runs}
 
     def seconds(self, run: RunInProgress) -> float:
         """How long a run has taken so far."""
@@ -67,7 +72,7 @@ def show(site: Site) -> ResponseReturnValue:
 def read_live(site: Site, now: datetime, *, asks_lease: bool = True) -> Live:
     """What is in progress. Bills nothing. A lease that can't be read is none."""
     here = tuple(IN_PROGRESS.all())
-    held = _held(site, now) if asks_lease and not here else None
+    held = _held(site, now) if asks_lease else None
     return Live(runs=here, held=held, now=now)
 
 

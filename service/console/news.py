@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from runs.progress import IN_PROGRESS
 from service import inspection
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from service.console.site import Site
+
+_RUNS: Final = 40  # several jobs write to the ledger
+_VERIFY: Final = "verify"
 
 type Level = Literal["good", "warn", "bad", "new"]
 
@@ -35,13 +38,15 @@ class News:
 def read_news(site: Site, now: datetime) -> News:
     """What the ledger says of the sessions job."""
     with site.connect() as warehouse:
-        runs = inspection.read_reports(warehouse, limit=12)
+        runs = inspection.read_reports(warehouse, limit=_RUNS)
     return tell(runs, now)
 
 
 def tell(runs: Sequence[Mapping[str, Any]], now: datetime) -> News:
     """The sentence for these runs, the newest first."""
-    mine = [run for run in runs if run["job"] == "sessions"]
+    of_sessions = [run for run in runs if run["job"] == "sessions"]
+    mine = [run for run in of_sessions if run["kind"] != _VERIFY]
+    verified = next((run for run in of_sessions if run["kind"] == _VERIFY), None)
     ended = [run for run in mine if run["status"] != "running"]
     good = next((run for run in ended if run["status"] == "succeeded"), None)
     if good is None:
@@ -55,14 +60,18 @@ def tell(runs: Sequence[Mapping[str, Any]], now: datetime) -> News:
     ended_at = formats.parsed(report.get("finished_at"))
     headline, level = _headline(until, failed=failed, is_stale=is_stale, warnings=len(warnings))
     details = [f"The last run succeeded {formats.ago(ended_at, now)}."]
+    blamed = ended[0]
     if failed:
-        details.insert(0, f"{ended[0]['error'] or 'It left no message.'}")
+        details.insert(0, f"{blamed['error'] or 'It left no message.'}")
+    elif verified is not None and verified["status"] == "failed":
+        headline, level, blamed = "The last verification found wrong cells.", "bad", verified
+        details.insert(0, str(verified["error"]))
     return News(
         level=level,
         headline=headline,
         details=tuple(details),
         warnings=warnings,
-        last_run_id=ended[0]["run_id"],
+        last_run_id=blamed["run_id"],
         newest_event_at=newest,
         last_success_at=ended_at,
     )

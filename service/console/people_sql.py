@@ -67,12 +67,24 @@ WHERE session_date = DATE '{day}'
 
 
 def person_sql(tables: Tables) -> str:
-    """A SELECT of everything stored of the person @id, users first."""
+    """A SELECT of everything stored of the person @id, or whose anonymous id it is; users first."""
     return f"""SELECT *
 FROM {tables.persons}
 WHERE person_id = @id
+  OR person_id IN (SELECT user_id FROM {tables.identities} WHERE anonymous_id = @id)
 ORDER BY user_id IS NULL
 LIMIT 1"""
+
+
+def _owned_sql(tables: Tables, days: Days) -> str:
+    """The condition of the sessions that used an id of the person @id."""
+    return f"""{days.sql}
+  AND (user_id = @id OR user_id IS NULL AND EXISTS (
+    SELECT any_id
+    FROM UNNEST(distinct_ids) AS any_id
+    WHERE any_id = @id
+      OR any_id IN (SELECT anonymous_id FROM {tables.identities} WHERE user_id = @id)
+  ))"""
 
 
 def person_sessions_sql(tables: Tables, days: Days, columns: Sequence[str]) -> str:
@@ -80,25 +92,58 @@ def person_sessions_sql(tables: Tables, days: Days, columns: Sequence[str]) -> s
     return f"""SELECT
   {wrapped(columns, indent=2)}
 FROM {tables.sessions}
-WHERE {days.sql}
-  AND (user_id = @id OR user_id IS NULL AND EXISTS (
-    SELECT used_id
-    FROM UNNEST(distinct_ids) AS used_id
-    WHERE used_id = @id
-      OR used_id IN (SELECT anonymous_id FROM {tables.identities} WHERE user_id = @id)
-  ))
+WHERE {_owned_sql(tables, days)}
 ORDER BY started_at DESC, session_id
 LIMIT {PAGE}"""
 
 
 def ids_sql(tables: Tables, days: Days) -> str:
-    """A SELECT of the ids tied to the user @id: by which distinct id, in which session first."""
+    """A SELECT of the distinct ids of those sessions, the last one used first.
+
+    `user_match` is how an id matched by itself; null where others stood beside it in each session.
+    """
     return f"""SELECT
-  i.anonymous_id, i.distinct_id, s.session_id, s.started_at
-FROM {tables.sessions} AS s, UNNEST(s.identified) AS i
-WHERE {days.sql}
-  AND i.anonymous_id IN (SELECT anonymous_id FROM {tables.identities} WHERE user_id = @id)
-QUALIFY ROW_NUMBER() OVER (
-  PARTITION BY i.anonymous_id ORDER BY s.started_at, s.session_id, i.distinct_id
-) = 1
-ORDER BY s.started_at, i.anonymous_id"""
+  used_id AS id, COUNT(*) AS session_count, MAX(started_at) AS last_used_at,
+  MAX(IF(ARRAY_LENGTH(distinct_ids) = 1, user_match, NULL)) AS user_match
+FROM {tables.sessions}, UNNEST(distinct_ids) AS used_id
+WHERE {_owned_sql(tables, days)}
+GROUP BY used_id
+ORDER BY last_used_at DESC, id
+LIMIT {PAGE}"""
+
+
+def ties_sql(tables: Tables, days: Days, *, is_user: bool) -> str:
+    """A SELECT of what ties the anonymous ids of the user @id, or the id @id itself, to which ids.
+
+    With the first day of it, and the session of the first $identify event that did; null where it
+    was an alias, a merge, or an event without a session.
+    """
+    own = f"SELECT anonymous_id FROM {tables.identities} WHERE user_id = @id"
+    return f"""WITH own AS (
+  {own if is_user else "SELECT @id AS anonymous_id"}
+),
+pairs AS (
+  SELECT tied_id AS id, distinct_id AS other_id, distinct_id, tied_id, day FROM {tables.ties}
+  UNION ALL
+  SELECT distinct_id, tied_id, distinct_id, tied_id, day FROM {tables.ties}
+),
+known AS (
+  SELECT id, other_id, distinct_id, tied_id, MIN(day) AS first_day
+  FROM pairs
+  WHERE id IN (SELECT anonymous_id FROM own)
+  GROUP BY id, other_id, distinct_id, tied_id
+),
+signs AS (
+  SELECT i.anonymous_id, i.distinct_id, s.session_id, s.started_at
+  FROM {tables.sessions} AS s, UNNEST(s.identified) AS i
+  WHERE {days.sql}
+    AND i.anonymous_id IN (SELECT tied_id FROM known)
+  QUALIFY ROW_NUMBER() OVER (
+    PARTITION BY i.anonymous_id, i.distinct_id ORDER BY s.started_at, s.session_id
+  ) = 1
+)
+SELECT k.id, k.other_id, k.first_day, g.session_id, g.started_at
+FROM known AS k
+LEFT JOIN signs AS g ON g.anonymous_id = k.tied_id AND g.distinct_id = k.distinct_id
+ORDER BY k.first_day, k.id, k.other_id
+LIMIT {PAGE}"""

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from bigquery.destination import find_table, list_rows
 from bigquery.jobs import rows_of, run_statement
@@ -40,12 +40,19 @@ class NothingYetError(Exception):
 class Answer:
     """The rows of a question, and what they cost; an answer from the cache costs nothing."""
 
-    rows: tuple[Mapping[str, Any], ...]
-    sql: str
+    rows: tuple[Mapping[str, Any], ...] = ()
+    sql: str = ""
     bytes_billed: int = 0
     cost_usd: float = 0.0
     seconds: float = 0.0
     is_cached: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading[T](Answer):
+    """What several statements have found, with what they cost."""
+
+    found: T
 
 
 class Queries:
@@ -62,20 +69,35 @@ class Queries:
 
     def ask(self, name: str, sql: str, parameters: Sequence[Parameter] = ()) -> Answer:
         """The answer. Raises NothingYetError before the first run, else an EtlError that helps."""
+        key = (sql, repr([each.to_api_repr() for each in parameters]))
+        return self._remembered(key, lambda: self._fresh(name, sql, parameters))
+
+    def read[T](self, name: str, key: str | None, work: Callable[[Warehouse], T]) -> Reading[T]:
+        """What the work finds in BigQuery, by several statements.
+
+        It is remembered under the key as `ask` remembers an answer; without one it is not.
+        """
+        if key is None:
+            return self._read(name, work)
+        return self._remembered((name, key), lambda: self._read(name, work))
+
+    def _remembered[A: Answer](self, question: tuple[str, str], fresh: Callable[[], A]) -> A:
         fence = self._current_fence()
-        key = (fence, sql, repr([each.to_api_repr() for each in parameters]))
+        key = (fence, *question)
         with self._lock:
             known = self._answers.get(key)
         if known is not None:
-            return replace(known, is_cached=True, bytes_billed=0, cost_usd=0.0)
-        answer = self._fresh(name, sql, parameters)
+            return cast("A", replace(known, is_cached=True, bytes_billed=0, cost_usd=0.0))
+        answer = fresh()
         if fence is not None:
             self._keep(key, answer)
         return answer
 
-    def start(self, name: str, sql: str) -> Callable[[], Answer]:
+    def start(
+        self, name: str, sql: str, parameters: Sequence[Parameter] = ()
+    ) -> Callable[[], Answer]:
         """Ask while something else is asked; call it for the answer."""
-        return start(partial(self.ask, name, sql)).result
+        return start(partial(self.ask, name, sql, parameters)).result
 
     def check(self) -> None:
         """Raise NothingYetError before the first run, so that it is not raised by several."""
@@ -106,15 +128,27 @@ class Queries:
             raise NothingYetError(message)
 
     def _fresh(self, name: str, sql: str, parameters: Sequence[Parameter]) -> Answer:
+        def work(warehouse: Warehouse) -> tuple[Mapping[str, Any], ...]:
+            job = run_statement(warehouse, f"console_{name}", sql, parameters)
+            return tuple(rows_of(warehouse, job))
+
+        reading = self._read(name, work)
+        return Answer(
+            rows=reading.found,
+            sql=sql,
+            bytes_billed=reading.bytes_billed,
+            cost_usd=reading.cost_usd,
+            seconds=reading.seconds,
+        )
+
+    def _read[T](self, name: str, work: Callable[[Warehouse], T]) -> Reading[T]:
         started = time.monotonic()
         with self._connect() as shared, classified(name, SourceError):
             warehouse = replace(shared, usage=[], check=partial(_check, started))
-            job = run_statement(warehouse, f"console_{name}", sql, parameters)
-            rows = rows_of(warehouse, job)
+            found = work(warehouse)
         billed = warehouse.bytes_billed
-        return Answer(
-            rows=tuple(rows),
-            sql=sql,
+        return Reading(
+            found=found,
             bytes_billed=billed,
             cost_usd=billed / _TIB * self._settings.usd_per_tib,
             seconds=time.monotonic() - started,

@@ -79,7 +79,8 @@ class RunView:
     figures: tuple[tuple[str, tuple[tuple[str, object], ...]], ...]
     body: str
     command: str
-    again: str
+    again: str | None
+    """Where the same is started from; None: only by the command."""
     live: Live | None
     report: str
 
@@ -119,12 +120,13 @@ def tell(
     }
     run = {"kind": report.get("kind"), "report": report}
     counts = report.get("counts") or {}
+    is_check = report.get("kind") == "verify"
     return RunView(
         title=f"Run {run_id}",
         run_id=run_id,
         job=report.get("job", "sessions"),
         status=report["status"],
-        kind=kind_of(run),
+        kind=kind_of(run) or formats.NONE,
         reason=report.get("reason"),
         trigger=trigger,
         engine=report.get("engine", formats.NONE),
@@ -138,12 +140,12 @@ def tell(
         error=report.get("error"),
         warnings=tuple(report.get("warnings") or ()),
         bars=tuple(_bars(report.get("steps") or ())),
-        accounts=tuple(_accounts(counts)),
+        accounts=tuple(_accounts(counts)) if not is_check else (),
         total_rows=sum(counts.values()),
         figures=tuple(_figures(report)),
         body=json.dumps(asked),
-        command=_command(asked),
-        again=_again(asked),
+        command=_verification(counts) if is_check else _command(asked),
+        again=None if is_check else _again(asked),
         live=live,
         report=json.dumps(report, indent=2),
     )
@@ -195,7 +197,8 @@ def _accounts(counts: Mapping[str, int]) -> Iterator[Account]:
 def _figures(report: Mapping[str, Any]) -> Iterator[tuple[str, tuple[tuple[str, object], ...]]]:
     """The job's own counts: every group of numbers that the report has besides those of rows."""
     for name, value in report.items():
-        if name not in {"counts", "request"} and isinstance(value, dict) and value:
+        is_shown = name != "request" and (name != "counts" or report.get("kind") == "verify")
+        if is_shown and isinstance(value, dict) and value:
             plain = tuple((key.replace("_", " "), each) for key, each in value.items())
             yield formats.words(name), plain
 
@@ -208,6 +211,11 @@ def _command(asked: Mapping[str, Any]) -> str:
             flag = f"--{name.replace('_', '-')}"
             options += [flag] if value is True else [flag, str(value)]
     return shlex.join(options)
+
+
+def _verification(counts: Mapping[str, int]) -> str:
+    """The command line that verifies as many sessions."""
+    return f".venv/bin/python main.py --check --verify {counts.get('sessions', 1)}"
 
 
 def _again(asked: Mapping[str, Any]) -> str:

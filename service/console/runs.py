@@ -88,6 +88,7 @@ def show(site: Site) -> ResponseReturnValue:
 def _row(run: Mapping[str, Any], triggers: Mapping[str, str]) -> Row:
     report = run["report"]
     counts = report.get("counts") or {}
+    is_check = run["kind"] == "verify"
     return Row(
         run_id=run["run_id"],
         job=run["job"],
@@ -96,8 +97,8 @@ def _row(run: Mapping[str, Any], triggers: Mapping[str, str]) -> Row:
         trigger=triggers.get(run["run_id"], formats.NONE),
         started_at=run["started_at"],
         seconds=report.get("seconds"),
-        sessions=(report.get("sessions") or {}).get("staged"),
-        rows=sum(counts.values()) if counts else None,
+        sessions=counts.get("sessions") if is_check else _staged(report),
+        rows=sum(counts.values()) if counts and not is_check else None,
         bytes_processed=report.get("bytes_processed"),
         cost_usd=report.get("cost_usd"),
         warnings=len(report.get("warnings") or ()),
@@ -105,15 +106,23 @@ def _row(run: Mapping[str, Any], triggers: Mapping[str, str]) -> Row:
     )
 
 
+def _staged(report: Mapping[str, Any]) -> int | None:
+    return (report.get("sessions") or {}).get("staged")
+
+
 def kind_of(run: Mapping[str, Any]) -> str:
     """What kind of run it was, in words."""
     kind = (run["kind"] or "").replace("_", " ")
-    return f"{kind or formats.NONE}{', dry run' if run['report'].get('dry_run') else ''}"
+    return ", ".join(filter(None, (kind, "dry run" if run["report"].get("dry_run") else "")))
 
 
 def _figures(rows: Sequence[Row]) -> tuple[Figure, ...]:
     """Of the runs that succeeded, the oldest first."""
-    good = [row for row in reversed(rows) if row.status == "succeeded" and row.job == "sessions"]
+    good = [
+        row
+        for row in reversed(rows)
+        if row.status == "succeeded" and row.job == "sessions" and row.kind != "verify"
+    ]
     if not good:
         return ()
     last = good[-1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bigquery.tables import TableId
 from service.console.queries import Queries
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from service.console.queries import Connect
     from service.readiness import Readiness
     from sessions.metric_table import MetricTable
+
+_TABLES: Final = ("sessions", "persons", "identities", "ties")
 
 
 # Without slots, so that the metric table is looked up once.
@@ -48,7 +50,7 @@ class Site:
     @property
     def tables(self) -> Tables:
         """The published tables."""
-        return Tables(**{name: self.table(name) for name in ("sessions", "persons", "identities")})
+        return Tables(**{name: self.table(name) for name in _TABLES})
 
     def table(self, name: str) -> str:
         """A table of the destination, as it stands in SQL."""

@@ -1,137 +1,166 @@
-"""A session's page: what is stored of it, and its events as a timeline."""
+"""A session's page: what is stored of it, and its story from the source. Tells none itself."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import request
 
 from bigquery.parameters import scalar
-from service.console import formats, people_sql
+from jobs.sessions_verification import story_of, why_absent
+from runs.errors import EtlError
+from service.console import people_sql, timeline
 from service.console.answers import Cost, page
-from service.console.costs import events_source
 from service.console.run import Missing
-from service.console.story import Moment, moments
-from sessions import plan, projection
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from flask.typing import ResponseReturnValue
 
-    from service.console.queries import Answer
+    from jobs.sessions_verification import Reading as ToRead
+    from oracle.story import DocumentLine, IdLine, Story
+    from service.console.queries import Answer, Reading
     from service.console.site import Site
+    from service.console.timeline import Moment, Value
 
-_BOOKKEEPING: Final = "_"
+AT_ONCE_BYTES: Final = 10**9  # what is read without a click; it costs less than a cent
+MOST_ROWS: Final = 10_000  # of a session that a page tells the story of
+KEPT_ROWS: Final = 1_000  # the story of a longer session is told anew each time, for its size
+SHOWN_MOMENTS: Final = 400  # the others are folded away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Value:
-    """A column of the session, with what it means."""
+class Offer:
+    """Why the story is not told: it is asked for, or it can't be told."""
 
-    name: str
-    text: str
-    description: str
+    is_coming: bool = False
+    """The browser asks for it by itself."""
+    cost: str = ""
+    """What a click would read."""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """The story, as the page shows it."""
+
+    standing: str
+    moments: tuple[Moment, ...]
+    folded: tuple[Moment, ...]
+    """Those after the first so many."""
+    distinct_ids: tuple[IdLine, ...]
+    documents: tuple[DocumentLine, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visit:
-    """All that the page shows. `story`: None where the events were not asked for."""
+    """All that the page shows."""
 
-    title: str
+    title: str = "Session"
     session_id: str
     row: Mapping[str, Any]
     person: str | None
     values: tuple[Value, ...]
     bookkeeping: tuple[Value, ...]
     days: tuple[tuple[str, int], ...]
-    story: tuple[Moment, ...] | None
+    told: Told | None
+    offer: Offer
     cost: Cost
 
 
+class TooMuchError(Exception):
+    """The reading is so large that somebody should want it."""
+
+    def __init__(self, reading: ToRead) -> None:
+        super().__init__(str(reading))
+
+
 def show(site: Site) -> ResponseReturnValue:
-    """The page of the session `?id=`; with `&events` its events are read from the source."""
+    """The page of the session `?id=`; with `&events` its story, `&events=few` if it is cheap."""
     session_id = request.args.get("id", "")
     parameters = [scalar("session_id", "STRING", session_id)]
     found = site.queries.ask("session_day", people_sql.session_day_sql(site.tables), parameters)
     if not found.rows:
-        missing = Missing(what="There is no session of that id.")
+        missing = Missing(title="No such session", what=_absent(site, session_id))
         return page("missing.html", missing, status=404)
     sql = people_sql.session_sql(site.tables, found.rows[0]["session_date"])
     stored = site.queries.ask("session", sql, parameters)
-    row = stored.rows[0]
-    answers = [found, stored]
-    story = None
-    if "events" in request.args:
-        read = _read_events(site, row)
-        answers.append(read)
-        story = moments(site.metric_table, read.rows)
-    return page("visit.html", _tell(site, row, story, answers))
+    story, offer = _story(site, stored.rows[0], request.args.get("events"))
+    return page("visit.html", _tell(site, stored.rows[0], story, offer, (found, stored)))
 
 
-def _read_events(site: Site, row: Mapping[str, Any]) -> Answer:
-    """The session's source rows of the days that it has any on, as a run projects them."""
-    source = events_source(site)
-    days: list[date] = [each["day"] for each in row["_days"]]
-    sql = projection.project_sql(
-        site.metric_table,
-        source,
-        plan.ranges_sql(source, sorted(days)),
-        sessions="(SELECT @session_id AS session_id)",
-    )
-    # A little back, as the clocks differ, but not to before the run that wrote the row.
-    now = max(datetime.now(UTC) - timedelta(seconds=2), row["_loaded_at"])
-    # A piece of a split id is what one distinct id did under it on one day.
-    source_id, _, distinct_id = row["session_id"].partition(f"/{days[0]}/")
-    parameters = [
-        scalar("session_id", "STRING", source_id if row.get("is_split") else row["session_id"]),
-        scalar("snapshot_at", "TIMESTAMP", now),
-    ]
-    answer = site.queries.ask("events", sql, parameters)
-    if not row.get("is_split"):
-        return answer
-    mine = (each for each in answer.rows if (each["distinct_id"] or "") == distinct_id)
-    return replace(answer, rows=tuple(mine))
+def check_size(wanted: str, reading: ToRead) -> None:
+    """Nothing, or a refusal where a story that nobody clicked for would cost something."""
+    if wanted == "few" and reading.bytes_estimated > AT_ONCE_BYTES:
+        raise TooMuchError(reading)
+
+
+def _story(
+    site: Site, row: Mapping[str, Any], wanted: str | None
+) -> tuple[Reading[Story] | None, Offer]:
+    rows = sum(each["row_count"] for each in row["_days"])
+    if rows > MOST_ROWS:
+        told = f'.venv/bin/python main.py --explain "{row["session_id"]}"'
+        return None, Offer(problem=f"It has {rows:,} rows, too many for a page. Use {told}")
+    if wanted is None:
+        return None, Offer(is_coming=True)
+    check = partial(check_size, wanted)
+    try:
+        reading = site.queries.read(
+            "story",
+            row["session_id"] if rows <= KEPT_ROWS else None,
+            lambda warehouse: story_of(site.metric_table, warehouse, dict(row), check),
+        )
+    except TooMuchError as error:
+        return None, Offer(cost=str(error))
+    except EtlError as error:
+        return None, Offer(problem=str(error))
+    return reading, Offer()
+
+
+def _absent(site: Site, session_id: str) -> str:
+    """Why there is no such session, as far as that is cheap to know."""
+    check = partial(check_size, "few")
+    try:
+        return site.queries.read(
+            "absent",
+            session_id,
+            lambda warehouse: why_absent(site.metric_table, warehouse, session_id, check),
+        ).found
+    except (TooMuchError, EtlError):
+        return "There is no session of that id."
 
 
 def _tell(
     site: Site,
     row: Mapping[str, Any],
-    story: tuple[Moment, ...] | None,
-    answers: Sequence[Answer],
+    reading: Reading[Story] | None,
+    offer: Offer,
+    asked: tuple[Answer, ...],
 ) -> Visit:
-    described = {column.name: column.description for column in site.metric_table.columns}
-    values = [
-        Value(name=name, text=_text(name, value), description=described.get(name, ""))
-        for name, value in row.items()
-        if name != "_days"
-    ]
+    story = reading.found if reading else None
     return Visit(
-        title="Session",
         session_id=row["session_id"],
         row=row,
         person=row.get("user_id") or row.get("distinct_id"),
-        values=tuple(each for each in values if not each.name.startswith(_BOOKKEEPING)),
-        bookkeeping=tuple(each for each in values if each.name.startswith(_BOOKKEEPING)),
+        values=timeline.values(site.metric_table, row, story),
+        bookkeeping=timeline.bookkeeping(row),
         days=tuple((str(each["day"]), each["row_count"]) for each in row["_days"]),
-        story=story,
-        cost=Cost.of(answers),
+        told=_told(site, story) if story else None,
+        offer=offer,
+        cost=Cost.of((*asked, *([reading] if reading else []))),
     )
 
 
-def _text(name: str, value: object) -> str:  # noqa: PLR0911 - one line for each type
-    if value is None:
-        return formats.NONE
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, datetime):
-        return f"{formats.day(value.date())}, {formats.clock(value)} UTC"
-    if isinstance(value, (int, float)):
-        return formats.duration(value) if name.endswith("_seconds") else formats.number(value)
-    if isinstance(value, list):
-        return ", ".join(_text("", each) for each in value) or "none"
-    if isinstance(value, dict):
-        return " ".join(_text("", each) for each in value.values())
-    return str(value)
+def _told(site: Site, story: Story) -> Told:
+    moments = timeline.moments(site.metric_table, story)
+    return Told(
+        standing=story.standing,
+        moments=moments[:SHOWN_MOMENTS],
+        folded=moments[SHOWN_MOMENTS:],
+        distinct_ids=story.distinct_ids,
+        documents=story.documents,
+    )

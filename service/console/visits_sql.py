@@ -27,6 +27,7 @@ class Tables:
     sessions: str
     persons: str
     identities: str
+    ties: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

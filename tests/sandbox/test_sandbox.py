@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sandbox.demo_history import check_free, main
 from sandbox.emulator import (
     Endpoints,
     SandboxError,
@@ -235,6 +236,15 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
         ):
             pass
     assert not is_running(tmp_path)
+
+
+def test_the_demo_asks_for_its_port_before_it_plays() -> None:
+    """A port in use is told at once, with the command that takes another; a free one is no news."""
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        port = busy.getsockname()[1]
+        with pytest.raises(SandboxError, match=rf"port {port}: try make demo PORT={port + 1}"):
+            main(["--port", str(port)])
+    check_free(port)
 
 
 def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> None:

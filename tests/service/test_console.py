@@ -14,7 +14,8 @@ import pytest
 
 from app import create_app
 from bigquery.warehouse import Warehouse
-from service.console import door, sign_in
+from runs.progress import IN_PROGRESS, RunInProgress
+from service.console import door, sign_in, visit
 from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
 from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
@@ -41,13 +42,24 @@ LOCKED: Final = {
     "ETL_API_KEY": KEY,
 }
 NOON: Final = datetime.now(UTC).replace(hour=12, minute=0) - timedelta(days=1)
+LONG_AGO: Final = NOON - timedelta(days=20)
+FIRST_AT: Final = (LONG_AGO - timedelta(days=20)).isoformat()
 
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """Two sessions of yesterday, and a run over them."""
+    """Two sessions of yesterday, an id that is no session's, and a run over them."""
+    second = LONG_AGO + timedelta(seconds=1)
+    rows = [
+        event("first", NOON),
+        event("second", NOON),
+        event("hard-coded", LONG_AGO, distinct_id="somebody"),
+        event("hard-coded", second, distinct_id="another"),
+        event("hard-coded", LONG_AGO - timedelta(days=20), distinct_id="another"),
+        event("hard-coded", LONG_AGO, distinct_id="another", bq_ingested_timestamp=FIRST_AT),
+    ]
     with Scenario(clients=clients) as found:
-        found.arrive("posthog_events", [event("first", NOON), event("second", NOON)])
+        found.arrive("posthog_events", rows)
         found.run()
         yield found
 
@@ -149,20 +161,21 @@ def test_what_is_vendored_is_what_npm_carries() -> None:
 # Before the first run.
 
 
-@pytest.mark.parametrize("path", ["/", "/explore", "/sessions", "/session?id=x", "/person?id=x"])
-def test_before_the_first_run_a_page_says_what_to_do(
-    clients: Clients, sandbox_dir: Path, path: str
-) -> None:
+def test_before_the_first_run_a_page_says_what_to_do(clients: Clients, sandbox_dir: Path) -> None:
     """Nothing to see is no error: the page leads to the first run and to what it needs."""
     with (
         Scenario(clients=clients) as empty,
         calling(environ_of(empty, sandbox_dir)) as browser,
     ):
-        answer = browser.get(path, headers=BROWSER)
-        assert answer.status_code == 200
-        assert "There is nothing to see yet" in answer.text
-        assert 'href="/runs/new"' in answer.text
+        for path in ("/", "/explore", "/sessions", "/session?id=x", "/person?id=x"):
+            answer = browser.get(path, headers=BROWSER)
+            assert answer.status_code == 200, path
+            assert "There is nothing to see yet" in answer.text
+            assert 'href="/runs/new"' in answer.text
         assert "There is no run yet" in browser.get("/runs", headers=BROWSER).text
+        health = browser.get("/health-report", headers=BROWSER).text
+        assert "No run has published any session so far" in health
+        assert "No row was built yet" in health
 
 
 def test_an_error_is_a_page_too() -> None:
@@ -252,6 +265,31 @@ def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -
     assert OTHER_RUN in answer.text
     assert OTHER_RUN in shown
     assert re.search(r"the lease expires at \d\d:\d\d:\d\d", shown)
+
+
+def test_a_run_of_this_process_says_until_when_it_holds_the_lease(
+    console: FlaskClient, scenario: Scenario
+) -> None:
+    """With its step, its batch and its events; it is not told as somebody else's run."""
+    mine = RunInProgress(
+        run_id=OTHER_RUN,
+        job="sessions",
+        started_at=datetime.now(UTC),
+        step="aggregate",
+        batch=2,
+        batches=5,
+        events=1234,
+    )
+    take_lease(scenario)
+    IN_PROGRESS.put(mine)
+    try:
+        shown = console.get("/live?more", headers=BROWSER).text
+    finally:
+        IN_PROGRESS.remove(OTHER_RUN)
+        release_lease(scenario)
+    assert "Step <b>aggregate</b>, batch 2 of 5, 1,234 events aggregated." in shown
+    assert re.search(r"Its lease expires at \d\d:\d\d:\d\d\.\d+ UTC, in \d+ (s|min)", shown)
+    assert "on another machine" not in shown
 
 
 def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
@@ -345,25 +383,35 @@ def test_text_of_people_is_shown_as_text(console: FlaskClient) -> None:
     assert "&lt;script&gt;alert" in answer.text
 
 
-def test_a_piece_of_a_split_id_has_its_own_events(clients: Clients, sandbox_dir: Path) -> None:
+def test_a_piece_of_a_split_id_has_its_own_events(console: FlaskClient) -> None:
     """Those of its person and day, not of others under the same id."""
-    later = NOON - timedelta(days=20)
-    with Scenario(clients=clients) as split:
-        split.arrive(
-            "posthog_events",
-            [
-                event("hard-coded", NOON, distinct_id="somebody"),
-                event("hard-coded", NOON + timedelta(seconds=1), distinct_id="another"),
-                event("hard-coded", later, distinct_id="another"),
-            ],
-        )
-        split.run()
-        with calling(environ_of(split, sandbox_dir)) as browser:
-            query = {"id": f"hard-coded/{NOON.date()}/somebody", "events": ""}
-            shown = browser.get("/session", query_string=query, headers=BROWSER).text
-            health = browser.get("/health-report", headers=BROWSER).text
-    assert len(re.findall(r'<li class="(?:view|ours|plain|aside)">', shown)) == 1
-    assert "hard-coded" in health
+    query = {"id": f"hard-coded/{LONG_AGO.date()}/somebody", "events": ""}
+    shown = console.get("/session", query_string=query, headers=BROWSER).text
+    assert re.findall(r'<li class="(?:view|ours|plain|aside)" id="event-([0-9]+)"', shown) == ["1"]
+    assert "set aside" not in shown
+    assert "hard-coded" in console.get("/health-report", headers=BROWSER).text
+    absent = console.get("/session?id=hard-coded", headers=BROWSER)
+    assert absent.status_code == 404
+    assert "hard-coded is split into 3 pieces" in absent.text
+
+
+def test_a_page_reads_no_endless_session(
+    console: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of very many rows leads to the command line, before anything of it is read."""
+    monkeypatch.setattr(visit, "MOST_ROWS", 0)
+    shown = console.get("/session?id=first&events", headers=BROWSER).text
+    assert "main.py --explain &#34;first&#34;" in shown
+    assert 'id="event-1"' not in shown
+    monkeypatch.undo()
+    assert 'id="event-1"' in console.get("/session?id=first&events=few", headers=BROWSER).text
+    again = console.get("/session?id=first&events=few", headers=BROWSER).text
+    assert "From the cache" in again
+    monkeypatch.setattr(visit, "KEPT_ROWS", 0)
+    anew = console.get("/session?id=first&events=few", headers=BROWSER).text
+    assert "From the cache" not in anew
+    by_itself = console.get("/session?id=first", headers=BROWSER).text
+    assert 'hx-trigger="load" hx-target="#story"' in by_itself
 
 
 # The door.

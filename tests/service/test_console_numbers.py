@@ -25,6 +25,8 @@ WEEKS: Final = tuple((MONDAY + timedelta(days=7 * week)).date() for week in rang
 SECONDS: Final = {"$pageview": 5, "$identify": 9, "view_event": 11, "join_event": 13}
 DAYS: Final = Days(first=WEEKS[0], last=(MONDAY + timedelta(days=20)).date())
 
+AT_ONCE: Final = MONDAY + timedelta(days=25)  # after the days that are counted
+
 
 def happened(session: str, day: int, distinct_id: str, name: str = "$pageview") -> dict[str, Any]:
     """An event of a session on a day."""
@@ -47,6 +49,9 @@ EVENTS: Final = [
     happened("is back, not signed in", 8, "device", "view_event"),
     happened("is new", 15, "another"),
     happened("is nobody", 16, "null"),
+    event("no session", MONDAY + timedelta(days=1), event="$create_alias", distinct_id="user")
+    | {"properties": json.dumps({"alias": "tablet"})},
+    *(event(name, AT_ONCE) for name in ("a", "b", "c")),
 ]
 
 
@@ -63,7 +68,7 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 @pytest.fixture(scope="module")
 def tables(scenario: Scenario) -> Tables:
     """The published tables."""
-    names = ("sessions", "persons", "identities")
+    names = ("sessions", "persons", "identities", "ties")
     return Tables(**{name: f"`local`.`{scenario.destination}`.`{name}`" for name in names})
 
 
@@ -167,16 +172,35 @@ def test_the_overview(scenario: Scenario, tables: Tables) -> None:
 
 
 def test_a_persons_sessions_and_ids(scenario: Scenario, tables: Tables) -> None:
-    """Those under the ids that are tied, too, and the session that tied each."""
+    """Those under the ids that are tied, too; each id with what it matched by itself."""
     sql = people_sql.person_sessions_sql(tables, DAYS, ("session_id",))
     rows = scenario.query(sql.replace("@id", "'user'"))
     assert [row["session_id"] for row in rows] == ["is back, not signed in", "signs in"]
     rows = scenario.query(people_sql.ids_sql(tables, DAYS).replace("@id", "'user'"))
-    assert [(row["anonymous_id"], row["distinct_id"], row["session_id"]) for row in rows] == [
-        ("device", "user", "signs in")
+    assert [(row["id"], row["session_count"], row["user_match"]) for row in rows] == [
+        ("device", 2, None),
+        ("user", 1, None),
     ]
-    (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", "'visitor'"))
-    assert row["session_count"] == 1
+    for asked, found in (("visitor", "visitor"), ("device", "user"), ("tablet", "user")):
+        (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", f"'{asked}'"))
+        assert row["person_id"] == found
+
+
+def test_what_ties_a_persons_ids(scenario: Scenario, tables: Tables) -> None:
+    """The day, and the session if it was a sign-in; an alias outside of a session has none."""
+
+    def ties(asked: str, *, is_user: bool) -> list[tuple[Any, ...]]:
+        sql = people_sql.ties_sql(tables, DAYS, is_user=is_user).replace("@id", f"'{asked}'")
+        rows = scenario.query(sql)
+        return [(r["id"], r["other_id"], r["first_day"], r["session_id"]) for r in rows]
+
+    monday, tuesday = WEEKS[0], WEEKS[0] + timedelta(days=1)
+    assert ties("user", is_user=True) == [
+        ("device", "user", monday, "signs in"),
+        ("tablet", "user", tuesday, None),
+    ]
+    assert ties("user", is_user=False)[0] == ("user", "device", monday, "signs in")
+    assert ties("visitor", is_user=False) == []
 
 
 def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
@@ -196,15 +220,13 @@ def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
 
 def test_a_list_goes_on_where_it_ended(scenario: Scenario, tables: Tables) -> None:
     """Page by page, every session once, also of those that started at the same moment."""
-    at = MONDAY + timedelta(days=10)
-    scenario.arrive("posthog_events", [event(name, at) for name in ("a", "b", "c")])
-    scenario.run()
+    days = Days(first=DAYS.first, last=AT_ONCE.date())
     sql = people_sql.list_sql(
-        tables, DAYS, columns=("session_id", "started_at"), flags=(), by_id=False
+        tables, days, columns=("session_id", "started_at"), flags=(), by_id=False
     ).replace(f"LIMIT {people_sql.PAGE}", "LIMIT 2")
     until, after, found = "CAST(NULL AS TIMESTAMP)", "", []
     while rows := scenario.query(sql.replace("@until", until).replace("@after", f"'{after}'")):
         found += [row["session_id"] for row in rows]
         until, after = f"TIMESTAMP '{rows[-1]['started_at'].isoformat()}'", found[-1]
-    assert found == ["is nobody", "is new", "a", "b", "c", "is back, not signed in", *found[6:]]
+    assert found[:6] == ["a", "b", "c", "is nobody", "is new", "is back, not signed in"]
     assert len(found) == len(set(found)) == 8

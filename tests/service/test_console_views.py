@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
+from jobs.sessions_verification import Reading
+from oracle.comparison import SourceRows
+from oracle.story import tell
 from runs.errors import RequestError
-from service.console import explore, explore_sql, formats, health, news, overview, run, runs, story
+from service.console import (
+    explore,
+    explore_sql,
+    formats,
+    health,
+    news,
+    overview,
+    person,
+    run,
+    runs,
+    signals,
+    timeline,
+    visit,
+)
 from service.console.charts import Chart, Line, Spark, usual_range
 from service.console.queries import Answer
 from service.console.start import needs_confirmation, read_request
@@ -26,6 +43,8 @@ TODAY: Final = NOW.date()
         (formats.number(1234567), "1,234,567"),
         (formats.number(2.5), "2.5"),
         (formats.number(None), "\N{EN DASH}"),
+        (formats.counted(1, "day"), "1 day"),
+        (formats.counted(1000, "day"), "1,000 days"),
         (formats.compact(999), "999"),
         (formats.compact(1234), "1.2k"),
         (formats.compact(56_000_000), "56M"),
@@ -120,6 +139,23 @@ def ledger_row(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - likewise
     }
 
 
+VERIFIED: Final = ledger_row(
+    counts={"sessions": 20, "wrong_cells": 0}, newest_event_at=None, kind="verify"
+) | {"kind": "verify"}
+
+
+def test_a_verification_is_no_run_over_rows() -> None:
+    """Its sessions are counted in the list, and nothing is called a source row."""
+    (listed,) = (runs._row(VERIFIED, {}),)  # noqa: SLF001 - no page shows it alone
+    assert (listed.sessions, listed.rows) == (20, None)
+    assert not runs._figures([listed])  # noqa: SLF001 - likewise
+    view = run.tell("id", VERIFIED["report"], None)
+    assert view.accounts == ()
+    assert view.again is None
+    assert view.command == ".venv/bin/python main.py --check --verify 20"
+    assert ("Counts", (("sessions", 20), ("wrong cells", 0))) in view.figures
+
+
 def test_the_bar_of_a_run_is_whole() -> None:
     """Each row lies in it once, the most frequent end first, and what none came to is left out."""
     accounts = run.tell("id", report(), None).accounts
@@ -150,7 +186,7 @@ def test_the_request_that_repeats_a_run() -> None:
     assert view.body == '{"full_load": true, "limit": 5}'
     assert view.command == ".venv/bin/python main.py --full-load --limit 5"
     assert view.again == "/runs/new?full_load=True&limit=5"
-    again = dict(parse_qsl(urlsplit(view.again).query))
+    again = dict(parse_qsl(urlsplit(view.again or "").query))
     with pytest.raises(RequestError, match="full_load takes every session"):
         read_request(again)
 
@@ -174,6 +210,13 @@ def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
         ),
         ([ledger_row(status="failed", error="x"), ledger_row()], "bad", "The last run failed."),
         ([ledger_row(status="running"), ledger_row()], "good", "Everything is fine."),
+        ([VERIFIED, ledger_row()], "good", "Everything is fine."),
+        (
+            [VERIFIED | {"status": "failed", "error": "2 cells are wrong"}, ledger_row()],
+            "bad",
+            "The last verification found wrong cells.",
+        ),
+        ([VERIFIED, ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
         ([], "new", "No run has succeeded yet."),
         ([ledger_row(status="running")], "new", "The first run is in progress."),
         ([ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
@@ -210,14 +253,51 @@ def test_trends_of_the_health_page() -> None:
         report(counts={}, metrics_version="a"),
         report(counts={"aggregated": 6, "duplicate": 2, "malformed": 2}, metrics_version="b"),
     ]
-    told = {each.name: (each.now, each.usual) for each in health._reasons(counted)}  # noqa: SLF001
+    told = {each.name: (each.now, each.usual) for each in signals.reasons(counted)}
     assert told == {
         "aggregated": ("60.0 %", "80.0 %"),
         "duplicate": ("20.0 %", "20.0 %"),
         "malformed": ("20.0 %", "0.0 %"),
     }
-    versions = [version for _, version in health._version_changes(counted)]  # noqa: SLF001
+    versions = [version for _, version in signals.version_changes(counted)]
     assert versions == ["b", "a"]
+
+
+def test_a_signal_is_a_day_beside_its_weekdays() -> None:
+    """35 bars, of which the last is judged by four; what fell stands first, with its sentence."""
+    last = date(2026, 11, 25)
+    days = [last - timedelta(days=number) for number in range(34, -1, -1)]
+    rows = [{"day": day, "figures": [50, 0 if day > date(2026, 11, 22) else 6]} for day in days]
+    told = signals.signals(("sessions", "completed_quiz"), rows, last)
+    assert [each.name for each in told] == ["completed quiz", "sessions"]
+    quiz, sessions = told
+    assert quiz.warning.startswith("Metric completed_quiz is silent")
+    assert (quiz.now, quiz.usual, sessions.now, sessions.warning) == ("0", "6", "50", "")
+    kinds = [each.kind for each in quiz.bars]
+    assert (kinds[-1], kinds.count("same"), len(kinds)) == ("last", 4, 35)
+    assert [kinds[place] for place in (6, 13, 20, 27)] == ["same"] * 4
+    assert (quiz.bars[-1].height, sessions.bars[-1].height) == (0, 30)
+
+
+def test_a_job_tells_its_own_numbers() -> None:
+    """Rows that it counted, its own groups, days and dollars; nothing that every report has."""
+    told = report(
+        job="tmdb_changes",
+        counts={"upserted": 451, "failed": 0},
+        seconds=3.0,
+        first_day="2026-11-13",
+        amount_usd="11539.4295",
+        kinds={"tv": {"upserted": 142, "gone": 10, "failed": 0, "failures": {}}},
+        sessions={},
+    )
+    assert dict(health.job_facts(told)) == {
+        "upserted": "451",
+        "first day": "2026-11-13",
+        "amount": "$11,539.43",
+        "tv": "142 upserted, 10 gone",
+    }
+    of_sessions = report(job="sessions", metrics_version="a", sessions={"staged": 5, "split": 0})
+    assert dict(health.job_facts(of_sessions)) == {"staged": "5"}
 
 
 # A new run.
@@ -346,65 +426,151 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
         assert explore.csv_text(({"split": f"{first}1"},)).lstrip('split\r\n"').startswith("'")
 
 
+# A person's ids.
+
+
+def tie(id_: str, other_id: str, session_id: str | None = None) -> dict[str, Any]:
+    """A row of what ties an id."""
+    return {"id": id_, "other_id": other_id, "first_day": TODAY, "session_id": session_id}
+
+
+def used(id_: str, user_match: str | None = None) -> dict[str, Any]:
+    """A row of an id that sessions used."""
+    return {"id": id_, "session_count": 2, "last_used_at": NOW, "user_match": user_match}
+
+
+def test_every_id_says_why_it_is_the_persons() -> None:
+    """By a match of its own, by an event that ties it, best to the user's id, or by its company."""
+    ids = [used("user"), used("+1555", "phone"), used("device"), used("beside")]
+    ties = [tie("device", "aaa"), tie("device", "user", "a session"), tie("unused", "user")]
+    told = {each.id: each for each in person.own_ids("user", ids, ties)}
+    assert list(told) == ["user", "+1555", "device", "beside", "unused"]
+    assert told["user"].why == "It is the user's id."
+    assert told["+1555"].why == "It is the user's phone number."
+    assert "beside an id that is theirs" in told["beside"].why
+    assert (told["device"].other_id, told["device"].session_id) == ("user", "a session")
+    assert told["device"].why == "A sign-in ($identify) ties it to"
+    assert told["unused"].why.startswith("An alias, a merge")
+    assert (told["device"].session_count, told["unused"].session_count) == (2, 0)
+    (alone,) = person.own_ids(None, [used("visitor")], [])
+    assert "no event ties it" in alone.why
+
+
 # A session's story.
 
 
-def source_row(uuid: str, seconds: float, event: str, **values: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A row as the projection gives it."""
+def source_row(uuid: str, seconds: float, name: str, **properties: Any) -> dict[str, Any]:  # noqa: ANN401
+    """A row as the source has it."""
     at = NOW + timedelta(seconds=seconds)
-    usual = {"ingested_at": at, "row_hash": uuid, "reason": None, "distinct_id": "somebody"}
-    return {"uuid": uuid, "event_at": at, "event": event} | usual | values
+    return {
+        "uuid": uuid,
+        "event": name,
+        "distinct_id": properties.pop("by", "somebody"),
+        "timestamp": at,
+        "bq_ingested_timestamp": properties.pop("ingested_at", at),
+        "properties": {"$session_id": "told", **properties},
+    }
 
 
-STORY: Final = story.moments(
-    METRIC_TABLE,
-    [
-        source_row("3", 50, "view_event"),
-        source_row("1", 0, "$screen", screen_name="Discover"),
-        source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(days=1), row_hash="older"),
-        source_row("2", 2, "$pageview", pathname="/feed"),
-        source_row("0", -1, "Application Opened", screen_name="Splash"),
-        source_row("4", 51, "view_event", reason="malformed"),
-        source_row("5", 52, "$screen", screen_name="Profile"),
-    ],
+ROWS: Final = [
+    source_row("3", 50, "view_event"),
+    source_row("1", 0, "$screen", **{"$screen_name": "Discover"}),
+    source_row("2", 2, "$pageview", ingested_at=NOW - timedelta(hours=1)),
+    source_row("2", 2, "$pageview", **{"$pathname": "/feed"}),
+    source_row("0", -1, "Application Opened", **{"$screen_name": "Splash"}),
+    source_row("4", 51, "view_event", ingested_at=NOW - timedelta(days=3)),
+    source_row("5", 52, "$screen", by="another", **{"$screen_name": "Profile"}),
+]
+STORED: Final = {
+    "session_id": "told",
+    "started_at": NOW - timedelta(seconds=1),
+    "ended_at": NOW + timedelta(seconds=52),
+    "distinct_ids": ["somebody", "another"],
+    "user_id": None,
+    "event_count": 5,
+    "events_viewed": 2,
+    "_run_id": "a run",
+    "_days": [],
+}
+STORY: Final = tell(
+    METRIC_TABLE, STORED, SourceRows(events=ROWS, users=[], documents=[], posthog_sessions=[])
 )
+MOMENTS: Final = timeline.moments(METRIC_TABLE, STORY)
 
 
 def test_events_stand_in_order_with_what_was_set_aside() -> None:
-    """The copy with the latest ingestion counts; the others are there, each with its reason."""
-    told = [(each.event, each.kind, each.aside) for each in STORY]
+    """A copy that does not count is told with its event; other rows are where they lie in time."""
+    told = [(each.number, each.name, each.kind, each.duplicates, each.aside) for each in MOMENTS]
     assert told == [
-        ("Application Opened", "ours", None),
-        ("$screen", "view", None),
-        ("$pageview", "view", None),
-        ("$pageview", "aside", "duplicate"),
-        ("view_event", "ours", None),
-        ("view_event", "aside", "malformed"),
-        ("$screen", "view", None),
+        (1, "Application Opened", "ours", 0, ""),
+        (2, "$screen", "view", 0, ""),
+        (3, "$pageview", "view", 1, ""),
+        (4, "view_event", "ours", 0, ""),
+        (None, "view_event", "aside", 0, "bad timestamp"),
+        (5, "$screen", "view", 0, ""),
     ]
 
 
 def test_gaps_are_between_events_that_count() -> None:
     """Long ones are told, with what of them counts as engaged."""
-    assert STORY[2].detail == "/feed"
-    assert [each.gap_seconds for each in STORY] == [0, 0, 0, 0, 48, 0, 0]
-    assert [each.engaged_seconds for each in STORY if each.gap_seconds] == [30]
+    assert [each.gap_seconds for each in MOMENTS] == [0, 0, 0, 48, 0, 0]
+    assert [each.engaged_seconds for each in MOMENTS if each.gap_seconds] == [30]
+
+
+def test_of_an_event_its_news_is_told() -> None:
+    """Declared properties and the distinct id, where they differ from those of the event before."""
+    assert [each.distinct_id for each in MOMENTS if each.distinct_id] == ["somebody", "another"]
+    assert [dict(each.properties).get("screen_name") for each in MOMENTS] == [
+        "Splash",
+        "Discover",
+        None,
+        None,
+        None,
+        "Profile",
+    ]
+    assert dict(MOMENTS[2].properties) == {"pathname": "/feed"}
 
 
 @pytest.mark.parametrize(
-    ("column", "places"),
+    ("column", "numbers"),
     [
-        ("entry_screen", [1]),
-        ("exit_screen", [6]),
-        ("visited_discover", [1]),
+        ("entry_screen", [2]),
+        ("exit_screen", [5]),
+        ("visited_discover", [2]),
         ("viewed_event", [4]),
         ("events_viewed", [4]),
-        ("screen_count", [1, 6]),
-        ("distinct_id", [6]),
+        ("screen_count", [2, 5]),
+        ("distinct_id", [5]),
         ("event_count", []),
         ("joined_event", []),
     ],
 )
-def test_a_value_points_at_its_events(column: str, places: list[int]) -> None:
-    """Firsts, lasts, flags and counts; what every event makes marks none."""
-    assert [place for place, each in enumerate(STORY) if column in each.marks] == places
+def test_an_event_names_the_columns_that_come_from_it(column: str, numbers: list[int]) -> None:
+    """Firsts, lasts, flags and counts; not those that all events make, or none."""
+    assert [each.number for each in MOMENTS if column in each.marks] == numbers
+
+
+def test_a_value_points_at_its_events() -> None:
+    """By their numbers; what the events say now stands beside what is stored, where it differs."""
+    told = {each.name: each for each in timeline.values(METRIC_TABLE, STORED, STORY)}
+    assert "_run_id" not in told
+    assert (told["events_viewed"].text, told["events_viewed"].computed) == ("2", "1")
+    assert told["events_viewed"].events == ((4, 4),)
+    assert told["event_count"].comes_from_all
+    assert told["event_count"].computed is None
+    assert told["user_id"].is_empty
+    untold = timeline.values(METRIC_TABLE, STORED, None)
+    assert {(each.events, each.computed, each.comes_from_all) for each in untold} == {
+        ((), None, False)
+    }
+    assert list(timeline.ranges((1, 2, 3, 7, 9, 10))) == [(1, 3), (7, 7), (9, 10)]
+
+
+def test_what_costs_something_is_read_when_it_is_asked_for() -> None:
+    """A page that was only opened reads little; a click reads what MAX_BYTES_BILLED permits."""
+    small = Reading(days=(TODAY,), bytes_estimated=visit.AT_ONCE_BYTES, usd=0.006)
+    large = replace(small, bytes_estimated=visit.AT_ONCE_BYTES + 1)
+    visit.check_size("few", small)
+    visit.check_size("", large)
+    with pytest.raises(visit.TooMuchError, match="It reads 1 days"):
+        visit.check_size("few", large)

@@ -234,6 +234,7 @@ def query_without_a_run(scenario: Scenario, run_id: str) -> None:
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
     assert inspection.read_reports(warehouse, limit=3)
+    assert inspection.read_verifications(warehouse, limit=3) == []
     assert inspection.read_run(warehouse, run_id) is not None
     assert inspection.read_jobs(warehouse, now)
     assert check_sessions(METRIC_TABLE, warehouse, now)
@@ -321,7 +322,8 @@ def test_bigquery_would_take_the_consoles_statements(
 ) -> None:
     """Each question of the pages, and a trend of every column, on the tables of a run."""
     name = f"`local`.`{recorder.destination}`"
-    tables = Tables(**{each: f"{name}.`{each}`" for each in ("sessions", "persons", "identities")})
+    names = ("sessions", "persons", "identities", "ties")
+    tables = Tables(**{each: f"{name}.`{each}`" for each in names})
     asked = console_statements.statements(tables) | console_statements.every_trend(tables)
     types = console_statements.PARAMETERS
     problems = {

@@ -4,10 +4,10 @@ SELECT
 FROM sessions
 WHERE session_date BETWEEN DATE '2026-09-07' AND DATE '2026-10-11'
   AND (user_id = @id OR user_id IS NULL AND EXISTS (
-    SELECT used_id
-    FROM UNNEST(distinct_ids) AS used_id
-    WHERE used_id = @id
-      OR used_id IN (SELECT anonymous_id FROM identities WHERE user_id = @id)
+    SELECT any_id
+    FROM UNNEST(distinct_ids) AS any_id
+    WHERE any_id = @id
+      OR any_id IN (SELECT anonymous_id FROM identities WHERE user_id = @id)
   ))
 ORDER BY started_at DESC, session_id
 LIMIT 50

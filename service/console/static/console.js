@@ -50,17 +50,19 @@ function draw(figure) {
       value: (_, __, ___, index) => index === null || lines[place][index] === null || lines[place][index] === undefined ? "–" : text(lines[place][index]),
     };
   });
-  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
-  const every = Math.ceil(days.length * 76 / plot.clientWidth);
+  const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);  // it grows with the screen
+  const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font: `${Math.round(0.8 * rem)}px system-ui, sans-serif` };
+  const every = Math.ceil(days.length * 5 * rem / plot.clientWidth);
   plot.replaceChildren();
   new uPlot({
     width: plot.clientWidth,
-    height: figure.classList.contains("tall") ? 280 : 200,
+    height: Math.round((figure.classList.contains("tall") ? 18 : 13) * rem),
+    padding: [0.5 * rem, 1.7 * rem, 0, 0],  // room for the last day's name
     tzDate: (at) => uPlot.tzDate(new Date(at * 1e3), "Etc/UTC"),
     scales: { x: { range: isBars ? (_, least, most) => [least - step / 2, most + step / 2] : undefined },
               y: { range: (_, least, most) => figure.dataset.unit === "share" || (least ?? 0) >= 0 ? [0, (most || 1) * 1.08] : [least, most] } },
-    axes: [{ ...axis, values: "{D} {MMM}", grid: { show: false }, size: 30,
-              splits: () => days.filter((_, place) => (days.length - 1 - place) % every === 0) }, { ...axis, size: 56, values: (_, ticks) => ticks.map(text) }],
+    axes: [{ ...axis, values: "{D} {MMM}", grid: { show: false }, size: 2 * rem,
+              splits: () => days.filter((_, place) => (days.length - 1 - place) % every === 0) }, { ...axis, size: 3.6 * rem, values: (_, ticks) => ticks.map(text) }],
     series: [{ label: "Day", value: (_, at) => at === null ? "–" : new Date(at * 1e3).toISOString().slice(0, 10) }, ...series],
     bands: band < names.length ? [{ series: [band + 2, band + 1], fill: colour("--band") }] : undefined,
     hooks: { ready: [(chart) => chart.setLegend({ idx: days.length - 1 })] },  // until the pointer says more
