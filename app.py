@@ -1,4 +1,4 @@
-"""The HTTP service: requests in, reports and errors out, as JSON. Not what a run does.
+"""The HTTP service: answers requests with reports and errors as JSON. Defines no job.
 
 Run by gunicorn as `app:app`. What a run needs is imported by the first request that needs it,
 so the service answers `GET /health` at once.
@@ -61,7 +61,7 @@ _HEADERS: Final = {
 }
 _OPEN: Final = "/health"  # for the platform, which has no token
 _SECONDS_TO_END: Final = 8.0
-_CUT_SHORT: Final = "The body did not arrive whole: send it once more."
+_CUT_SHORT: Final = "The body arrived incomplete: send it again."
 _TRACES: Final = {
     "X-Cloud-Trace-Context": re.compile(r"([0-9a-f]{32})(?:/.*)?"),
     "traceparent": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*"),
@@ -75,14 +75,14 @@ def create_app(
     only_loopback: bool = False,
     certificates_url: str | None = None,
 ) -> Flask:
-    """The service for these environment variables. It also starts, and logs it, if they are wrong.
+    """Create the service. If the environment variables are wrong, it logs that and still starts.
 
-    `is_local`: runs work on the sandbox's emulator. `only_loopback`: it answers to this machine's
-    own names alone, as it does where it is local. `certificates_url`: whose tokens; None: Google.
+    `is_local`: runs use the sandbox's emulator. `only_loopback`: answer only to this machine's own
+    names; `is_local` implies it. `certificates_url`: of the token issuer; None: Google's.
     """
     site = _Site(environ, is_local=is_local, certificates_url=certificates_url)
     service = Flask("app", static_folder=None)
-    service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # one more, to notice too many
+    service.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES + 1  # +1 reveals a longer body
     service.json.sort_keys = False  # type: ignore[attr-defined]
     if is_local or only_loopback:
         service.before_request(_for_this_machine)
@@ -124,7 +124,7 @@ def _deploy(
     try:
         settings = Settings.from_environment(environ, local=is_local)
     except SettingsError as error:
-        LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - the sentence says it all
+        LOG.error("POST /run will be refused: %s", error)  # noqa: TRY400 - no traceback is needed
         return error
     if warning := cut_short_warning(environ, settings):
         LOG.warning("%s", warning)
@@ -208,7 +208,7 @@ class _Site:
         return jsonify(status=status, runs=[], lease=lease, problem=None)
 
     def runs(self) -> ResponseReturnValue:
-        """A page of the ledger, and the address of the next one; for browsers the console's."""
+        """A page of the ledger and the next one's address; browsers get the console's page."""
         if wants_page():
             return routes.show(lambda: self.console, "runs")
         page = RunsRequest.from_query(request.args.to_dict(flat=False))
@@ -219,7 +219,7 @@ class _Site:
         return jsonify(runs=runs, next=following)
 
     def run(self, run_id: str) -> ResponseReturnValue:
-        """A run's report, and its progress while it runs in this process; likewise."""
+        """A run's report, with progress if it runs here; browsers get a page."""
         if wants_page():
             return routes.show(lambda: self.console, "run", run_id=run_id)
         here = next((run for run in IN_PROGRESS.all() if run.run_id == run_id), None)
@@ -237,7 +237,7 @@ class _Site:
         return jsonify({**found, "progress": None})
 
     def verify(self) -> ResponseReturnValue:
-        """So many stored sessions compared with the source, cell by cell."""
+        """Compare some stored sessions with the source, cell by cell."""
         from service.verification import read_verification
 
         query = request.args.to_dict(flat=False)
@@ -324,14 +324,14 @@ def _health() -> ResponseReturnValue:
 
 
 def _body() -> bytes:
-    """The body, whatever the Content-Type: Cloud Scheduler's default says it is no JSON."""
+    """The body, ignoring the Content-Type: Cloud Scheduler's default is not JSON."""
     try:
         body = request.get_data(cache=False)
     except RequestEntityTooLarge:
         raise
-    except Exception as error:  # what gunicorn finds wrong with a body is of many types
+    except Exception as error:  # gunicorn raises many types for a bad body
         raise RequestError(_CUT_SHORT) from error
-    if len(body) > MAX_BODY_BYTES:  # where no Content-Length gave it away, Flask cuts it off
+    if len(body) > MAX_BODY_BYTES:  # without a Content-Length, Flask truncates it
         raise RequestEntityTooLarge
     if request.content_length not in {None, len(body)}:
         raise RequestError(_CUT_SHORT)
@@ -339,7 +339,7 @@ def _body() -> bytes:
 
 
 def _trigger(run_request: RunRequest) -> str | None:
-    """What Cloud Scheduler says it delivers, the same for every attempt; None for other callers."""
+    """Cloud Scheduler's id of a delivery, the same for each attempt; None for other callers."""
     name = request.headers.get("X-CloudScheduler-JobName")
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime")
     return delivery(name, scheduled, run_request, datetime.now(UTC))
@@ -397,7 +397,7 @@ def _bug(error: Exception) -> ResponseReturnValue:
 
 
 def _error(type_: str, message: str, status: int, **more: str) -> Response:
-    """An error as JSON, or as a page where a browser asks."""
+    """An error as JSON, or as a page for a browser."""
     if wants_page():
         return error_page(type_, message, status)
     answer = jsonify(error={"type": type_, "message": message, **more})

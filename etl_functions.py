@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from sessions.plan import Plan
     from sessions.sources import Source, SourceTable
 
-_STREAM_SECONDS: Final = 600.0  # for one stream of a batch: far more than it takes
+_STREAM_SECONDS: Final = 600.0  # per stream of a batch; far more than needed
 JOB: Final = "sessions"
 STATE_TABLE: Final = f"etl_state_{JOB}"
 
@@ -77,7 +77,7 @@ def read_shape(warehouse: Warehouse, table: TableId) -> TableShape:
 
 
 def find_source(warehouse: Warehouse, wanted: SourceTable) -> Source:
-    """How to read the table; as one without rows where it may be missing, and is."""
+    """How to read the table; an optional table that is missing has no rows."""
     from google.api_core.exceptions import NotFound
 
     try:
@@ -148,7 +148,7 @@ def _type_of(column: bigquery.SchemaField) -> str:
 class DayCounts:
     """Rows and stamps of the events by partition, `__NULL__` for those without a time.
 
-    `counted_at`: BigQuery's own time when it had counted them: as of then everything is to be read.
+    `counted_at`: BigQuery's time after counting. The run reads everything as of this moment.
     """
 
     counts: dict[str, int]
@@ -165,7 +165,7 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
     for row in rows:  # a partition may be in two rows, one for each tier of storage
         if row["total_rows"]:
             counts[row["partition_id"]] = counts.get(row["partition_id"], 0) + row["total_rows"]
-    # The emulator lists no partition of null times: they are what the table has besides.
+    # The emulator lists no partition for null times: they are the remaining rows.
     unlisted = events.shape.row_count - sum(counts.values())
     if events.shape.is_table and NULL_PARTITION not in counts and unlisted > 0:
         counts[NULL_PARTITION] = unlisted
@@ -177,7 +177,7 @@ def read_day_counts(warehouse: Warehouse, events: Source) -> DayCounts:
             for row in rows
             if row["partition_id"] in is_read and row["stamp"] is not None
         },
-        # A job's end is cut to milliseconds: what it counted must not lie behind it.
+        # A job's end is truncated to ms: it must not precede the rows it counted.
         counted_at=cast("datetime", job.ended) + timedelta(milliseconds=1),
     )
 
@@ -187,7 +187,7 @@ def ensure_destination(
 ) -> dict[str, tuple[bool, bigquery.Table]]:
     """Create the tables that are missing and, unless `as_it_is`, bring columns up to date.
 
-    Returns for each whether it was missing until now, and the table.
+    Returns for each whether it was created now, and the table.
     Raises DestinationError where a column exists under another type.
     """
     schemas = {
@@ -218,7 +218,7 @@ def read_state(warehouse: Warehouse) -> State | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Download:
-    """A batch as an Arrow-backed frame, its rows in any order, and what a reader should know."""
+    """A batch as an Arrow-backed frame with rows in any order, and a warning if any."""
 
     rows: pd.DataFrame
     seconds: float
@@ -233,9 +233,9 @@ def start_download(
     columns: Sequence[str],
     empty: Mapping[str, str],
 ) -> Callable[[], Download]:
-    """Start downloading one batch of a staging table; call to wait for it.
+    """Start downloading a batch of a staging table; call the result to wait.
 
-    `empty`: columns that are null throughout, by type, which are added and not downloaded.
+    `empty`: all-null columns with their types; they are added, not downloaded.
     """
     outcome = start(lambda: _download(warehouse, table, batch=batch, columns=columns, empty=empty))
     return lambda: wait_for(warehouse, outcome)
@@ -249,7 +249,7 @@ def _download(
     columns: Sequence[str],
     empty: Mapping[str, str],
 ) -> Download:
-    """By the Storage Read API; where that is not allowed by REST."""
+    """Use the Storage Read API or, if it is not allowed, REST."""
     import pandas as pd
     import pyarrow as pa
     from google.api_core.exceptions import PermissionDenied
@@ -320,7 +320,7 @@ def _read_rest(
 def start_load(
     warehouse: Warehouse, table: TableId, rows: pd.DataFrame, *, part: int, schema: TableSchema
 ) -> Callable[[], float]:
-    """Start appending rows to a staging table by a Parquet load job; call to wait.
+    """Start a Parquet load job into a staging table; call the result to wait.
 
     Returns the seconds that it took.
     """
@@ -350,7 +350,7 @@ def read_newest_event_at(
     days = [day for day in plan.counted_days if day <= now.date()]
     conditions, parameters = exclusions(warehouse.settings)
     number, events = 1, without_past(events)
-    while days:  # from the newest back, since the last of them may hold rows set aside alone
+    while days:  # newest first; the latest days may hold only rows that were set aside
         sql = newest_valid_sql(metric_table, events, days[-number:], conditions)
         given = [scalar("now", "TIMESTAMP", now), *parameters]
         with blaming_views(events):
@@ -362,7 +362,7 @@ def read_newest_event_at(
 
 
 def exclusions(settings: Settings) -> tuple[list[str], list[Parameter]]:
-    """The conditions under which settings exclude a row, and the parameters of these."""
+    """The conditions by which settings exclude rows, and their parameters."""
     conditions = exclusion_sql(
         distinct_ids=bool(settings.exclude_distinct_ids),
         libs=bool(settings.exclude_libs),

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from types import FrameType
 
 wsgi_app = "app:app"
-# On the emulator it is for this machine alone, and nobody is asked who they are.
+# On the emulator only this machine may call, and callers are not checked.
 _host = "127.0.0.1" if any(each.endswith(":local()") for each in sys.argv) else "0.0.0.0"  # noqa: S104
 bind = f"{_host}:{os.environ.get('PORT') or 8080}"
 
-# One process: a run may use all of the instance's memory, and answers about it come from here.
+# One process: a run may use all of the instance's memory, and its progress is read here.
 workers = 1
 worker_class = "service.worker.Worker"  # gthread, with a time-out on silent clients
 threads = 8  # a run occupies one for up to an hour; the others answer meanwhile
@@ -29,15 +29,15 @@ worker_tmp_dir = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def post_worker_init(worker: object) -> None:  # noqa: ARG001 - gunicorn passes it
-    """Tell the run in progress that it ends, before gunicorn's own handler ends the worker.
+    """Tell the run in progress to stop before gunicorn's own handler ends the worker.
 
-    gunicorn's handlers of SIGINT and SIGQUIT take the threads away from under a run: the service
-    ends as by SIGTERM, whatever tells it to.
+    gunicorn's handlers of SIGINT and SIGQUIT would take away a run's threads, so the service
+    ends as it does on SIGTERM.
     """
     handler = signal.getsignal(signal.SIGTERM)
 
     def stop(_: int, frame: FrameType | None) -> None:
-        # Without a run so far the module isn't loaded, and nothing is to be stopped.
+        # If no run has started, the module isn't loaded and there is nothing to stop.
         if "runs.supervision" in sys.modules:
             sys.modules["runs.supervision"].STOP.set()
         if callable(handler):

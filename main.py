@@ -1,4 +1,4 @@
-"""One run, step by step, and the command line. Not how BigQuery is spoken to."""
+"""Runs a job step by step, and parses the command line. Calls no BigQuery API."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from runs.context import (
     answer_again,
     await_ledger,
     begin,
-    begun_or_logged,
     enter_ledger,
     finish,
+    logging_refusals,
     record,
     recorded,
     supervised,
@@ -66,13 +66,13 @@ def main(
 ) -> RunReport:
     """Run a job as the request says: under its lease, step by step, and into the ledger.
 
-    Raises EtlError for what a person can mend, after writing it to the ledger; nothing is visible
-    to readers then. Anything else that is raised is a bug. `trigger` names a scheduled delivery:
-    where one of that name has succeeded, the report says `duplicate`, with the id of its run.
+    Raises EtlError for an error that a person can fix, after writing it to the ledger; readers
+    then see no change. Any other exception is a bug. `trigger` names a scheduled delivery: if
+    it has already succeeded, the report says `duplicate`, with the id of that run.
     """
     job = find_job(request.job)
     run = begin(request, settings, clients, trigger=trigger, progress=progress, unit=job.unit)
-    with begun_or_logged(run, job.report_type.log_names):
+    with logging_refusals(run, job.report_type.log_names):
         job.check_request(request, settings)
         work = job.begin(run)
     with recorded(work):
@@ -165,20 +165,20 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="run also where the trigger succeeded, or a Firebase table has shrunk",
+        help="run even if the trigger succeeded or a Firebase table shrank",
     )
     parser.add_argument("--job", default="sessions", metavar="NAME", help="default: sessions")
     parser.add_argument(
         "--params", type=_params, default={}, metavar="JSON", help="what only this job understands"
     )
-    parser.add_argument("--check", action="store_true", help="look at what is there, run nothing")
+    parser.add_argument("--check", action="store_true", help="check the stored data, run nothing")
     parser.add_argument(
         "--verify", type=_count, metavar="N", help="compare N stored sessions with the source"
     )
     parser.add_argument("--session", metavar="ID", help="verify this session")
-    parser.add_argument("--seed", metavar="TEXT", help="what --verify chooses its sessions by")
+    parser.add_argument("--seed", metavar="TEXT", help="seed for the choice of sessions")
     parser.add_argument("--yes", action="store_true", help="read without asking")
-    parser.add_argument("--explain", metavar="SESSION_ID", help="tell what a session is made of")
+    parser.add_argument("--explain", metavar="SESSION_ID", help="show what a session is made of")
     parser.add_argument("--local", action="store_true", help="against the sandbox's emulator")
     parser.add_argument("--json", action="store_true", help="the report as JSON, alone on stdout")
     parser.add_argument("--version", action="version", version=f"posthog-etl {VERSION}")
@@ -189,7 +189,7 @@ _SHOW_CURSOR: Final = "\x1b[?25h"
 
 
 def _stop(number: int, _: object) -> None:
-    """Stop the run at its next check; the same signal once more ends the process at once."""
+    """Stop the run at its next check; a second signal ends the process at once."""
     STOP.set()
     signal.signal(number, signal.SIG_DFL)
     if sys.stderr.isatty():
@@ -214,7 +214,7 @@ def command_line(arguments: Sequence[str]) -> int:
         request = _request(options)
         environ = local_environment(os.environ) if options.local else os.environ
         settings = Settings.from_environment(environ, local=options.local)
-        if options.check or _asks(options):
+        if options.check or _is_read_only(options):
             return _answer(request, settings, options)
         return _run(request, settings, options, execution, on_terminal=on_terminal)
     except EtlError as error:
@@ -248,7 +248,7 @@ def _run(
     *,
     on_terminal: bool,
 ) -> int:
-    """A run; its report goes to stdout, but for a Cloud Run job's, whose log has all of it."""
+    """Run and print the report to stdout; in a Cloud Run job, only log it."""
     job = find_job(request.job)
     progress = TerminalProgress(len(job.step_names), unit=job.unit) if on_terminal else None
     trigger = execution.trigger if execution else None
@@ -279,7 +279,7 @@ def tell(report: str) -> None:
 
 
 def _check(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
-    """A line for each thing that a run needs and that should hold of what is there; no run."""
+    """Print a line for each thing that a run needs or that stored data should satisfy."""
     job = find_job(request.job)
     with connect(settings, is_local=options.local) as clients:
         warehouse = _looking(clients, settings, "check")
@@ -308,22 +308,22 @@ def _looking(clients: Clients, settings: Settings, name: str) -> Warehouse:
 
 
 def _look(job: Job[Any], warehouse: Warehouse) -> list[Check]:
-    """What a run would find, as in `GET /ready`, and then what runs have left."""
+    """The checks of `GET /ready`, and then those of the stored data."""
     probes = probe_all(warehouse.settings, lambda: nullcontext(warehouse), job)
     needs = [probe.check for probe in probes]
-    if worst(needs) == "failed" or job.check is None:  # it would fail by the same
+    if worst(needs) == "failed" or job.check is None:  # it would fail too
         return needs
     return [*needs, *job.check(warehouse, datetime.now(UTC))]
 
 
-def _asks(options: argparse.Namespace) -> bool:
-    """Whether something is to be looked at, and nothing to be run."""
+def _is_read_only(options: argparse.Namespace) -> bool:
+    """Whether the command only reads and starts no run."""
     named = (options.verify, options.session, options.explain, options.seed)
     return options.yes or any(each is not None for each in named)
 
 
 def _answer(request: RunRequest, settings: Settings, options: argparse.Namespace) -> int:
-    """Look at what is there; raises RequestError for options of a run."""
+    """Check the stored data; raises RequestError for a run's options."""
     looked_at = RunRequest(job=request.job)
     if not options.check:
         looked_at = replace(looked_at, start_date=request.start_date, end_date=request.end_date)
@@ -387,12 +387,12 @@ def _say(reading: Reading) -> None:
 
 
 def _confirm(options: argparse.Namespace, reading: Reading) -> None:
-    """Say what is to be read, and ask where there is somebody to answer."""
+    """Say what will be read, and ask for consent on a terminal."""
     _say(reading)
     if options.yes:
         return
     if not sys.stdin.isatty():
-        message = "Nobody can be asked whether to read that: add --yes."
+        message = "There is no terminal to ask on: add --yes."
         raise RequestError(message)
     sys.stderr.write("Read it? [y/N] ")
     if sys.stdin.readline().strip().lower() not in {"y", "yes"}:

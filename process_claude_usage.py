@@ -1,7 +1,7 @@
 """Anthropic's reports, as rows of the tables of `ai_usage_analytics`. Pure.
 
-Money is Decimal from the API's text to NUMERIC. Beside the rows, what the API said is added up
-page by page, from the records and not from the rows: an audit compares the two.
+Money is Decimal from the API's text to NUMERIC. The API's figures are also summed page by
+page, from the records and not from the rows: an audit compares both.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def cost_rows(
 
 
 def add_costs(totals: Totals, results: Iterable[Dated[CostResult]]) -> None:
-    """Add a page of costs to what the API has said."""
+    """Add a page of costs to the API's totals."""
     for each in results:
         amount = dollars(each.result.amount)
         totals.rows += 1
@@ -89,7 +89,7 @@ def usage_rows(
 
 
 def add_usage(totals: Totals, results: Iterable[Dated[UsageResult]]) -> None:
-    """Add a page of use to what the API has said."""
+    """Add a page of usage to the API's totals."""
     sums: Counter[str] = Counter()
     for each in results:
         usage = each.result
@@ -145,7 +145,7 @@ def _tool_columns(code: CodeRecord) -> dict[str, int]:
 
 
 def add_code(totals: Totals, records: Iterable[Dated[CodeRecord]]) -> None:
-    """Add a page of records to what the API has said."""
+    """Add a page of records to the API's totals."""
     sums: Counter[str] = Counter()
     for each in records:
         core = each.result.core_metrics

@@ -46,8 +46,8 @@ def breed_rows(breeds: Iterable[RawBreed], *, now: dt.datetime) -> Iterator[Row]
 def parse_range(text: str | None) -> Range:
     """Both ends of a range such as "6 - 13" or "10 - 12 years"; a single number is both.
 
-    "NaN" is an end that is not known: "NaN - 8" is (None, 8.0). Of more than two numbers, as in
-    one range for males and one for females, the least and the greatest count.
+    "NaN" is an unknown end: "NaN - 8" is (None, 8.0). With more than two numbers, such as one
+    range for males and one for females, the least and the greatest count.
     """
     found = [_number(each) for each in _NUMBER.findall(text or "")]
     known = [each for each in found if each is not None]
@@ -68,6 +68,6 @@ def _ends(name: str, text: str | None) -> Row:
 
 
 def _parts(text: str | None) -> list[str]:
-    """What stands between commas, each once."""
+    """The distinct texts between commas."""
     parts = (part.strip() for part in (text or "").split(","))
     return list(dict.fromkeys(part for part in parts if part))

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 def identities_sql(metric_table: MetricTable, *, ties: str, user_keys: str) -> str:
     """A SELECT of (`anonymous_id`, `user_id`, `_run_id`): ids that are one user's alone.
 
-    An id counts as anonymous where it matches no user by itself; it belongs to every user that an
-    id matches that is tied to it. @run_id.
+    An id is anonymous if it matches no user itself. It belongs to each user that an id tied to it
+    matches. @run_id.
     """
     return f"""WITH known_ties AS (
   SELECT DISTINCT distinct_id, tied_id
@@ -71,7 +71,7 @@ def persons_sql(
 ) -> str:
     """A SELECT of finished `persons` rows; @now, @today (the UTC day of the run's start), @run_id.
 
-    Sessions without a user and without a distinct id that means somebody are nobody's.
+    Sessions with neither a user nor a usable distinct id belong to no person.
     """
     columns = rolled_up(metric_table)
     values = ",\n    ".join(f"{_roll_up_sql(each)} AS {each.name}" for each in columns)
@@ -161,11 +161,11 @@ GROUP BY {", ".join(keys)}"""
 def derived_counts_sql(
     *, sessions: str, identities: str, persons: str, watched_days: str | None = None
 ) -> str:
-    """A SELECT of one row: `persons`, `identities`, and the sessions that are nobody's.
+    """A SELECT of one row: `persons`, `identities`, and the sessions without a person.
 
     Besides `sessions_of_persons` and, among them, `sessions_of_users`.
 
-    With `watched_days`, a SELECT of days and figures, also these, as an array.
+    `watched_days`, a SELECT of days and figures, adds them as an array.
     """
     days = (
         f"\n  ARRAY(\n{indent(watched_days, '    ')}\n  ) AS watched_days," if watched_days else ""
@@ -180,10 +180,10 @@ FROM {sessions}"""
 
 
 def tied_sessions_sql(metric_table: MetricTable, *, sessions: str, identities: str) -> str:
-    """A CTE `tied_sessions`: of each session without a user who it is by its distinct ids.
+    """A CTE `tied_sessions`: the person of each session without a user, by distinct id.
 
-    The user of the distinct id, among those that `identities` ties to one, that it used last; and
-    the distinct id, not a junk one, that it used last.
+    The user of the last used distinct id that `identities` ties to a user, and the last used
+    distinct id that is not junk.
     """
     return f"""tied_sessions AS (
   SELECT
@@ -199,9 +199,9 @@ def tied_sessions_sql(metric_table: MetricTable, *, sessions: str, identities: s
 
 
 def _session_persons_sql(metric_table: MetricTable, sessions: str, identities: str) -> str:
-    """CTEs that end in `session_persons`: each session with whose it is.
+    """CTEs that end in `session_persons`: each session with its person.
 
-    The session's own user, else that of `tied_sessions`, else nobody but its distinct id.
+    The session's own user, else that of `tied_sessions`, else only its distinct id.
     """
     columns = wrapped((f"s.{name}" for name in _names(rolled_up(metric_table))), indent=4)
     return f"""{tied_sessions_sql(metric_table, sessions=sessions, identities=identities)},

@@ -1,8 +1,8 @@
 """Events to sessions: the pandas engine, on Arrow buffers. Pure: frames in, frame out.
 
 Every aggregation of the metric table is one segmented reduction over columns: no per-group Python
-and no object columns. Rows are worked on in blocks that stay in the processor's cache, where most
-sessions stand whole and in order, as a download brings them; only the rows of the others are moved.
+and no object columns. Rows are processed in blocks that fit the processor's cache. As
+downloaded, most sessions are whole and in order in one block; only rows of the others are moved.
 Within a block a metric looks at the rows that have its value, which are few, in event order.
 """
 
@@ -62,11 +62,11 @@ def process_sessions(events: pd.DataFrame, metric_table: MetricTable) -> pd.Data
     """
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
         blocks = _blocks(pa.Table.from_pandas(events, preserve_index=False))
-        # NumPy and Arrow let go of the interpreter, so that threads are enough.
+        # NumPy and Arrow release the GIL, so threads are enough.
         parts = pa.concat_tables(pool.map(lambda block: _sessions_of(block, metric_table), blocks))
     names, columns = parts.column_names, parts.columns[::-1]
     order = pc.sort_indices(parts.column("session_no"))
-    del parts  # so that each column goes as soon as it stands in order
+    del parts  # so that each column is freed once it is in order
     ordered = pa.table([columns.pop().combine_chunks().take(order) for _ in names], names=names)
     sessions: pd.DataFrame = ordered.to_pandas(types_mapper=pd.ArrowDtype)
     return sessions
@@ -79,7 +79,7 @@ class _Runs:
     starts: Ints
     sizes: Ints
     session_nos: Ints
-    is_whole: Mask  # whether it is all of its session, in the order of events
+    is_whole: Mask  # whether it has its whole session in event order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +91,7 @@ class _Block:
 
 
 def _blocks(table: pa.Table) -> list[_Block]:
-    """Blocks of rows that stand together, and one of the sessions that these don't have whole."""
+    """Blocks of adjacent rows, and one block of the sessions that are whole in no other."""
     parts = [table.slice(start, _BLOCK_ROWS) for start in range(0, len(table), _BLOCK_ROWS)]
     found = _only_whole([_runs(part) for part in parts]) if parts else []
     torn = [np.flatnonzero(np.repeat(~runs.is_whole, runs.sizes)) for runs in found]
@@ -103,7 +103,7 @@ def _blocks(table: pa.Table) -> list[_Block]:
 
 
 def _taken(table: pa.Table, rows: Ints) -> pa.Table:
-    """These rows. Column by column, since `Table.take` joins the pages of all of them at once."""
+    """Take rows column by column, since `Table.take` joins all columns' pages at once."""
     chosen = pa.array(rows)
     return pa.table([column.take(chosen) for column in table.columns], names=table.column_names)
 
@@ -123,7 +123,7 @@ def _runs(table: pa.Table) -> _Runs:
 
 
 def _only_whole(parts: list[_Runs]) -> list[_Runs]:
-    """The same runs, none of them whole whose session has others too."""
+    """The same runs; none counts as whole if its session has others."""
     session_nos = np.concatenate([runs.session_nos for runs in parts])
     numbers = session_nos - session_nos.min()
     is_only = (np.bincount(numbers) == 1)[numbers]
@@ -238,7 +238,7 @@ class _Events:
         return self.table.column(name).take(pa.array(rows, mask=rows < 0))
 
     def rows(self, where: tuple[Filter, ...], value: str | None = None) -> Ints:
-        """The rows that any of the filters takes and that have the value, if one is named."""
+        """The rows that any filter accepts and that have the value, if one is named."""
         if not where:
             rows = self._known(value)
             return np.arange(len(self.session)) if isinstance(rows, slice) else rows
@@ -285,7 +285,7 @@ class _Events:
         return mask
 
     def count(self, filters: tuple[Filter, ...]) -> Ints:
-        """How many rows of each session any of the filters takes."""
+        """How many rows of each session any filter accepts."""
         if filters not in self._counts:
             self._counts[filters] = self._count(filters)
         return self._counts[filters]

@@ -36,10 +36,10 @@ class QualityRules:
 
     min_popularity: float = 1.0
     min_votes: int = 2
-    short_movie_minutes: int = 50  # a movie shorter than this, where its length is known,
-    short_movie_min_votes: int = 10  # needs so many votes
-    recent_years: int = 10  # released within these, or to come,
-    providers: frozenset[str] = frozenset(  # or to be seen at one of these in the US
+    short_movie_minutes: int = 50  # a known length below this is short
+    short_movie_min_votes: int = 10  # for a short movie
+    recent_years: int = 10  # older titles need a provider
+    providers: frozenset[str] = frozenset(  # services in the US that count
         {
             "Netflix", "Amazon Prime Video", "Amazon Video", "Hulu", "Max", "HBO Max",
             "Disney Plus", "Peacock", "Peacock Premium", "Apple TV Plus", "Apple TV",
@@ -109,7 +109,7 @@ def _broken_by_title(title: Title, rules: QualityRules, today: dt.date) -> Itera
 
 def _is_recent(title: Title, rules: QualityRules, today: dt.date) -> bool:
     released = _released(title)
-    # Of the same day so many years ago; the 29th of February counts as the 1st of March.
+    # The same day `recent_years` ago; 29 February counts as 1 March.
     oldest = (today.year - rules.recent_years, today.month, today.day)
     return released is not None and (released.year, released.month, released.day) >= oldest
 
@@ -186,11 +186,13 @@ def _known_for(person: Person) -> list[str]:
         return []
     acts = person.known_for_department == "Acting"
     known = (works.cast or works.crew) if acts else (works.crew or works.cast)
-    names = [name for each in sorted(known, key=_fame, reverse=True) if (name := _work(each))]
+    names = [
+        name for each in sorted(known, key=_popularity_key, reverse=True) if (name := _work(each))
+    ]
     return list(dict.fromkeys(names))[:_NAMED_WORKS]
 
 
-def _fame(work: Work) -> tuple[int, float]:
+def _popularity_key(work: Work) -> tuple[int, float]:
     return work.vote_count or 0, work.popularity or 0.0
 
 

@@ -32,7 +32,7 @@ _ORGANIZATION: Final = "/v1/organizations/me"
 _COSTS: Final = "/v1/organizations/cost_report"
 _USAGE: Final = "/v1/organizations/usage_report/messages"
 _CODE: Final = "/v1/organizations/usage_report/claude_code"
-_MOST_DAYS: Final = 31  # of a piece: as many buckets as the API gives at once
+_MOST_DAYS: Final = 31  # of a part: as many buckets as the API gives at once
 _DAYS_OF_USAGE: Final = 1  # in a page: of many keys, each is megabytes of JSON
 _MOST_RECORDS: Final = 1000
 
@@ -88,7 +88,7 @@ def read_usage(client: ApiClient, window: Window) -> Iterator[list[Dated[UsageRe
 
 
 def read_code(client: ApiClient, window: Window) -> Iterator[list[Dated[CodeRecord]]]:
-    """What was done with Claude Code, a page at a time: the API tells one day at once."""
+    """Claude Code activity, a page at a time: the API returns one day per request."""
     for day in window.days():
         params = (("starting_at", day.isoformat()), ("limit", str(_MOST_RECORDS)))
         for page in _read_pages(client, _CODE, params, _read_code):
@@ -109,10 +109,10 @@ def _read_buckets[Result](
     *,
     days: int,
 ) -> Iterator[list[Dated[Result]]]:
-    for piece in window.pieces(_MOST_DAYS):
+    for part in window.parts(_MOST_DAYS):
         params = (
-            ("starting_at", _midnight(piece.first)),
-            ("ending_at", _midnight(piece.end)),
+            ("starting_at", _midnight(part.first)),
+            ("ending_at", _midnight(part.end)),
             ("bucket_width", "1d"),
             ("limit", str(days)),
             *(("group_by[]", dimension) for dimension in dimensions),
@@ -143,7 +143,7 @@ def _read_pages[Item](
     params: tuple[tuple[str, str], ...],
     read: Callable[[Answer], ReportPage[Item]],
 ) -> Iterator[ReportPage[Item]]:
-    """Every page: a token is sent back with the same parameters, and the last page's not at all."""
+    """Every page: each page's token is sent with the same parameters, up to the last page."""
     tokens: set[str] = set()
     more: tuple[tuple[str, str], ...] = ()
     while True:

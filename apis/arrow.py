@@ -37,10 +37,10 @@ def arrow_schema(schema: TableSchema) -> pa.Schema:
 
 
 def parquet_file(rows: Iterable[Mapping[str, Any]], schema: TableSchema) -> BytesIO:
-    """A file of all rows, each of which has every column; it stands at its start.
+    """A file of all rows, each with every column, positioned at its start.
 
-    Rows are taken as they come and leave memory compressed, so that a generator of pages can be
-    far larger than what it takes here.
+    Rows are consumed one by one and kept compressed, so a generator of pages can be far larger
+    than the memory used here.
     """
     columns, file = arrow_schema(schema), BytesIO()
     with pq.ParquetWriter(file, columns, compression="zstd") as writer:

@@ -1,8 +1,8 @@
-"""How a JSON API is asked: one client for all of them. It knows no API, and no record.
+"""One HTTP client for all JSON APIs. It knows no API and no record.
 
 An attempt that fails for what passes (no connection, no answer in time, 408, 425, 429, 5xx, an
 answer that breaks off) is repeated after growing pauses, or the pause that `Retry-After` asks for;
-whatever else fails is final. A key travels in a header, and stands in no address, log or error.
+whatever else fails is final. A key is sent in a header and appears in no URL, log or error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LOG: Final = logging.getLogger("posthog_etl")
-_PASSING: Final = {408, 425, 429}  # and everything from 500 on
+_TEMPORARY: Final = {408, 425, 429}  # and everything from 500 on
 _REFUSED_KEY: Final = {401, 403}
 _NOT_FOUND: Final = 404
 _LONGEST_QUOTE: Final = 200
@@ -144,7 +144,7 @@ class ApiClient:
         self.api = api
         self._watched = Watched(check)
         self._limiter = AsyncLimiter(api.rate.requests, api.rate.seconds)
-        self._resume_at = 0.0  # nothing is asked before, once `Retry-After` has said so
+        self._resume_at = 0.0  # no request before this, by `Retry-After`
         self._failures = 0  # in a row
         retry_policy = api.retry_policy
         key = {api.key_header: api.key} if api.key is not None else {}
@@ -172,7 +172,7 @@ class ApiClient:
         return self._watched.run(self._get(request))
 
     def get_each[T](self, requests: Sequence[Request[T]]) -> list[T | EtlError]:
-        """Each request's outcome, in order, several asked at a time; a failure is one, too.
+        """Each request's outcome, in order, sent concurrently; a failure is one, too.
 
         Raises what concerns them all: a refused key, or the last of many failures in a row.
         """
@@ -200,7 +200,7 @@ class ApiClient:
         except (
             SourceError,
             RetryableError,
-        ) as error:  # what the settings are to blame for, ends all
+        ) as error:  # wrong settings end all requests
             self._failures += 1
             if self._failures >= _MOST_FAILURES_IN_A_ROW:
                 raise
@@ -226,7 +226,7 @@ class ApiClient:
             return seconds
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_PassingError),
+            retry=retry_if_exception_type(_TemporaryError),
             stop=stop_after_attempt(retry_policy.attempts),
             wait=pause,
             sleep=asyncio.sleep,
@@ -262,7 +262,7 @@ class ApiClient:
             )
             raise SourceShapeError(message) from None
         except (msgspec.DecodeError, UnicodeDecodeError):
-            raise _PassingError(reason="an answer that is no whole JSON") from None
+            raise _TemporaryError(reason="an answer that is no whole JSON") from None
 
     async def _wait_for_turn(self) -> None:
         while (left := self._resume_at - time.monotonic()) > 0:  # noqa: ASYNC110 - it may move on meanwhile
@@ -274,17 +274,17 @@ class ApiClient:
             async with asyncio.timeout(self.api.retry_policy.attempt_seconds):
                 answer = await self._http.get(request.path, params=request.params)
         except httpx.TransportError as error:
-            raise _PassingError(reason=type(error).__name__) from None
-        except httpx.DecodingError:  # of what it was compressed by
-            raise _PassingError(reason="an answer that is no whole JSON") from None
+            raise _TemporaryError(reason=type(error).__name__) from None
+        except httpx.DecodingError:  # broken compression
+            raise _TemporaryError(reason="an answer that is no whole JSON") from None
         except TimeoutError:
-            raise _PassingError(reason="no whole answer in time") from None
+            raise _TemporaryError(reason="no whole answer in time") from None
         return Answer(status=answer.status_code, headers=answer.headers, body=answer.content)
 
     def _failed(self, request: Request[object], answer: Answer) -> Exception:
-        """What an answer that isn't accepted is raised as."""
+        """The exception for a refused answer."""
         api, endpoint, status = self.api, request.endpoint, answer.status
-        if status in _PASSING or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        if status in _TEMPORARY or status >= httpx.codes.INTERNAL_SERVER_ERROR:
             return self._passing(request, answer)
         if status in _REFUSED_KEY:
             wanted = api.key_setting or "a key"
@@ -316,9 +316,9 @@ class ApiClient:
                 f"({answer.status}), later than a run waits: try again then."
             )
             return UnavailableError(message)
-        if seconds is not None:  # for whatever else is asked meanwhile, too
+        if seconds is not None:  # for concurrent requests, too
             self._resume_at = max(self._resume_at, time.monotonic() + seconds)
-        return _PassingError(reason=str(answer.status), retry_after=seconds)
+        return _TemporaryError(reason=str(answer.status), retry_after=seconds)
 
     def _message_in(self, body: bytes) -> str:
         """The API's own words, on one line and without its key."""
@@ -331,8 +331,8 @@ class ApiClient:
         return f", {_quoted(answer_body)}" if answer_body else ""
 
 
-class _PassingError(Exception):
-    """An attempt failed in a way that the next may not."""
+class _TemporaryError(Exception):
+    """A temporary failure of one attempt."""
 
     def __init__(self, *, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
@@ -340,9 +340,9 @@ class _PassingError(Exception):
         self.retry_after = retry_after
 
 
-def _failure(state: RetryCallState) -> _PassingError:
+def _failure(state: RetryCallState) -> _TemporaryError:
     failure = state.outcome.exception() if state.outcome else None
-    return failure if isinstance(failure, _PassingError) else _PassingError(reason="unknown")
+    return failure if isinstance(failure, _TemporaryError) else _TemporaryError(reason="unknown")
 
 
 def _message(answer_body: object) -> str:

@@ -1,4 +1,4 @@
-"""What came of what was read: sums that an API has told, and how each changed id ended. Pure."""
+"""Outcomes of reading: sums that an API reported, and how each changed id ended. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NUMERIC_STEP: Final = Decimal("1e-9")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """What Redis shall hold under a key."""
+    """What Redis must hold for a key."""
 
     key: str
     fields: Mapping[str, Any]
@@ -64,7 +64,7 @@ class Outcomes:
 
 @dataclass(kw_only=True, slots=True)
 class Totals:
-    """What an API has said so far: `sums` by the name of the column that holds them.
+    """An API's totals so far: `sums` by the name of the column that holds them.
 
     `rounded`: amounts with more digits than NUMERIC holds, of which half a step may be lost.
     """

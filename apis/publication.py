@@ -48,10 +48,10 @@ def window_sql(column: str, window: Window) -> str:
 def replace_window_sql(
     lease: str, replacements: Sequence[Replacement], window: Window | None
 ) -> str:
-    """One transaction: the window's rows out of every table, the staged ones in; all is done.
+    """One transaction: replaces the window's rows in every table; completes the run.
 
     Without a window all rows are replaced. It holds only while the lease is still that of @run_id
-    and @fence, and tells for which @triggers all is done.
+    and @fence, and stores @triggers as done.
     """
     where = "TRUE" if window is None else window_sql("activity_date", window)
     statements: list[str] = []
@@ -83,7 +83,7 @@ FROM {state}"""
 def move_watermarks_sql(lease: str, state: str) -> str:
     """One transaction: @watermark for each of @kinds, fenced like a replacement; all is done.
 
-    A watermark that is further already stays: dates that were asked for again move nothing back.
+    A watermark that is already further stays: repeated dates don't move it back.
     """
     statements = [
         f"DELETE FROM {state}\nWHERE kind IN UNNEST(@kinds) AND watermark < @watermark",
@@ -176,7 +176,7 @@ def check_usage(
 
 def _broken(table: str, found: Mapping[str, Any], reported: Totals) -> Iterable[str]:
     if found["row_count"] != reported.rows:
-        yield f"{found['row_count']} rows of {table} were staged and {reported.rows} were told"
+        yield f"{found['row_count']} rows of {table} were staged and {reported.rows} were reported"
     for what in ("null_keys", "other_organizations", "other_currencies", "repeated_keys"):
         if found.get(what):
             yield f"{table} has {found[what]} rows with {what.replace('_', ' ')}"
@@ -214,7 +214,7 @@ def check_breeds(figures: Mapping[str, int], *, reported: int, is_forced: bool) 
     found, stored = figures["row_count"], figures["stored"]
     broken = []
     if found != reported:
-        broken.append(f"{found} breeds were staged and {reported} were told")
+        broken.append(f"{found} breeds were staged and {reported} were reported")
     if figures["repeated_keys"]:
         broken.append(f"{figures['repeated_keys']} breeds repeat an id")
     if figures["nameless"]:

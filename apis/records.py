@@ -192,7 +192,7 @@ class RawBreed(Record, frozen=True, kw_only=True):
 
 
 class Change(Record, frozen=True, kw_only=True):
-    """An id that has changed; TMDB leaves some without."""
+    """A changed id; some entries have none."""
 
     id: int | None
     adult: bool | None = None

@@ -1,4 +1,4 @@
-"""Documents in Redis by JSON.SET and DEL, each answer looked at. Knows no document.
+"""Documents in Redis by JSON.SET and DEL, checking each answer. Knows no document.
 
 Both commands may be repeated, so a pipeline whose connection broke is sent again as a whole. In a
 pipeline one command that fails neither stops nor undoes the others: each key has its own outcome.
@@ -38,7 +38,7 @@ LOG: Final = logging.getLogger("posthog_etl")
 _PIPELINE: Final = 500  # commands that travel together
 _SECONDS: Final = 20.0  # for a connection, and for the answers of a pipeline
 _ATTEMPTS: Final = 5
-_PASSING: Final = (  # answers of a server that starts, or is no longer the one to write to
+_TEMPORARY: Final = (  # answers of a server that is starting or no longer the primary
     redis_errors.BusyLoadingError,
     redis_errors.ReadOnlyError,
     redis_errors.TryAgainError,
@@ -70,7 +70,7 @@ class RedisDocuments:
             password=server.password or None,
             socket_timeout=_SECONDS,
             socket_connect_timeout=_SECONDS,
-            retry=Retry(NoBackoff(), 0),  # here alone, where it is logged and watched
+            retry=Retry(NoBackoff(), 0),  # done only here, with logs and checks
             **_tls(server),
         )
 
@@ -122,14 +122,14 @@ class RedisDocuments:
                 pipeline.execute_command(*command)
             answers: list[object] = await pipeline.execute(raise_on_error=False)
         for answer in answers:
-            if isinstance(answer, _PASSING):
+            if isinstance(answer, _TEMPORARY):
                 raise answer
         return answers
 
     def _run[T](self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(
-                (redis_errors.ConnectionError, redis_errors.TimeoutError, *_PASSING)
+                (redis_errors.ConnectionError, redis_errors.TimeoutError, *_TEMPORARY)
             ),
             stop=stop_after_attempt(_ATTEMPTS),
             wait=wait_exponential_jitter(
@@ -154,7 +154,7 @@ class RedisDocuments:
 
         try:
             return self._watched.run(retrying(attempt))
-        except (redis_errors.ConnectionError, redis_errors.TimeoutError, *_PASSING) as error:
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError, *_TEMPORARY) as error:
             message = (
                 f"Redis can't be reached ({type(error).__name__}): check REDIS_HOST, REDIS_PORT "
                 "and REDIS_TLS, or try again later."
@@ -163,7 +163,7 @@ class RedisDocuments:
 
 
 class DryDocuments:
-    """What a dry run has instead: it takes every document, and writes none."""
+    """The client of a dry run: accepts every document, writes none."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,7 @@
 """TMDB: which titles and persons have changed, and what they are now. Knows no Redis.
 
-A day is covered whether TMDB takes `end_date` as part of a window or not, since nobody says: each
-request ends on the day after the last one that it is to cover.
+TMDB does not document whether `end_date` is inclusive, so each request ends on the day after
+the last one that it must cover.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _read_changes = json_as(ChangesPage)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """Which ids of a kind have changed, each once and in order, and how they were told."""
+    """Which ids of a kind have changed, each once and in order, and how they were listed."""
 
     kind: Kind
     ids: tuple[int, ...]
@@ -76,8 +76,8 @@ def tmdb_api(
 def read_changes(client: ApiClient, kind: Kind, window: Window) -> Changes:
     """Every id of the kind that has changed in the window; a failed page fails the whole."""
     entries: list[ChangesPage] = []
-    for piece in window.pieces(_MOST_DAYS):
-        entries += _pages(client, kind, piece)
+    for part in window.parts(_MOST_DAYS):
+        entries += _pages(client, kind, part)
     changes = [change for page in entries for change in page.results]
     ids = {change.id for change in changes if change.id is not None}
     return Changes(
@@ -99,7 +99,7 @@ def _pages(client: ApiClient, kind: Kind, window: Window) -> list[ChangesPage]:
                 f"more than {_MOST_PAGES}: adapt apis/tmdb.py."
             )
             raise SourceShapeError(message)
-        halves = window.pieces((days + 1) // 2)
+        halves = window.parts((days + 1) // 2)
         return [page for half in halves for page in _pages(client, kind, half)]
     numbers = range(2, first.total_pages + 1)
     rest = client.get_each([_changes_request(kind, window, number) for number in numbers])

@@ -1,4 +1,4 @@
-"""An event loop that a run's thread waits in, asking meanwhile whether the run goes on.
+"""An event loop for a run's thread that keeps checking whether the run must stop.
 
 So a request that hangs, a pause before the next attempt and a slow Redis all end within moments of
 the run's deadline, a SIGTERM or a lost lease. Knows neither HTTP nor Redis.
@@ -24,11 +24,11 @@ class Watched:
         self._loop = asyncio.new_event_loop()
 
     def run[T](self, work: Coroutine[Any, Any, T]) -> T:
-        """What it comes to; what stops the run cancels it first."""
+        """The coroutine's result; stopping the run cancels it."""
         return self._loop.run_until_complete(self._watch(work))
 
     def close(self, last: Coroutine[Any, Any, object]) -> None:
-        """Do this last, whether the run goes on or not; end what was left behind, and the loop."""
+        """Run a final coroutine even if the run must stop; then end other tasks and the loop."""
         left = asyncio.all_tasks(self._loop)
         for task in left:
             task.cancel()

@@ -37,7 +37,7 @@ class Window:
         for number in range((self.end - self.first).days):
             yield self.first + dt.timedelta(days=number)
 
-    def pieces(self, days: int) -> Iterator[Window]:
+    def parts(self, days: int) -> Iterator[Window]:
         """Windows of at most so many days that follow each other, in order."""
         first = self.first
         while first <= self.last:

@@ -34,7 +34,7 @@ def _keep(warehouse: Warehouse, found: bigquery.Table) -> str:
     try:
         with classified(f"the expiry of table {table}", DestinationError):
             call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["expires"]))
-    except (DestinationError, StatementError):  # without billing nothing may live longer
+    except (DestinationError, StatementError):  # impossible without billing
         return f"{told}, and still is: this account may not change that."
     return f"{told}: it is kept now."
 
@@ -47,7 +47,7 @@ def kept_days(found: bigquery.Table) -> int | None:
 
 
 def vanishing_warning(table: TableId, days: int | None, *, oldest: date, today: date) -> str | None:
-    """What to say where rows of the oldest day are deleted as soon as they are written."""
+    """A warning if rows of the oldest day are deleted as soon as they are written."""
     if days is None or today - oldest <= timedelta(days=days):
         return None
     return (

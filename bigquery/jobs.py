@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bigquery.warehouse import Warehouse
 
 
-_POLL_SECONDS: Final = 0.05  # the first pause between two looks at a job; it grows up to
+_POLL_SECONDS: Final = 0.05  # first pause between two polls of a job; grows up to
 _LONGEST_POLL_SECONDS: Final = 1.0
 _ROWS: Final = {None, "SELECT"}  # statement types that have rows to fetch; None: not known
 
@@ -54,7 +54,7 @@ def run_query(
 
 
 def dry_run(warehouse: Warehouse, sql: str, parameters: Sequence[Parameter] = ()) -> int:
-    """The bytes that a statement would bill at most; BigQuery checks it, too, and bills nothing."""
+    """The most bytes that a statement would bill, by a free dry run that also checks it."""
     from google.cloud import bigquery
 
     config = bigquery.QueryJobConfig(

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 def start_load(
     warehouse: Warehouse, table: TableId, file: BytesIO, *, part: str, schema: TableSchema
 ) -> Callable[[], float]:
-    """Start appending the file's rows to a table; call what it returns to wait.
+    """Start appending the file's rows to a table; call the result to wait.
 
-    That returns the seconds that it took. `part` names the load among those of the run.
+    It returns the seconds taken. `part` names the load among those of the run.
     """
     client = warehouse.clients.bigquery
     config = _config(schema)

@@ -22,7 +22,7 @@ _DEFAULT: Final = "US"  # BigQuery's own
 def settled(warehouse: Warehouse, sources: Iterable[TableId]) -> Warehouse:
     """The warehouse, in the one location of its sources, its destination and BIGQUERY_LOCATION.
 
-    Raises SettingsError where they differ, and SourceMissingError where none of them says anything.
+    Raises SettingsError where they differ, and SourceMissingError if none of them exists.
     """
     sources = tuple(sources)
     locations = find_locations(warehouse, sources)
@@ -73,7 +73,7 @@ def _dataset_location(warehouse: Warehouse, dataset: str) -> str | None:
 
 
 def _location_of(warehouse: Warehouse, request: Callable[..., object]) -> str | None:
-    """None where there is nothing that this account may see: who needs it will say so."""
+    """None if this account can see nothing: whatever needs it reports that."""
     from google.api_core.exceptions import Forbidden, NotFound
 
     try:

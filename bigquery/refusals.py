@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _QUOTAS: Final = {"rateLimitExceeded", "quotaExceeded", "jobRateLimitExceeded"}
 _LESS: Final = "load fewer days at a time, or run with the other ENGINE"
-# What sound statements are refused for, with the remedy: BigQuery's own text may quote rows.
+# Why BigQuery refuses valid statements, and the remedies: its own text may quote rows.
 _REMEDIES: Final = {
     "resourcesExceeded": f"it needs more memory than BigQuery has for it: {_LESS}",
     "billingTierLimitExceeded": f"it needs more CPU than its bytes pay for: {_LESS}",
@@ -60,8 +60,8 @@ def classified(what: str, refused_as: type[EtlError]) -> Iterator[None]:
         if reason == "stopped":
             message = f"Somebody cancelled BigQuery's job at {what}: run again."
             raise UnavailableError(message) from error
-        is_passing = isinstance(error, (api.ServerError, api.Aborted, api.Cancelled))
-        if is_passing or reason == "tableUnavailable":
+        is_temporary = isinstance(error, (api.ServerError, api.Aborted, api.Cancelled))
+        if is_temporary or reason == "tableUnavailable":
             message = f"BigQuery failed at {what} ({type(error).__name__}): try again later."
             raise UnavailableError(message) from error
         kind = ConflictError if _is_conflict(error) else StatementError
@@ -102,7 +102,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _rejection(what: str, error: Exception) -> str:
-    """What to say of a rejected statement; BigQuery's message only if it quotes no row."""
+    """The message for a rejected statement, with BigQuery's if that quotes no row."""
     text = _first_line(error).partition("; reason: ")[0]
     is_about_the_text = re.search(r" at \[\d+:\d+\]$", text) and not text.startswith("Query error")
     detail = f": {text}" if is_about_the_text else ""

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 LOG: Final = logging.getLogger("posthog_etl")
-HTTP_SECONDS: Final = 20.0  # for one request: one that hangs can be repeated within
+HTTP_SECONDS: Final = 20.0  # per request, so that one that hangs is repeated within
 _RETRY_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 6  # of a job or a download, with up to 1, 2, 4, 8 and 16 s between them
 _FIRST_PAUSE_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 16.0
 _CHECK_SECONDS: Final = 0.2
-_PASSING: Final = {
+_TEMPORARY: Final = {
     "rateLimitExceeded",
     "jobRateLimitExceeded",
     "backendError",
@@ -37,11 +37,11 @@ _PASSING: Final = {
     "badGateway",
 }
 _FINAL: Final = REFUSALS | {"quotaExceeded", "stopped", "invalid", "invalidQuery"}
-_PASSING_CODES: Final = {408, 429, 500, 502, 503, 504}
+_TEMPORARY_CODES: Final = {408, 429, 500, 502, 503, 504}
 
 
 def with_retries[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T:
-    """What the call returns; it is called again, after growing pauses, if a failure is temporary.
+    """The call's result; temporary failures are retried after growing pauses.
 
     Only for calls that have no effect if they fail.
     """
@@ -52,11 +52,11 @@ def with_retries[T](warehouse: Warehouse, what: str, call: Callable[[], T]) -> T
         try:
             return call()
         except GoogleAPICallError as error:
-            if not is_passing(error):
+            if not is_temporary(error):
                 raise
             reason = reason_of(error) or type(error).__name__
             LOG.warning("BigQuery failed at %s (%s): again in %.1f s", what, reason, pause)
-        rest(warehouse, pause)
+        pause_for(warehouse, pause)
     return call()
 
 
@@ -68,7 +68,7 @@ def backoff_seconds(first: float, longest: float) -> Iterator[float]:
     return pauses
 
 
-def rest(warehouse: Warehouse, seconds: float) -> None:
+def pause_for(warehouse: Warehouse, seconds: float) -> None:
     """Pause; raises what stops the run meanwhile."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
@@ -95,7 +95,7 @@ def start[T](call: Callable[[], T]) -> Future[T]:
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
             outcome.set_exception(error)
 
-    Thread(target=copy_context().run, args=(work,), daemon=True).start()  # log lines say whose
+    Thread(target=copy_context().run, args=(work,), daemon=True).start()  # keeps log fields
     return outcome
 
 
@@ -114,14 +114,14 @@ def retry(*also: type[Exception]) -> Retry:
     from google.api_core.retry import Retry
 
     return Retry(
-        predicate=lambda error: isinstance(error, also) or is_passing(error),
+        predicate=lambda error: isinstance(error, also) or is_temporary(error),
         initial=0.5,
         maximum=8.0,
         timeout=_RETRY_SECONDS,
     )
 
 
-def is_passing(error: Exception) -> bool:
+def is_temporary(error: Exception) -> bool:
     """Whether the failure is temporary: a busy service, a broken connection, no answer."""
     from google.api_core.exceptions import Aborted, DataLoss, GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError, TransportError
@@ -129,8 +129,8 @@ def is_passing(error: Exception) -> bool:
 
     if isinstance(error, GoogleAPICallError):
         reason = reason_of(error)
-        is_passing_code = error.code in _PASSING_CODES or isinstance(error, (Aborted, DataLoss))
-        return reason in _PASSING or (is_passing_code and reason not in _FINAL)
+        is_passing_code = error.code in _TEMPORARY_CODES or isinstance(error, (Aborted, DataLoss))
+        return reason in _TEMPORARY or (is_passing_code and reason not in _FINAL)
     if isinstance(error, GoogleAuthError):
         return isinstance(error, TransportError) or error.retryable
     if isinstance(error, http.SSLError):  # a connection error, but a permanent one

@@ -28,7 +28,7 @@ def read_secret(
 ) -> str:
     """The text of a secret's latest version, or of the version that the name ends with.
 
-    `setting` is what a message tells to correct. Raises CredentialsError, and UnavailableError if
+    `setting`: what messages say to correct. Raises CredentialsError, and UnavailableError if
     trying again may help.
     """
     if settings.project_id == LOCAL_PROJECT:

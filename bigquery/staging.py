@@ -41,7 +41,7 @@ def stage_script(
 ) -> list[dict[str, Any]]:
     """Make staging tables of a SELECT and a layout each, in order; returns the rows of `then`.
 
-    All in one job, so that nobody waits for one after the other.
+    All in one job, which is faster than one after another.
     """
     statements = [_create_sql(warehouse.staging(name), *each) for name, each in tables.items()]
     with classified(step, DestinationError):
@@ -76,7 +76,7 @@ def create_staging_table(warehouse: Warehouse, name: str, schema: TableSchema) -
 def drop_staging(warehouse: Warehouse, tables: Iterable[TableId]) -> None:
     """Drop staging tables; one that can't be dropped expires in a day.
 
-    Nothing that goes wrong here is raised: the run has succeeded or failed before.
+    Errors here are not raised: the run has already succeeded or failed.
     """
 
     def drop(table: TableId) -> None:

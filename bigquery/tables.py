@@ -46,7 +46,7 @@ class TableId:
 
     @property
     def sql(self) -> str:
-        """The name as it stands in a statement."""
+        """The name as written in SQL."""
         return f"`{self.project}`.`{self.dataset}`.`{self.name}`"
 
 

@@ -25,7 +25,7 @@ class Warehouse:
     check: Callable[[], None] = lambda: None  # raises what stops the run
 
     def table(self, name: str, *, dataset: str | None = None) -> TableId:
-        """A table that runs write: of the destination dataset, unless of a job's own."""
+        """A table that runs write, in the destination dataset or the job's own."""
         settings = self.settings
         dataset = dataset or settings.aggregated_dataset_id
         return TableId(project=settings.project_id, dataset=dataset, name=name)

@@ -1,6 +1,6 @@
 """The job `claude_usage`: Anthropic's three reports, each day of a window replaced as it is now.
 
-The reports are read and staged in pieces of a month; all of the window becomes visible at once.
+The reports are read and staged in parts of a month; all of the window becomes visible at once.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from runs.settings import Settings
 
 _TRAILING_DAYS: Final = 7  # Anthropic may restate these
-_PIECE_DAYS: Final = 31  # read and staged at a time, so that memory is bounded
+_PART_DAYS: Final = 31  # read and staged at a time, so that memory is bounded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,26 +129,26 @@ def _ensure_destination(work: UsageWork) -> None:
 
 
 def _read(work: UsageWork) -> None:
-    """Every page of the three reports into staging tables, and what the API reported, added up."""
+    """Stage every page of the three reports, and sum what the API reported."""
     run = work.run
-    pieces = list(work.window.pieces(_PIECE_DAYS))
+    parts = list(work.window.parts(_PART_DAYS))
     with ApiClient(_api(run.settings), check=run.check) as client:
         check_organization(client, _organization(run.settings))
-        for number, piece in enumerate(pieces):
+        for number, part in enumerate(parts):
             for name, source in _SOURCES.items():
-                rows = _rows(work, client, piece, name, source)
+                rows = _rows(work, client, part, name, source)
                 stage_rows(run, name, rows, CLAUDE_TABLES[name], part=number)
             run.counts |= {name: totals.rows for name, totals in work.reported.items()}
-            run.progress.batch(number + 1, len(pieces), sum(run.counts.values()))
+            run.progress.batch(number + 1, len(parts), sum(run.counts.values()))
 
 
 def _rows(
-    work: UsageWork, client: ApiClient, piece: Window, name: str, source: _Source
+    work: UsageWork, client: ApiClient, part: Window, name: str, source: _Source
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a piece, a page in memory at a time; each page is added to what was reported."""
+    """The rows of a part, a page in memory at a time; each page is added to what was reported."""
     totals = work.reported.setdefault(name, Totals())
     organization = _organization(work.run.settings)
-    for page in source.read(client, piece):
+    for page in source.read(client, part):
         source.add(totals, page)
         yield from source.rows(page, organization_id=organization, now=work.run.started_at)
 
@@ -161,7 +161,7 @@ def _api(settings: Settings) -> Api:
 
 
 def _organization(settings: Settings) -> str:
-    return settings.anthropic_organization_id or ""  # it is there: see `needs` of the job
+    return settings.anthropic_organization_id or ""  # always set: see the job's `needs`
 
 
 def _audit(work: UsageWork) -> None:

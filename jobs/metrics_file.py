@@ -1,6 +1,6 @@
 """The metric table of a deployment: what every project has, and what its file declares.
 
-Reads the file and keeps places; what may stand in it is decided in `sessions/declarations.py`.
+Reads the file with line numbers; `sessions/declarations.py` decides what it may hold.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _node(node: yaml.Node, parents: tuple[yaml.Node, ...]) -> Node:
 
 
 def _scalar(node: yaml.Node) -> str | float | bool | None:
-    """Text as it is; what YAML takes for a number, a switch or nothing, as that."""
+    """A scalar as YAML reads it: a text, a number, a boolean or null."""
     kind = str(node.tag).rpartition(":")[2]
     text = str(node.value)
     match kind:

@@ -116,7 +116,7 @@ def _aggregate_in_pandas(work: SessionsWork) -> None:
         del downloaded
         if len(sessions):
             sessions.insert(0, "batch", batch)
-            finish_load()  # one at a time: until it is done, a load keeps its rows to try again
+            finish_load()  # one at a time: a load keeps its rows for a retry until done
             load = etl.start_load(run.warehouse, aggregated, sessions, part=batch, schema=schema)
         run.progress.batch(batch + 1, batches, events)
     finish_load()
@@ -165,7 +165,7 @@ def _audit(work: SessionsWork) -> None:
     figures = audit.AuditFigures(**row)
     audit.check_audit(figures, plan, work.rows_by_day, work.read_whole)
     if plan.kind != "dates":  # else neither the run nor the sessions stored need have the newest
-        _tell_freshness(work, figures.newest_at)
+        _warn_if_stale(work, figures.newest_at)
     tables = work.found_sources
     if not run.request.force:
         audit.check_firebase(
@@ -212,8 +212,8 @@ def _newest_sql(work: SessionsWork) -> str:
     )
 
 
-def _tell_freshness(work: SessionsWork, newest_at: datetime | None) -> None:
-    """Tell how fresh the source is, by its newest valid event."""
+def _warn_if_stale(work: SessionsWork, newest_at: datetime | None) -> None:
+    """Report the source's freshness by its newest valid event."""
     run = work.run
     run.newest_event_at = newest_at
     age = run.started_at - newest_at if newest_at else None
@@ -266,7 +266,7 @@ def _publish(work: SessionsWork) -> None:
 
 
 def _rebuild_persons(work: SessionsWork) -> None:
-    """Rebuild what follows from `sessions` and Firebase; with it the scheduled delivery is done."""
+    """Rebuild what follows from `sessions` and Firebase; this completes the delivery."""
     run, staging = work.run, work.staging()
     sessions, identities, persons = map(run.table, ("sessions", "identities", "persons"))
     selects = {
@@ -310,7 +310,7 @@ def _rebuild_persons(work: SessionsWork) -> None:
 
 
 def _unless_idle(step: Callable[[SessionsWork], None]) -> Callable[[SessionsWork], None]:
-    """The step, which does nothing where no session is to change."""
+    """The step, skipped if no session changes."""
 
     def work_unless_idle(work: SessionsWork) -> None:
         if work.idle is None:
@@ -323,7 +323,7 @@ def _begin(run: Run) -> SessionsWork:
     return begin(metric_table(run.settings.metrics_file), run)
 
 
-def _of_the_file[**P, T](
+def _with_metric_table[**P, T](
     work: Callable[Concatenate[MetricTable, Warehouse, P], T],
 ) -> Callable[Concatenate[Warehouse, P], T]:
     """The function, for the metric table of the file that the settings name."""
@@ -334,9 +334,9 @@ def _of_the_file[**P, T](
     return of_the_file
 
 
-EXPLAIN: Final = _of_the_file(explain)
-VERIFY_AND_RECORD: Final = _of_the_file(verify_and_record)
-VERIFY: Final = _of_the_file(verify)
+EXPLAIN: Final = _with_metric_table(explain)
+VERIFY_AND_RECORD: Final = _with_metric_table(verify_and_record)
+VERIFY: Final = _with_metric_table(verify)
 """Verifies stored sessions: see `jobs/sessions_verification.py`."""
 
 
@@ -357,5 +357,5 @@ JOB: Final = Job(
     ),
     report_type=SessionsReport,
     sources=lambda settings: [each.table for each in source_tables(settings).values()],
-    check=_of_the_file(check_sessions),
+    check=_with_metric_table(check_sessions),
 )

@@ -84,7 +84,7 @@ def find_changes(work: SessionsWork) -> None:
 
 
 def _check_still_there(tables: sources.SourceTables, state: planning.State | None) -> None:
-    """Raise SourceMissingError for an optional table that is gone, which may be made anew."""
+    """Raise SourceMissingError for a missing optional table that may be being recreated."""
     for source, before in (
         (tables.users, state.users if state else None),
         (tables.documents, state.documents if state else None),
@@ -142,9 +142,9 @@ def _stage_small(
 def _read_past[T](
     work: SessionsWork, source: sources.Source, read: Callable[[sources.Source], T]
 ) -> tuple[sources.Source, T]:
-    """What is read of a source, and how: without its past where BigQuery refuses only that.
+    """How to read a source: as it is now if BigQuery refuses only its past.
 
-    Raises UnavailableError where the table has no such past, because it was made anew meanwhile.
+    Raises UnavailableError if the table has no such past because it was just recreated.
     """
     run, table = work.run, source.shape.table
     try:
@@ -177,7 +177,7 @@ def _find_idle(work: SessionsWork) -> bool:
     state = work.made_plan.last_state
     known = (state.users, state.documents) if state else None
     if row.pop("outdated") or known != (row["users"], row["documents"]):
-        return False  # the state is to remember how many there are now
+        return False  # the state must record the current counts
     work.idle = row
     return True
 
@@ -308,7 +308,7 @@ class _Projector:
 
     @property
     def _split_ids(self) -> str | None:
-        """The ids that are known to be no session's; a full load looks at each id again."""
+        """The ids known to be split; a full load examines each id again."""
         return None if self.work.made_plan.is_full_load else self.work.run.table("split_ids")
 
     @property
@@ -362,8 +362,8 @@ def _other_days(work: SessionsWork, stored: Mapping[str, Iterable[date]]) -> lis
 def plan_sessions(work: SessionsWork) -> None:
     """Count every row that was read, judge the touched sessions, and cut them into batches.
 
-    Meanwhile the stored sessions are found that are outdated. Where the rows of the days leave
-    no doubt that one batch will do, nothing waits for the count.
+    Outdated stored sessions are found in parallel. If the days surely fit into one batch,
+    nothing waits for the count.
     """
     limit = work.run.settings.max_batch_events
     work.batches = planning.batch_count(work.listed_rows, max_batch_events=limit)

@@ -47,7 +47,7 @@ type Confirm = Callable[[Reading], None]  # raises where the reading is not want
 
 _TIB: Final = 2**40
 _LOOKED_AT_DAYS: Final = 7  # of the source, for an id that is not stored
-_NEAR: Final = timedelta(seconds=3660)  # of a session: documents that are told of
+_NEAR: Final = timedelta(seconds=3660)  # of a session: documents that are shown
 _AROUND: Final = timedelta(seconds=60)  # of a session: the tolerance for documents
 
 
@@ -85,7 +85,7 @@ def verify(
 ) -> Verification:
     """Compare every cell of the chosen sessions with what the source rows say.
 
-    `confirm` is told what is to be read, before it is read. Raises RequestError where no session
+    `confirm` receives the plan before anything is read. Raises RequestError where no session
     is chosen or the reading would pass MAX_BYTES_BILLED.
     """
     stored = _choose(metric_table, warehouse, request)

@@ -80,7 +80,7 @@ def check_reasons(warehouse: Warehouse) -> Check:
 def check_watch(
     metric_table: MetricTable, warehouse: Warehouse, now: datetime, stored: Collection[str]
 ) -> Check:
-    """What fell, as a check: the warnings that a run of today has.
+    """The warnings of a run of today about metrics, as a check.
 
     `stored`: the columns that `sessions` has; the next run adds those that are missing.
     """

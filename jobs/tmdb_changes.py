@@ -1,7 +1,7 @@
 """The job `tmdb_changes`: what has changed at TMDB, as documents in Redis.
 
-Redis knows no transaction with BigQuery. So documents are written first, in any number of runs,
-since writing one again changes nothing; then the watermark moves, if no id failed.
+Redis and BigQuery share no transaction. So documents are written first, in any number of runs,
+since repeating a write is harmless; then the watermark moves, if no id failed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ChangesWork:
 
     @property
     def failed(self) -> dict[tuple[Kind, int], str]:
-        """Why each id failed that did."""
+        """Why each failed id failed."""
         return {
             (kind, number): why
             for kind, outcomes in self.outcomes.items()
@@ -173,7 +173,7 @@ def _unread(watermark: date | None, today: date) -> Window | None:
 
 
 def _count_entries(work: ChangesWork) -> None:
-    """Entries of the lists that lead to no id of their own, or to one that a limit leaves out."""
+    """Count entries that have no id, repeat one, or are left out by a limit."""
     changes, counts = work.changes.values(), work.run.counts
     taken = sum(map(len, work.ids.values()))
     ids = sum(len(each.ids) for each in changes)
@@ -189,7 +189,7 @@ def _update_documents(work: ChangesWork) -> None:
         documents: RedisDocuments | DryDocuments = DryDocuments()
     else:
         await_ledger(run)
-        run.say_when_stopped("what was written to Redis stands, and no watermark moved")
+        run.set_stop_message("what was written to Redis stands, and no watermark moved")
         documents = RedisDocuments(redis_server(run.settings), check=run.check)
     batches = [
         (kind, batch)
@@ -224,7 +224,7 @@ def _count(run: Run, ended: Outcomes) -> None:
 
 
 def _move_watermarks(work: ChangesWork) -> None:
-    """Say that the days are done, unless an id failed. Raises UnavailableError where one did."""
+    """Move the watermarks, unless an id failed. Raises UnavailableError where one did."""
     run, failed = work.run, work.failed
     if failed:
         (kind, number), why = next(iter(failed.items()))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from oracle.evidence import events_behind
 from oracle.ids import time_of
-from oracle.rows import NULL, PIECE_LIKE, SEPARATOR, deduplicated, in_order, sort_out
+from oracle.rows import NULL, PIECE_LIKE, SEPARATOR, classify_rows, deduplicated, in_order
 from oracle.sessions import expected_sessions
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def compare(
     pieces = [row["session_id"] for row in stored if row.get("is_split")]
     known_split = {owner for piece in pieces for owner in piece_owners(piece)}
     known_split -= {row["session_id"] for row in stored}
-    valid = sort_out(metric_table, source.events, exclusions, known_split).sessions
+    valid = classify_rows(metric_table, source.events, exclusions, known_split).sessions
     computed = expected_sessions(
         metric_table,
         source.events,
@@ -94,7 +94,7 @@ def compare(
 
 
 def piece_owners(piece: str) -> set[str]:
-    """Return the ids that a piece may be of: what stands before a day and a distinct id.
+    """Return the ids a piece may belong to: the text before a day and a distinct id.
 
     They are several only where the session id or the distinct id contains a day.
     """
@@ -254,7 +254,7 @@ def json_value(value: object) -> object:
 
 
 def verification_text(found: Verification) -> str:
-    """Return what people read of a verification."""
+    """Return a verification as text for people."""
     shown = found.to_json()
     compared = f"{shown['sessions']} sessions, {shown['cells']} cells, {shown['source_rows']} rows"
     lines = [f"Compared {compared} of {len(found.days)} days, by seed {found.seed}."]

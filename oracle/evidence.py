@@ -67,7 +67,7 @@ def _of_metric(metric_table: MetricTable, metric: Metric, events: Sequence[Event
 
 
 def _place(event: Event) -> tuple[int, str]:
-    """Return what events are in order by."""
+    """Return the sort key of events."""
     return event.at, event.uuid
 
 

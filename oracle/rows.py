@@ -116,7 +116,7 @@ def properties_text(row: Row) -> str:
     return json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
 
 
-def sort_out(
+def classify_rows(
     metric_table: MetricTable,
     events: Iterable[Row],
     exclusions: Exclusions | None,
@@ -263,7 +263,7 @@ def _scalars(text: str) -> dict[str, str] | None:
 
 
 def _loaded(text: str) -> Any:  # noqa: ANN401 - whatever JSON holds
-    """Return the JSON, numbers as they are written; None for what is none, as NaN and Infinity."""
+    """Return the JSON, numbers as they are written; None if invalid, like NaN and Infinity."""
     try:
         return json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
     except ValueError:
@@ -297,15 +297,15 @@ def in_order(events: list[Event]) -> list[Event]:
 def split_ids(
     metric_table: MetricTable, events: Iterable[Row]
 ) -> dict[str, tuple[datetime, datetime, int]]:
-    """Return first and last time and number of valid rows of each id that is no session's."""
-    return _extents(sort_out(metric_table, events, None).split)
+    """Return first and last time and number of valid rows of each split id."""
+    return _extents(classify_rows(metric_table, events, None).split)
 
 
 def quarantined(
     metric_table: MetricTable, events: Iterable[Row]
 ) -> dict[str, tuple[datetime, datetime, int]]:
     """Return the same of each piece that is kept out."""
-    return _extents(sort_out(metric_table, events, None).quarantined)
+    return _extents(classify_rows(metric_table, events, None).quarantined)
 
 
 def _extents(found: Mapping[str, list[Event]]) -> dict[str, tuple[datetime, datetime, int]]:
@@ -317,7 +317,7 @@ def reasons(
     metric_table: MetricTable, events: Iterable[Row], *, exclusions: Exclusions | None = None
 ) -> dict[str, int]:
     """Return how many rows fell under each reason: together, all rows."""
-    counted = sort_out(metric_table, events, exclusions).reasons
+    counted = classify_rows(metric_table, events, exclusions).reasons
     return {reason: counted[reason] for reason in REASONS}
 
 

@@ -13,7 +13,7 @@ from oracle.columns import event_columns
 from oracle.declared import declared_columns
 from oracle.ids import time_of
 from oracle.people import Users, channels, read_documents
-from oracle.rows import deduplicated, in_order, sort_out
+from oracle.rows import classify_rows, deduplicated, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, MutableMapping
@@ -38,7 +38,7 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
     """Return the row of each session, by session id, without the columns of the run itself.
 
     `bad` receives how many users have no id (`users`), and how many documents no id, creator or
-    creation time (`documents`): they count nowhere. `known_split`: see `sort_out`.
+    creation time (`documents`): they count nowhere. `known_split`: see `classify_rows`.
     """
     people = Users(users)
     created = read_documents(metric_table.creation, documents)
@@ -47,7 +47,7 @@ def expected_sessions(  # noqa: PLR0913 - the four source tables, as they are
         bad["users"] = people.bad
         bad["documents"] = created.bad
     rows: dict[str, Row] = {}
-    sorting = sort_out(metric_table, events, exclusions, known_split)
+    sorting = classify_rows(metric_table, events, exclusions, known_split)
     for session_id, valid in sorting.sessions.items():
         ordered = in_order(deduplicated(valid))
         row: Row = {"session_id": session_id, "is_split": session_id in sorting.pieces}

@@ -1,7 +1,7 @@
 """A session as a story: its events, people, documents and columns, each with its reason. Pure.
 
-Rows in, frozen records out; how they are shown is decided elsewhere. Of `properties` there are
-declared ones alone, and of Firebase nothing but ids.
+Rows in, frozen records out; how they are shown is decided elsewhere. It has only the
+declared `properties`, and only the ids of Firebase.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from oracle.comparison import SourceRows, compare, json_value, piece_owners
 from oracle.evidence import events_behind, property_value
 from oracle.ids import SECOND, micros, time_of
 from oracle.people import CREATION_TOLERANCE, Users, read_documents
-from oracle.rows import deduplicated, in_order, read_row, sort_out
+from oracle.rows import classify_rows, deduplicated, in_order, read_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 type Row = dict[str, Any]
 
-NEAR = 3600 * SECOND  # how far from the session a document is told of
+NEAR = 3600 * SECOND  # how far from the session a document is shown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,7 @@ def tell(
     """Return the story of a stored session, from the raw rows that name it."""
     session_id = stored["session_id"]
     known_split = piece_owners(session_id) if stored.get("is_split") else set()
-    sorting = sort_out(metric_table, source.events, exclusions, known_split)
+    sorting = classify_rows(metric_table, source.events, exclusions, known_split)
     valid = sorting.sessions.get(session_id, [])
     events = in_order(deduplicated(valid))
     verdict = compare(metric_table, [stored], source, exclusions=exclusions)[0]
@@ -177,7 +177,7 @@ def _id_lines(people: Users, distinct_ids: Iterable[str]) -> Iterable[IdLine]:
 
 
 def _document_lines(creation: Creation, rows: list[Row], stored: Row) -> Iterable[DocumentLine]:
-    """Tell of the user's documents near the session; without a user there is none."""
+    """Return the user's documents near the session; none without a user."""
     first = (micros(stored["started_at"]) or 0) - CREATION_TOLERANCE
     last = (micros(stored["ended_at"]) or 0) + CREATION_TOLERANCE
     for row in rows:

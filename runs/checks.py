@@ -41,7 +41,7 @@ def check_last_run(
     job: str = "sessions",
     fresh: dt.timedelta = FRESH,
 ) -> Check:
-    """When a run has last brought everything up to date; `fresh`: the age that is usual."""
+    """When a run last brought everything up to date; `fresh`: the usual age."""
     name = "last run"
     if finished_at is None:
         command = "main.py" if job == "sessions" else f"main.py --job {job}"
@@ -49,7 +49,7 @@ def check_last_run(
         return Check(name=name, outcome="warning", message=message)
     age = now - finished_at
     if age < -AHEAD:
-        message = f"Run {run_id} ended {hours(-age)} hours ahead: correct the clock that it ran by."
+        message = f"Run {run_id} ended {hours(-age)} hours in the future: correct its clock."
         return Check(name=name, outcome="warning", message=message)
     message = f"Run {run_id} succeeded {hours(age)} hours ago"
     if age > fresh:

@@ -1,4 +1,4 @@
-"""One run in progress: what it was asked, what it works with, and how far it is. Knows no job."""
+"""One run in progress: its request, its resources and its progress. Knows no job."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class ReportHead(TypedDict):
 
 @dataclass(kw_only=True)
 class Run:
-    """A run in progress: what every job has, whatever it does."""
+    """A run in progress: what all jobs have in common."""
 
     request: RunRequest
     warehouse: Warehouse
@@ -72,7 +72,7 @@ class Run:
     staged: dict[str, TableId] = field(default_factory=dict)
     steps: list[StepReport] = field(default_factory=list)
     parts: dict[str, float] = field(default_factory=dict)  # of the step in progress
-    counts: dict[str, int] = field(default_factory=dict)  # source rows by what became of them
+    counts: dict[str, int] = field(default_factory=dict)  # source rows by outcome
     warnings: list[str] = field(default_factory=list)
     kind: RunKind | None = None
     reason: str | None = None
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def engine(self) -> Engine:
-        """What aggregates: as the request says, else the settings."""
+        """The engine of the request, else of the settings."""
         return self.request.engine or self.settings.engine
 
     @property
@@ -97,7 +97,7 @@ class Run:
         return LeaseRow(warehouse=self.warehouse, job=self.request.job)
 
     def table(self, name: str) -> str:
-        """A destination table, as it stands in SQL."""
+        """A destination table's name in SQL."""
         return self.warehouse.table(name).sql
 
     def stage(
@@ -109,7 +109,7 @@ class Run:
         layout: str = "",
         refused_as: type[EtlError] = DestinationError,
     ) -> str:
-        """Make a staging table of a SELECT; returns it as it stands in SQL."""
+        """Create a staging table from a SELECT; returns its name in SQL."""
         self.staged[name] = self.warehouse.staging(name)
         table = stage_select(
             self.warehouse, name, sql, parameters, layout=layout, refused_as=refused_as
@@ -124,7 +124,7 @@ class Run:
     def stage_script(
         self, step: str, tables: Mapping[str, tuple[str, str]], then: str | None
     ) -> list[dict[str, Any]]:
-        """Make staging tables, of a SELECT and a layout each, and read `then`, all in one job."""
+        """Create staging tables, each from a SELECT and a layout, and read `then`, in one job."""
         self.staged |= {name: self.warehouse.staging(name) for name in tables}
         return stage_script(self.warehouse, step, tables, then)
 
@@ -151,14 +151,14 @@ class Run:
         given = [*parameters, self._triggers] if "@triggers" in sql else parameters
         with supervisor.publishing():
             lease = self.lease
-            if publishes:  # until the commit only the fence decides, within a bound of its own
+            if publishes:  # until the commit only the fence or its time limit stops it
                 check = check_publication()
                 lease = replace(lease, warehouse=replace(self.warehouse, check=check))
             return lease.transact(step, sql, given, fence=supervisor.fence, publishes=publishes)
 
-    def say_when_stopped(self, outcome: str) -> None:
-        """What a message says from now on, if something stops the run, of what it has done."""
-        self._supervisor.say_when_stopped(outcome)
+    def set_stop_message(self, outcome: str) -> None:
+        """Set what messages say the run has done, if something stops it from now on."""
+        self._supervisor.set_stop_message(outcome)
 
     @property
     def _supervisor(self) -> Supervisor:
@@ -176,9 +176,9 @@ class Run:
         return triggers_parameter(triggers)
 
     def settle(self, error: Exception) -> None:
-        """After a failure that stays: let no other attempt at the delivery pay for it again.
+        """After a permanent failure, keep other attempts at the delivery from repeating it.
 
-        A bug may be a conflict that passes, so it does not count.
+        A bug may be a temporary conflict, so it does not count.
         """
         if self.trigger is not None and isinstance(error, EtlError) and error.is_final:
             self._supervisor.settle(self._triggers)
@@ -280,8 +280,8 @@ def begin(
 
 
 @contextmanager
-def begun_or_logged(run: Run, log_names: Iterable[str]) -> Iterator[None]:
-    """Within, a run gets its work; if it is refused, the log says so as of any run's end."""
+def logging_refusals(run: Run, log_names: Iterable[str]) -> Iterator[None]:
+    """Wraps a run's start: if the run is refused, logs that as the end of a run."""
     try:
         yield
     except EtlError as error:
@@ -292,7 +292,7 @@ def begun_or_logged(run: Run, log_names: Iterable[str]) -> Iterator[None]:
 
 @contextmanager
 def recorded(work: Work) -> Iterator[None]:
-    """Within, every log line carries the run's id; the last one says how the run ended."""
+    """In this block, each log line carries the run's id; the last says how it ended."""
     run, error_type = work.run, None
     with log_fields({"run_id": run.warehouse.run_id, "job": run.request.job}):
         try:
@@ -309,7 +309,7 @@ def recorded(work: Work) -> Iterator[None]:
 
 @contextmanager
 def supervised(work: Work, supervisor: Supervisor) -> Iterator[None]:
-    """Within, the lease is renewed and watched; a failure is recorded, and staging is dropped."""
+    """In this block, the lease is renewed and watched. Records failures and drops staging."""
     run = work.run
     unwatched = run.warehouse
     run.warehouse = replace(unwatched, check=supervisor.check)
@@ -333,7 +333,7 @@ def finish(work: Work, status: RunStatus, error: str | None = None) -> RunReport
 
 
 def fail(work: Work, error: BaseException) -> RunReport:
-    """The final report of a run that this error ended; of a bug it names only the type."""
+    """The final report of a run that this error ended; for a bug it has only the type."""
     if isinstance(error, EtlError):
         return finish(work, error.status, str(error))
     return finish(work, "failed", type(error).__name__)
@@ -348,28 +348,28 @@ def answer_again(work: Work, run_id: str) -> RunReport:
     if error is None:
         return replace(finish(work, "duplicate"), run_id=run_id)
     message = (
-        f"This delivery is not tried again, because run {run_id} failed for a reason that stays:"
-        f" {error.rstrip('.')}. Mend that, then start a run by hand."
+        f"This delivery is not tried again, because run {run_id} failed permanently:"
+        f" {error.rstrip('.')}. Fix that, then start a run by hand."
     )
     raise RepeatedError(message)
 
 
 def enter_ledger(work: Work) -> None:
-    """Begin to write the run's ledger row, which nothing that stops the run holds up."""
+    """Start writing the run's ledger row; what stops the run does not stop this."""
     run = work.run
     unwatched = replace(run.warehouse, check=lambda: None)
     run.ledger = start_ledger(unwatched, work.report("running"))
 
 
 def await_ledger(run: Run) -> None:
-    """Wait for the ledger row of the run. Raises why there is none: nobody could follow the run."""
+    """Wait for the run's ledger row. Raises if writing it failed: nobody could follow the run."""
     if run.ledger is not None:
         wait_for(run.warehouse, run.ledger)
 
 
 def record(run: Run, report: RunReport) -> None:
-    """Let the ledger say how the run ended as its lease is released; no run fails by that."""
+    """Write the outcome to the ledger as the lease is released; no run fails because of it."""
     if run.ledger is None or run.supervisor is None:
         return
     wait([run.ledger])  # why it failed, if it did, was raised by `await_ledger`
-    run.supervisor.end_by(*last_statement(run.warehouse, report))
+    run.supervisor.set_final_statement(*last_statement(run.warehouse, report))

@@ -39,7 +39,7 @@ class EtlError(Exception):
     exit_code: ClassVar[int] = 1
     status: ClassVar[FailureStatus] = "failed"
     is_final: ClassVar[bool] = True
-    """Whether another attempt fails the same way until somebody mends something."""
+    """Whether every attempt fails the same way until somebody fixes it."""
 
 
 class RequestError(EtlError):
@@ -88,7 +88,7 @@ class SourceError(EtlError):
 class SourceMissingError(SourceError):
     """A source table does not exist, or may not be read."""
 
-    is_final = False  # what loads it may be making it anew
+    is_final = False  # a load may be recreating it
 
 
 class SourceShapeError(SourceError):

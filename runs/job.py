@@ -31,7 +31,7 @@ class Step[Found: Work]:
     name: str
     work: Callable[[Found], None]
     publishes: bool = False
-    """Whether readers see what it does: a dry run leaves it out."""
+    """Whether readers see its effect: a dry run skips it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +47,9 @@ class Job[Found: Work]:
     steps: tuple[Step[Found], ...]
     report_type: type[RunReport]
     sources: Callable[[Settings], Sequence[TableId]] = lambda _: ()
-    """The tables that it reads: the destination belongs where they are."""
+    """The tables that it reads: the destination has their location."""
     check: Callable[[Warehouse, datetime], Sequence[Check]] | None = None
-    """Looks at what is there, for `--check`; None where there is nothing to look at."""
+    """Checks the stored data for `--check`; None if there is nothing to check."""
     unit: str = "events"
     """What its progress counts."""
     options: frozenset[str] = OPTIONS
@@ -57,13 +57,13 @@ class Job[Found: Work]:
     needs: tuple[str, ...] = ()
     """Environment variables without which it can't run."""
     local_needs: tuple[str, ...] = ()
-    """Further ones with --local, so that nothing but a stand-in is asked then."""
+    """More of them with --local, so that it calls only a stand-in."""
     destination: Callable[[Warehouse], TableId] | None = None
-    """A table that it writes in a dataset of its own: GET /ready asks whether it may."""
+    """A table that it writes in a dataset of its own: GET /ready checks access."""
     probes: Mapping[str, Callable[[Warehouse], None]] = field(default_factory=dict)
-    """What GET /ready asks besides, by name: each raises what is wrong."""
+    """More checks for GET /ready, by name: each raises what is wrong."""
     shown: Mapping[str, Any] = field(default_factory=dict)
-    """What GET /config tells of it, besides settings."""
+    """What GET /config shows of it besides settings."""
 
     @property
     def step_names(self) -> tuple[str, ...]:
@@ -76,7 +76,7 @@ class Job[Found: Work]:
         return settings.missing(self.needs + (self.local_needs if is_local else ()))
 
     def check_request(self, request: RunRequest, settings: Settings) -> None:
-        """The same, and raise RequestError for an option that it doesn't take."""
+        """Raise RequestError for an option it doesn't take, or SettingsError."""
         usual = RunRequest()
         for name in sorted(OPTIONS - self.options):
             if getattr(request, name) != getattr(usual, name):

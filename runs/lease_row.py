@@ -11,7 +11,7 @@ from bigquery.destination import list_rows
 from bigquery.jobs import rows_of, run_query, run_statement
 from bigquery.parameters import records, scalar
 from bigquery.refusals import ConflictError, StatementError, classified
-from bigquery.retries import LOG, rest
+from bigquery.retries import LOG, pause_for
 from runs.errors import DestinationError, LeaseLostError, RunTimeoutError, UnavailableError
 from runs.lease_sql import (
     Lease,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
 
-# Between the six attempts at a transaction that conflicts with another; each with jitter.
+# Pauses between six attempts at a conflicting transaction, each with jitter.
 _PAUSES_SECONDS: Final = (2.0, 5.0, 10.0, 20.0, 20.0)
 
 _COLUMNS: Final = frozenset({"fence", "run_id", "expires_at", "published_run_id", "triggers"})
@@ -64,19 +64,19 @@ class LeaseRow:
 
     @property
     def sql(self) -> str:
-        """The table as it stands in SQL."""
+        """The table's name in SQL."""
         return lease_table(self.warehouse, self.job).sql
 
     def take(self) -> Lease:
         """Try once to take the lease; returns it as it is then, ours or another run's.
 
-        Whether it is free is for BigQuery's clock to say: this machine's may be wrong.
+        BigQuery's clock decides whether it is free: this machine's may be wrong.
         """
         if self._find() is None:
             with suppress(StatementError):  # another first run is creating it at this moment
                 self._query(create_lease_sql(self.sql, self.job))
         parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
-        # A conflict with another run that takes the lease: the row tells which run has it.
+        # Another run is taking the lease: the row shows which run has it.
         with suppress(StatementError):
             self._query(take_lease_sql(self.sql), parameters)
         return self.read()
@@ -122,8 +122,8 @@ class LeaseRow:
     ) -> None:
         """Release the lease, if it is ours.
 
-        `triggers`: deliveries to record that no other attempt can help. `first`: a statement of
-        this run's that is to be done before, in the same job.
+        `triggers`: deliveries to record as not worth another attempt. `first`: a statement of
+        this run to execute before that, in the same job.
         """
         to_settle = [] if triggers is None else [triggers]
         release = settle_lease_sql(self.sql) if to_settle else release_lease_sql(self.sql)
@@ -142,7 +142,7 @@ class LeaseRow:
     def transact(
         self, step: str, sql: str, parameters: Sequence[Parameter], *, fence: int, publishes: bool
     ) -> list[dict[str, Any]]:
-        """Run a transaction that needs the lease, again where a concurrent change cancelled it.
+        """Run a transaction that needs the lease; repeat it if a concurrent change cancels it.
 
         With `publishes`, its commit is known from the row's `published_run_id`; else returns the
         rows of a SELECT that follows it. Raises LeaseLostError where the lease is no longer ours:
@@ -155,7 +155,7 @@ class LeaseRow:
                     job = run_statement(self.warehouse, step, sql, given)
                     return [] if publishes else rows_of(self.warehouse, job)
             except RunTimeoutError:
-                # Its job was told to end; only the row knows whether it committed before.
+                # Its job was cancelled; only the row shows whether it had committed.
                 if publishes and self._unwatched.read().published_run_id == self.warehouse.run_id:
                     return []
                 raise
@@ -177,10 +177,10 @@ class LeaseRow:
         return []
 
     def _wait_out(self, step: str, pause: float, fence: int) -> None:
-        """Pause between two attempts and keep the lease; the next attempt tells if it is lost."""
-        seconds = pause * random.uniform(0.5, 1)  # noqa: S311 - so that two runs part, no secret
+        """Pause between two attempts and keep the lease; the next attempt shows if it is lost."""
+        seconds = pause * random.uniform(0.5, 1)  # noqa: S311 - jitter, not a secret
         LOG.warning("Another change cancelled the transaction %s: again in %.1f s", step, seconds)
-        rest(self.warehouse, seconds)
+        pause_for(self.warehouse, seconds)
         with suppress(UnavailableError):
             self.renew(fence)
 

@@ -1,8 +1,8 @@
 """The lease of a job: one row that only one run at a time may hold, as SQL text. Pure.
 
 The row is inserted once and then only updated: in BigQuery two updates of one row conflict, and two
-inserts do not. `fence` grows with every run that takes the lease, so a run that was replaced can be
-told from the run that replaced it. Expiry uses BigQuery's time, so the clocks of two machines need
+inserts do not. `fence` grows with every run that takes the lease, so a replaced run can be
+distinguished from its replacement. Expiry uses BigQuery's time, so the clocks of two machines need
 not agree.
 """
 
@@ -35,7 +35,7 @@ class Lease:
     triggers: Mapping[str, str]
 
     def is_held(self, now: dt.datetime) -> bool:
-        """Whether a run holds it then, by the clock of whoever asks: BigQuery's own decides."""
+        """Whether a run holds it by the caller's clock; only BigQuery's clock decides."""
         return self.run_id is not None and self.expires_at is not None and self.expires_at >= now
 
 
@@ -74,7 +74,7 @@ WHERE run_id = @run_id AND fence = @fence"""
 
 
 def settle_lease_sql(lease: str) -> str:
-    """The same, after a failure that another attempt at its delivery would meet: see @triggers."""
+    """Release the lease after a permanent failure, and store the delivery in @triggers."""
     return f"""UPDATE {lease}
 SET run_id = NULL, expires_at = NULL, triggers = @triggers
 WHERE run_id = @run_id AND fence = @fence"""
@@ -83,9 +83,9 @@ WHERE run_id = @run_id AND fence = @fence"""
 def hold_lease_sql(lease: str) -> list[str]:
     """The statements that end a transaction unless the lease is still that of @run_id and @fence.
 
-    An update, not a look: a run that takes the lease at the same time conflicts with it. It
-    commits with the transaction, and so tells that this run has published; the same transaction
-    once more ends here.
+    An UPDATE, not a SELECT: a run that takes the lease at the same time conflicts with it. It
+    commits with the transaction and so records that this run has published; a repeated
+    transaction ends here.
     """
     return [
         f"""UPDATE {lease}
@@ -98,7 +98,7 @@ WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id
 
 
 def complete_sql(lease: str) -> list[str]:
-    """The same for the last transaction of a run: it tells for which @triggers all is done."""
+    """The same for the last transaction of a run, which also stores @triggers as done."""
     return [
         f"""UPDATE {lease}
 SET
@@ -122,6 +122,6 @@ WHERE run_id = @run_id AND fence = @fence AND IFNULL(published_run_id != @run_id
 
 
 def with_trigger(triggers: Mapping[str, str], trigger: str, run_id: str) -> dict[str, str]:
-    """The triggers with one more, the oldest left out."""
+    """The triggers plus one, without the oldest."""
     latest = list(triggers.items())[-(_MAX_TRIGGERS - 1) :]
     return dict([*latest, (trigger, run_id)])

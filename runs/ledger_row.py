@@ -30,7 +30,7 @@ def start_ledger(warehouse: Warehouse, report: RunReport) -> Future[None]:
 
 
 def _insert(warehouse: Warehouse, report: RunReport) -> None:
-    """The table is made where it is missing."""
+    """Create the table if it is missing."""
     with classified("the run ledger", DestinationError):
         ensure_table(warehouse, warehouse.table(LEDGER_TABLE), RUNS)
     values = _values(report)

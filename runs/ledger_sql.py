@@ -1,4 +1,4 @@
-"""The run ledger as it is read: pages of runs, one run, each job's last success. SQL text. Pure.
+"""Queries of the run ledger: pages of runs, one run, each job's last success. SQL text. Pure.
 
 A row that says `running` counts only while its run holds the lease, since a killed run does not
 update its row.
@@ -28,7 +28,7 @@ def is_run_id(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunsRequest:
-    """A page of the ledger, the newest run first: so many, from before another one."""
+    """A page of the ledger, newest first: `limit` runs, all older than `before`."""
 
     limit: int = 20
     before: str | None = None
@@ -45,7 +45,7 @@ class RunsRequest:
 
     @classmethod
     def from_query(cls, query: Mapping[str, Sequence[str]]) -> Self:
-        """Read the parameters of a GET, each with all its values: these, and once at most."""
+        """Read a GET's parameters, each a list of values: known names, each at most once."""
         for name, values in query.items():
             if name not in _NAMES or len(values) != 1:
                 message = (
@@ -71,7 +71,7 @@ LEFT JOIN {lease} AS l ON l.run_id = r.run_id AND l.expires_at > CURRENT_TIMESTA
 
 
 def leases_sql(leases: Sequence[str]) -> str:
-    """The rows of several leases as one table, which stands in FROM; without any, no row."""
+    """Several leases as one table for a FROM clause; an empty one if there are none."""
     if len(leases) == 1:
         return leases[0]
     none = "SELECT CAST(NULL AS STRING) AS run_id, CAST(NULL AS TIMESTAMP) AS expires_at"
@@ -106,14 +106,14 @@ LIMIT {limit}"""
 
 
 def run_sql(ledger: str, lease: str) -> str:
-    """A SELECT of what the run @run_id came to: its `status`, and its `report` as JSON text."""
+    """A SELECT of the run @run_id's outcome: its `status`, and its `report` as JSON text."""
     return f"""SELECT {_STATUS_SQL}, r.report
 {_ledger_sql(ledger, lease)}
 WHERE r.run_id = @run_id"""
 
 
 def failure_sql(ledger: str) -> str:
-    """A SELECT of what ended the run @run_id; no row where it succeeded."""
+    """A SELECT of the error of run @run_id; no row if it succeeded."""
     return f"""SELECT error FROM {ledger}
 WHERE run_id = @run_id AND status != 'succeeded'"""
 
@@ -121,9 +121,9 @@ WHERE run_id = @run_id AND status != 'succeeded'"""
 def last_successes_sql(ledger: str) -> str:
     """A SELECT of each job's last run that brought everything up to date.
 
-    Dry runs, and those with dates or a limit, leave something to be done, and verifications do
-    nothing. A run under a clock that was ahead would stay the last for as long: it counts once
-    nothing else does.
+    Dry runs and runs with dates or a limit are incomplete, and verifications load nothing. A
+    run whose clock was ahead would stay the last for as long, so it counts only if no other
+    run does.
     """
     return f"""SELECT
   job, run_id, kind, finished_at,

@@ -23,7 +23,7 @@ NOTICE: Final = 25
 """A level between INFO and WARNING, which a terminal shows: one of Cloud Logging's severities."""
 logging.addLevelName(NOTICE, "NOTICE")
 
-# Of the current thread: it passes them on to a new one with contextvars.copy_context().
+# Per thread; contextvars.copy_context() passes them on to a new thread.
 _FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
     "log_fields", default=MappingProxyType({})
 )
@@ -31,7 +31,7 @@ _FIELDS: Final[ContextVar[Mapping[str, object]]] = ContextVar(
 
 @contextmanager
 def log_fields(fields: Mapping[str, object]) -> Iterator[None]:
-    """Add these fields to every log line that is written within."""
+    """Add these fields to every log line inside the block."""
     token = _FIELDS.set({**_FIELDS.get(), **fields})
     try:
         yield
@@ -79,8 +79,8 @@ def configure_logging(
     LOG.propagate = False
 
 
-# What the line that ends a run carries of its report.
-_OF_THE_REPORT: Final = (
+# Report fields in the line that ends a run.
+_REPORT_FIELDS: Final = (
     "status",
     "run_id",
     "job",
@@ -103,7 +103,7 @@ def log_run_finished(report: RunReport, *, error_type: str | None = None) -> Non
     `error_type`: the class of the error that ended it, if it failed.
     """
     shown = report.to_json()
-    fields = {name: shown[name] for name in (*_OF_THE_REPORT, *report.log_names)}
+    fields = {name: shown[name] for name in (*_REPORT_FIELDS, *report.log_names)}
     fields |= {"error_type": error_type, "is_stale": report.is_stale, "rows": shown["counts"]}
     level = logging.WARNING if report.warnings or report.status == "refused" else logging.INFO
     if report.status not in {"succeeded", "duplicate", "refused"}:
@@ -118,7 +118,7 @@ def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable
 
     `names`: the job's own fields, null here like the others.
     """
-    fields = dict.fromkeys((*_OF_THE_REPORT, *names, "error_type", "is_stale", "rows"))
+    fields = dict.fromkeys((*_REPORT_FIELDS, *names, "error_type", "is_stale", "rows"))
     status = error.status if isinstance(error, EtlError) else "failed"
     outcome = {
         "status": status,
@@ -132,7 +132,7 @@ def log_run_not_begun(job: str, error: Exception, sentence: str, names: Iterable
 
 
 def is_reported(error: Exception) -> bool:
-    """Whether the line that ends a run, which text leaves out, has told of this error.
+    """Whether the line that ends a run, hidden in text mode, contains this error.
 
     Whoever writes that line adds a note to the error.
     """

@@ -18,7 +18,7 @@ class Progress(Protocol):
         """A step begins."""
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """`done` of `total` batches, with `events` events, or whatever the job counts, in all."""
+        """`done` of `total` batches are done; `events`: the events (or other units) in all."""
 
     def close(self) -> None:
         """The run is over."""
@@ -77,7 +77,7 @@ class RunsInProgress:
 
 
 IN_PROGRESS: Final = RunsInProgress()
-"""What `LogProgress` is told, of every run of this process."""
+"""Every run of this process, written by `LogProgress`."""
 
 
 _MOST_BEFORE: Final = 4  # each occupies a thread of the service, which has eight

@@ -1,4 +1,4 @@
-"""What came of a run: for the caller, the ledger and the log alike. Pure."""
+"""The outcome of a run, for the caller, the ledger and the log. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,9 +18,9 @@ FRESH: Final = timedelta(hours=26)  # a nightly export, and two hours of grace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepReport:
-    """What one step of a run took.
+    """How long one step took.
 
-    `parts`: seconds of what was done side by side, so their sum may be more than the step's.
+    `parts`: seconds of work done in parallel, so their sum may exceed the step's.
     """
 
     name: str
@@ -46,12 +46,12 @@ class RunReport:
     kind: RunKind | None = None
     """None where the run ended before it knew."""
     reason: str | None = None
-    """Why it was a full load, where nobody asked for one."""
+    """Why it was a full load, if nobody requested one."""
     started_at: datetime
     finished_at: datetime | None = None
     """None while it runs."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Source rows by what became of them; their sum is every row read or counted."""
+    """Source rows by outcome; their sum is every row read or counted."""
     steps: tuple[StepReport, ...] = ()
     peak_memory_bytes: int = 0
     """Of the process so far, not of this run alone."""

@@ -15,7 +15,7 @@ from runs.settings import ENGINES, Engine
 
 FIRST_DAY: Final = date(2018, 1, 1)  # no job reads what is older
 _MOST_SESSIONS: Final = 2**63 - 1  # BigQuery: INT64
-_MOST_LEVELS: Final = 20  # of `params`: what reads them may recurse
+_MOST_LEVELS: Final = 20  # of `params`: its readers may recurse
 _LIKE: Final = 'an object like {} or {"limit": 100}'
 _JOB_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")  # it becomes part of table names
 
@@ -27,13 +27,13 @@ class RunRequest:
     full_load: bool = False
     """Rebuild every session, whatever the last run saw."""
     limit: int | None = None
-    """Only so many sessions: those with the latest start."""
+    """At most this many sessions, the latest first."""
     start_date: date | None = None
     """First UTC day to load, inclusive."""
     end_date: date | None = None
     """Last UTC day to load, inclusive; None with a start: up to the day of the run."""
     engine: Engine | None = None
-    """What aggregates; None: the deployment's setting."""
+    """The engine; None: the deployment's setting."""
     force: bool = False
     """Run also where this trigger has succeeded before."""
     dry_run: bool = False
@@ -56,7 +56,7 @@ class RunRequest:
 
     @property
     def is_complete(self) -> bool:
-        """Whether a run of it leaves nothing to be done: no dates, no limit, no dry run."""
+        """Whether its run loads everything: no dates, no limit, no dry run."""
         return self.limit is None and self.start_date is None and not self.dry_run
 
     @classmethod

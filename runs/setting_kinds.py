@@ -1,4 +1,4 @@
-"""What kinds of values settings take: in words, how text becomes one, which are accepted. Pure."""
+"""The kinds of values that settings take: a description, a parser and a check. Pure."""
 
 import base64
 import binascii
@@ -15,13 +15,13 @@ _LONGEST_NAME: Final = 255  # of a file or folder, in bytes
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """The values a setting takes: in words, how text becomes one, and which are accepted."""
+    """The values a setting takes: a description, a parser and a check."""
 
     takes: str
     parse: Callable[[str], object]
     accepts: Callable[[object], bool]
     blank_counts: bool = False
-    """An empty variable is a value of its own; elsewhere it is the same as an unset one."""
+    """Whether an empty variable is a value; otherwise it counts as unset."""
 
 
 def text_like(takes: str, pattern: str) -> Kind:

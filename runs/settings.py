@@ -548,7 +548,7 @@ _RULES: Final[tuple[tuple[tuple[str, ...], Callable[..., object], str], ...]] = 
 
 
 def _misfits(settings: Settings, *, is_service: bool, is_local: bool) -> list[str]:
-    """What does not fit where the process runs: sentences with the numbers."""
+    """Settings that exceed the environment's limits: one sentence each."""
     found = []
     longest = settings.timeout_seconds + settings.lease_wait_seconds
     if is_service and longest > _LONGEST_REQUEST_SECONDS:

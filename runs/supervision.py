@@ -68,13 +68,13 @@ class Supervisor:
             )
             raise RunTimeoutError(message)
 
-    def say_when_stopped(self, outcome: str) -> None:
-        """What became of the work so far, for the message of whatever stops the run."""
+    def set_stop_message(self, outcome: str) -> None:
+        """Set the work's outcome so far, for the message of what stops the run."""
         self._outcome = outcome
 
     @contextmanager
     def publishing(self) -> Iterator[None]:
-        """Leave the row of the lease alone, which was renewed of late: doing so would conflict."""
+        """Pause renewals while publishing, since they would conflict; renew before if due."""
         with self._renewing:
             if time.monotonic() - self._renewed > self._lease_seconds / 4:
                 requested_at = time.monotonic()
@@ -82,17 +82,17 @@ class Supervisor:
                     self._renewed = requested_at
                 else:
                     self._is_lost.set()
-            self.check()  # once more, and from here to the commit only the fence decides
+            self.check()  # last check: from here to the commit only the fence decides
             requested_at = time.monotonic()
             yield
             self._renewed = requested_at  # the transaction holds the lease for its full time, too
             self._outcome = "what it published stands, and what follows from it is missing"
 
     def settle(self, triggers: Parameter) -> None:
-        """Record these deliveries when the lease is released: no other attempt can help them."""
+        """Record these deliveries when the lease is released: other attempts would fail too."""
         self._settled = triggers
 
-    def end_by(self, sql: str, parameters: Sequence[Parameter]) -> None:
+    def set_final_statement(self, sql: str, parameters: Sequence[Parameter]) -> None:
         """Run this statement, which says how the run ended, right before the lease is released."""
         self._ending = sql, parameters
 
@@ -143,7 +143,7 @@ def check_stopped() -> None:
 
 
 def check_publication() -> Callable[[], None]:
-    """What raises once a publication has taken too long from now; nothing else may stop it."""
+    """A check that raises if a publication takes too long; nothing else may stop it."""
     deadline = time.monotonic() + _PUBLICATION_SECONDS
 
     def check() -> None:

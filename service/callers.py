@@ -35,7 +35,7 @@ _FETCH_SECONDS: Final = 5.0
 _CACHE_SECONDS: Final = 3600.0  # Google announces a key long before it signs with it
 _STALE_SECONDS: Final = 86400.0  # without an answer; Google's certificates are good for days
 _FAILED_SECONDS: Final = 5.0  # a fetch that failed is not tried again before
-_MISSED_SECONDS: Final = 60.0  # an unknown key has them fetched again, this often at most
+_MISSED_SECONDS: Final = 60.0  # between two fetches for an unknown key
 _LONGEST_TOKEN: Final = 8192  # Google's have about 1,200 characters
 _UNAUTHENTICATED: Final = "The caller did not prove who it is: see AUTH in docs/reference.md."
 _NOT_ALLOWED: Final = "This caller is not allowed to use the service: ask who runs it."
@@ -110,7 +110,7 @@ class _TokenGate:
 
 
 class _IapGate:
-    """Identity-Aware Proxy has decided who may pass: its signature on this service is all."""
+    """Identity-Aware Proxy decides who may pass: its signature for this service suffices."""
 
     def __init__(self, settings: Settings, keys: _Certificates) -> None:
         self._audience = settings.iap_audience
@@ -119,7 +119,7 @@ class _IapGate:
     def __call__(self, headers: CallerHeaders) -> None:
         token = headers.iap_assertion or ""
         if not token or len(token) > _LONGEST_TOKEN:
-            _refuse("there is no X-Goog-IAP-JWT-Assertion: was the proxy passed by?")
+            _refuse("there is no X-Goog-IAP-JWT-Assertion: was the proxy bypassed?")
         _verified(token, self._keys, self._audience, _iap_problem)
 
 
@@ -161,7 +161,7 @@ def _problem(claims: Mapping[str, object], _: Mapping[str, object]) -> str | Non
 
 
 def _iap_problem(claims: Mapping[str, object], head: Mapping[str, object]) -> str | None:
-    """The same of the proxy's, which signs by one algorithm alone."""
+    """The same for the proxy, which uses one algorithm only."""
     if head.get("alg") != "ES256":
         return "the token is not signed by ES256"
     return _origin_problem(claims, _IAP_ISSUERS)
@@ -206,7 +206,7 @@ class _Certificates:
         return self._known
 
     def _renew(self) -> None:
-        self._tried_at = time.monotonic()  # a slow failure is not tried again by those after it
+        self._tried_at = time.monotonic()  # waiting callers don't repeat a slow failure
         outcome = start(partial(_fetch, self._url))
         found = outcome.result() if wait([outcome], timeout=_FETCH_SECONDS).done else None
         self._tried_at = time.monotonic()
@@ -217,7 +217,7 @@ class _Certificates:
 
 
 def _fetch(url: str) -> Mapping[str, str] | None:
-    """The certificates; None where they can't be had. An address that drips may hold it long."""
+    """The certificates; None where they can't be had. A slow server may delay it."""
     import requests
 
     try:

@@ -1,7 +1,7 @@
-"""By what name a scheduled delivery is known, so that a repeated one is not worked twice. Pure.
+"""The name of a scheduled delivery, so that a repeated one does not run twice. Pure.
 
 Anybody who may call can send Cloud Scheduler's headers, so a name must not let one call stand for
-another: it counts for one request alone, for one that leaves nothing to be done, and not yet.
+another: it is valid for one request, only if that is complete, and not before its time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SKEW: Final = timedelta(minutes=5)  # between Google's clock and ours
 def delivery(
     name: str | None, scheduled: str | None, run_request: RunRequest, now: datetime
 ) -> str | None:
-    """The same for every attempt at a delivery; None for what is none, or must not count as one."""
+    """The name, equal for all attempts at a delivery; None if the call must not count as one."""
     at = _time(scheduled)
     if not name or at is None or at > now + _SKEW or not run_request.is_complete:
         return None

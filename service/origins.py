@@ -1,7 +1,7 @@
 """From where a browser may call the service: not from another site's page. Pure.
 
 A page can send a POST without asking first, and read answers from a name of its own that it has
-made point here. What is no browser sends neither `Origin` nor `Sec-Fetch-Site`, and any `Host`.
+made point here. Other clients send neither `Origin` nor `Sec-Fetch-Site`, and any `Host`.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def _check_metrics(warehouse: Warehouse) -> Sequence[str]:
 
 
 def jobs_needs(schedules: Mapping[str, Schedule]) -> dict[str, Need]:
-    """What the other jobs need that the service is to run; APIs are asked for nothing.
+    """What the other jobs of the service need; no API is called.
 
     A job that runs as a Cloud Run job has an account and settings of its own.
     """
@@ -221,7 +221,7 @@ def _check_source(name: str, wanted: SourceTable, warehouse: Warehouse) -> Seque
 
 
 def _check_past(warehouse: Warehouse, source: Source) -> Sequence[str]:
-    """A warning where only an administrator may read what the table was."""
+    """A warning if only an administrator may read the table's past."""
     for each in (source, sources.without_past(source)):
         try:
             with classified(f"table {source.shape.table}", SourceError):

@@ -1,4 +1,4 @@
-"""The story of a session as tables for people. Decides nothing of what is told."""
+"""The story of a session as tables for people. Does not choose the content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, but for clients that fall silent in the middle of a request."""
+"""gunicorn's threaded worker, with a time-out for clients that stop mid-request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
 
-SILENT_SECONDS: Final = 10.0  # a thread waits so long for more of a request that has begun
+SILENT_SECONDS: Final = 10.0  # how long a thread waits for the rest of a request
 
 
 class Connection(TConn):  # type: ignore[misc]

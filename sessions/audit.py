@@ -100,7 +100,7 @@ FROM planned, staged"""
 def check_audit(
     figures: AuditFigures, plan: Plan, rows_by_day: Mapping[dt.date, int], read: Iterable[dt.date]
 ) -> None:
-    """Nothing, or an AuditError that names every rule that does not hold.
+    """Raise an AuditError that names every broken rule, if any is.
 
     `rows_by_day`: everything projected; `read`: the changed days that were read whole.
     """
@@ -132,9 +132,9 @@ def check_audit(
 def check_firebase(
     figures: AuditFigures, state: State | None, *, users: TableId, documents: TableId
 ) -> None:
-    """Nothing, or an AuditError that names a Firebase table that has lost too much of its rows.
+    """Raise an AuditError if a Firebase table has lost too many of its rows.
 
-    A load that failed must not take their users from all sessions overnight.
+    A failed load must not remove the users of all sessions overnight.
     """
     for table, found, before in (
         (users, figures.users, state.users if state else None),

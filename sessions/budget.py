@@ -20,7 +20,7 @@ _WORTH_A_WARNING: Final = 10**9  # bytes that a run reads beside what changed: h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
-    """What a run may read of its events. None: as much as it likes."""
+    """How much of its events a run may read. None: no limit."""
 
     per_query: int | None
     unasked: int | None
@@ -51,7 +51,7 @@ class Budget:
 
 
 def budget_of(request: RunRequest, plan: Plan, source: Source, settings: Settings) -> Budget:
-    """The budget of a run. Who names a full load or days has asked for what these read."""
+    """The budget of a run. A request for a full load or days has asked for its cost."""
     is_asked = request.full_load or request.start_date is not None
     why = plan.reason or f"{len(plan.days)} days changed"
     if not source.prunes_days:
@@ -65,7 +65,7 @@ def budget_of(request: RunRequest, plan: Plan, source: Source, settings: Setting
 
 
 def unpruned_warning(source: Source, budget: Budget, *, total: int) -> str | None:
-    """What to say of a run that read more than the days it is about; None of small tables."""
+    """A warning for a run that read more than its days; None for small tables."""
     if source.prunes_days or total < _WORTH_A_WARNING:
         return None
     return (

@@ -1,7 +1,7 @@
-"""Tables that are a history of changes: known by their columns, read by their latest state. Pure.
+"""Tables that log changes: detected by their columns, read by their latest state. Pure.
 
-Known are those of the Firestore BigQuery extension; any other history is refused. Which columns
-hold what, and how values are read, is said in `sessions.sources`.
+Only those of the Firestore BigQuery extension are read; any other history is refused.
+`sessions.sources` defines what each column holds and how values are read.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ def mark_of_history(names: Iterable[str]) -> str | None:
 def latest_sql(table: str, columns: Mapping[str, str], physical: Iterable[str]) -> str:
     """The latest state of each document that is not deleted, in place of a table's name.
 
-    `columns`: type by name; `physical`: those that are needed, `data` as JSON. Of changes at one
-    time the greatest operation counts (UPDATE, IMPORT, DELETE, CREATE), then the greatest event id
-    and data.
+    `columns`: type by name; `physical`: those that are needed, `data` as JSON. Among changes
+    at one time the greatest operation wins (UPDATE, IMPORT, DELETE, CREATE), then the greatest
+    event id and data.
     """
     names = {name.lower(): name for name in columns}
     document, _, at, operation = (f"`{names[mark]}`" for mark in _EXTENSION)
@@ -93,7 +93,7 @@ def _parsed_sql(name: str) -> str:
 
 
 def refusal(table: TableId, mark: str) -> str:
-    """Why a table of the present can't be taken from this history, and what to do."""
+    """Why the latest state can't be read from this history, and what to do."""
     return (
         f"Table {table} is a history of changes, which can't be read as the present, since it has "
         f"a column {mark}: make a view of the latest state without that column and read that."

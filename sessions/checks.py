@@ -1,6 +1,6 @@
-"""What must hold of the table that is there, without a run: SQL text and verdicts. Pure.
+"""Checks of the stored table without a run: SQL text and verdicts. Pure.
 
-A broken key or order fails; what may have a reason outside (a late export, no run yet) warns.
+A broken key or order fails; what may have an outside cause (late export, no run yet) warns.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check
 
 
 def check_days(source: Iterable[dt.date], loaded: set[dt.date], now: dt.datetime) -> Check:
-    """Whether every day that the source has rows on is among those that sessions have rows of.
+    """Whether every day with source rows is also a day that sessions have rows of.
 
-    Days to come aren't looked for.
+    Future days are ignored.
     """
     name = "missing days"
     known = {day for day in source if day <= now.date()}
@@ -122,14 +122,14 @@ def check_state(
 
 
 def nothing_sql() -> str:
-    """A SELECT of nothing in particular: whether statements are taken at all."""
+    """A trivial SELECT: whether BigQuery accepts statements at all."""
     return "SELECT 1 AS one"
 
 
 def past_sql(source: Source) -> str:
-    """A SELECT of nothing from the table's past: for a dry run, which says whether it is allowed.
+    """A SELECT of no rows from the table's past, to test by dry run whether it is allowed.
 
-    Of the events no day, for a table that requires a filter on its partitions.
+    It names no day of the events, in case the table requires a filter.
     """
     rows = f"FROM {source.shape.table.sql}"
     past = " FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()" if source.shape.as_of else ""
@@ -138,10 +138,10 @@ def past_sql(source: Source) -> str:
 
 
 def change_sql(table: str) -> str:
-    """A DELETE of nothing: for a dry run, which says whether rows may be changed at all."""
+    """A DELETE of no rows, to test by dry run whether rows may be changed."""
     return f"DELETE FROM {table}\nWHERE FALSE"
 
 
 def creation_sql(table: str) -> str:
-    """A table that is never made: for a dry run, which says whether it might be."""
+    """A CREATE TABLE to test by dry run whether it is allowed."""
     return f"CREATE TABLE {table} (one INT64)"

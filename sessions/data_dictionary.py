@@ -1,7 +1,7 @@
 """The data dictionary: every column of every table, as a page. Pure.
 
-Made of the records that the tables themselves are made of. What is said here alone is where a
-column may be null.
+Generated from the records that define the tables. Only the rules of where a column may be
+null are defined here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 NEVER = "never"
 
-# Of columns that no rule of the metric table decides: where they are null. The others never are.
+# Where columns are null for which the metric table has no rule. The others never are.
 _NULL: Mapping[str, Mapping[str, str]] = {
     "sessions": {
         "user_id": "anonymous sessions",
@@ -138,7 +138,7 @@ def _listed(words: Iterable[str]) -> str:
 
 
 def null_rules(metric_table: MetricTable, table: str) -> dict[str, str]:
-    """Where each column of a table is null, by its name; what never is begins with NEVER.
+    """Where each column of a table is null, by name; NEVER begins the never-null ones.
 
     Within a RECORD nothing is null.
     """

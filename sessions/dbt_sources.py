@@ -1,6 +1,6 @@
 """The published tables as sources of a dbt project, with their tests: YAML text. Pure.
 
-Made of the same records as the data dictionary. What is said here alone is what dbt compares.
+Generated from the data dictionary's records. Only the tests of dbt are defined here.
 """
 
 from __future__ import annotations

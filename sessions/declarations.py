@@ -28,7 +28,7 @@ from sessions.projection import projected_columns
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-_PLACED_AFTER: Final = "scrolled"  # the column that declared ones follow
+_INSERT_AFTER: Final = "scrolled"  # the column that declared ones follow
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +170,7 @@ def declared_table(base: MetricTable, file: Node) -> MetricTable | list[Problem]
 
 def _with(base: MetricTable, metrics: list[Metric], properties: list[Property]) -> MetricTable:
     names = [column.name for column in base.columns]
-    place = names.index(_PLACED_AFTER) + 1
+    place = names.index(_INSERT_AFTER) + 1
     return replace(
         base,
         columns=(*base.columns[:place], *metrics, *base.columns[place:]),
@@ -220,7 +220,7 @@ class _Reader:
         return None
 
     def items(self, parts: dict[str, Node], key: str) -> tuple[Node, ...]:
-        """The items of a list; none where it is not there."""
+        """The items of a list; none if it is missing."""
         node = parts.get(key)
         if node is None:
             return ()
@@ -358,7 +358,7 @@ class _Reader:
                 self.refuse(each, f"{message}: delete it from one of them.")
 
     def _added(self, node: Node, metric: Metric) -> Metric | None:
-        """The metric, where the columns of persons that it makes are new, too."""
+        """The metric, if the columns it adds to persons are new, too."""
         columns = (*self._base.columns, *self._declared, metric)
         table = replace(self._base, columns=columns, properties=tuple(self.properties.values()))
         for schema in (persons_schema, daily_activity_schema):
@@ -373,7 +373,7 @@ class _Reader:
         return metric
 
     def _check_keys(self, parts: dict[str, Node], word: str) -> None:
-        """Refuse keys that the aggregation does not take, and miss those that it needs."""
+        """Report keys that the aggregation does not take, and needed ones not given."""
         needed, refused = _keys_of(word)
         node = parts["aggregation"]
         for key in sorted(needed - parts.keys()):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def declarations_schema(base: MetricTable) -> dict[str, Any]:
-    """A schema that accepts every file that is not refused; it knows no two keys together."""
+    """A schema that accepts every valid file; it checks no combination of keys."""
     of_all = [each.name for each in base.properties]
     known = {"anyOf": [{"enum": [*of_all, *EVENT_COLUMNS]}, _text(NAME)]}
     where = {"property": known, "values": _texts()}

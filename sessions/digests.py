@@ -14,7 +14,7 @@ _HALF = 2**_BITS - 1
 
 
 def joined_sql(texts: Iterable[str], *, indent: int) -> str:
-    """The texts as one, from which no other texts could be made: no text has the two controls."""
+    """The texts joined unambiguously: no text has the two control characters."""
     array = f"[{wrapped(texts, indent=indent + 3)}]"
     return called("ARRAY_TO_STRING", [array, r"'\x1f'", r"'\x1e'"], indent=indent)
 
@@ -25,7 +25,7 @@ def row_hash_sql(texts: Iterable[str], *, indent: int = 4) -> str:
 
 
 def row_digest_sql(texts: Iterable[str], *, indent: int = 2) -> str:
-    """A number of 60 bits, never null: it differs where a text does, but for a chance of 2^-60."""
+    """A number of 60 bits, never null: it differs if a text does, except by a 2^-60 chance."""
     return f"CAST(CONCAT('0x', SUBSTR({row_hash_sql(texts, indent=indent)}, 1, 15)) AS INT64)"
 
 

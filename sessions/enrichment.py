@@ -1,7 +1,7 @@
 """Who a session's user is, what they created, and its channel: as SQL text, for both engines. Pure.
 
-These columns follow from a finished row (`distinct_ids`, start, end) and three small tables alone.
-So do the derived ones, from the row. One definition serves new rows of either engine and stored
+These columns depend only on a finished row (`distinct_ids`, start, end) and three small tables;
+derived ones, on the row. One definition serves new rows of either engine and stored
 rows whose user, document or channel has changed since.
 """
 
@@ -49,10 +49,10 @@ def _timed_rows_sql(columns: str) -> str:
 def user_keys_sql(metric_table: MetricTable, users: Source) -> str:
     """A SELECT of what a distinct id can match: (`user_match`, `key`, `user_id`, `signed_up_at`).
 
-    Besides, `is_time_unread`: whether the user's creation time can't be read. At most one user a
-    key: of repeated rows of a user the latest load counts, then the latest creation, then the
-    greatest hash; of users that share a phone or e-mail the latest created (null first), then the
-    greatest id. Phones and e-mails leave as SHA-256, never as they are.
+    Also `is_time_unread`: whether the user's creation time can't be read. At most one user per
+    key: among a user's repeated rows the latest load wins, then the latest creation, then the
+    greatest hash; among users with one phone or e-mail the latest created (null first), then
+    the greatest id. Phones and e-mails are returned only as SHA-256.
     """
     return f"""WITH source_rows AS (
   SELECT
@@ -152,7 +152,7 @@ def _is_of_sql(types: tuple[str, ...]) -> str:
 
 
 def channels_sql(metric_table: MetricTable, posthog_sessions: Source) -> str:
-    """A SELECT of one (`session_id`, `channel_type`) per session of PostHog's: the latest end."""
+    """A SELECT of one (`session_id`, `channel_type`) per PostHog session, by latest end."""
     return f"""WITH source_rows AS (
   SELECT
     {trimmed_sql(posthog_sessions.column("session_id"))} AS session_id,
@@ -273,7 +273,7 @@ def outdated_sql(
     documents: str,
     channels: str,
 ) -> str:
-    """A SELECT of the stored sessions, the touched ones apart, whose enriched columns changed.
+    """A SELECT of stored sessions, except touched ones, whose enriched columns changed.
 
     (`session_id`, `session_date`, the enriched columns as they are now.) `touched`: None where
     no session is.
@@ -300,7 +300,7 @@ def outdated_count_sql(
 ) -> str:
     """A SELECT of one row for a run without a changed day: how many sessions are `outdated`.
 
-    Besides, what the audit counts of Firebase, and `newest_at`. @now.
+    Also the audit's counts of Firebase, and `newest_at`. @now.
     """
     newest = newest_loaded_sql(sessions=sessions, projected=None, touched=None)
     outdated = outdated_sql(
@@ -343,7 +343,7 @@ def firebase_figures_sql(*, user_keys: str, documents: str) -> str:
 
 
 def none_outdated_sql(metric_table: MetricTable, *, sessions: str) -> str:
-    """The same columns without a row, for runs that build all they are about anyway."""
+    """The same columns without rows, for runs that rebuild all their sessions."""
     enriched = (column.name for column in metric_table.enriched)
     names = wrapped(["session_id", "session_date", *enriched], indent=2)
     return f"SELECT\n  {names}\nFROM {sessions}\nWHERE FALSE"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def newest_loaded_sql(*, sessions: str | None, projected: str | None, touched: str | None) -> str:
     """A SELECT of `newest_at`, up to @now: of the rows that were projected and the sessions stored.
 
-    Those are left out that are `touched`, since they are built anew from the rows projected.
+    `touched` sessions are left out: they are rebuilt from the projected rows.
     """
     parts = []
     if projected:
@@ -30,7 +30,7 @@ def newest_loaded_sql(*, sessions: str | None, projected: str | None, touched: s
         others = (
             f"\n  WHERE session_id NOT IN (SELECT session_id FROM {touched})" if touched else ""
         )
-        ended_at = "IF(ended_at <= @now, ended_at, started_at)"  # its last event may lie ahead
+        ended_at = "IF(ended_at <= @now, ended_at, started_at)"  # it may end in the future
         parts.append(f"SELECT {ended_at} AS row_at\n  FROM {sessions}{others}")
     rows = "\n  UNION ALL\n  ".join(parts)
     return f"""SELECT MAX(row_at) AS newest_at

@@ -1,6 +1,6 @@
 """What an id, a phone number or a reference means, however it is written, as SQL text. Pure.
 
-Each is normalised by these functions where it enters, so that the same one comes of every path.
+These functions normalise each on entry, so that every path gives the same result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ JUNK_IDS = (
     "object object",
     "true",
     "undefined",
-    # What programs write where they have none: pandas, Go and Objective-C, JavaScript, sheets.
+    # What programs write for a missing id: pandas, Go and Objective-C, JavaScript, sheets.
     "#n/a",
     "-infinity",
     "0.0",
@@ -65,7 +65,7 @@ def trimmed_sql(text: str) -> str:
 
 
 def is_junk_sql(junk_ids: Iterable[str], trimmed: str) -> str:
-    """Whether an id, not null, is one that SDKs and apps send where they know none."""
+    """Whether a non-null id is one that SDKs and apps send if they know none."""
     bare = f"REGEXP_REPLACE(LOWER({trimmed}), r'^[{_QUOTES}]+|[{_QUOTES}]+$', '')"
     literals = wrapped((f"'{junk_id}'" for junk_id in junk_ids), indent=6)
     return f"{bare} IN (\n      {literals}\n    )"
@@ -87,7 +87,7 @@ def phone_digits_sql(text: str) -> str:
     """The digits of a phone number from its country code on, which never begins with 0.
 
     Taken off: an international prefix 00, and a national zero in brackets after the country code.
-    A number that a float has made of the digits is written out.
+    Digits in a float's notation are written out.
     """
     number = f"SAFE_CAST(SAFE_CAST({text} AS FLOAT64) AS INT64)"
     written_out = f"IF(REGEXP_CONTAINS({text}, r'{_FLOAT}'), CAST({number} AS STRING), {text})"

@@ -1,4 +1,4 @@
-"""What a metric table is: its vocabulary, and the rules that hold of any. Declares no metric. Pure.
+"""The vocabulary of metric tables, and the rules for each of them. Declares no metric. Pure.
 
 The table of a deployment is `sessions/metrics.py` with what `config/metrics.yaml` declares.
 """
@@ -105,7 +105,7 @@ class Metric:
     """A column aggregated from a session's events.
 
     `value` is the property, or the event column, that is aggregated. `where` holds alternatives;
-    empty: all events. `prefer`: where the session has any such event, only those are looked at.
+    empty: all events. `prefer`: if the session has any such event, only those count.
     `since` starts the clock of `SECONDS_BETWEEN`, and `where` stops it.
     """
 
@@ -176,7 +176,7 @@ def is_repeated(column: Column) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tie:
-    """Events that say that their distinct id and another one are the same person's."""
+    """Events that tie their distinct id to another id of the same person."""
 
     events: tuple[str, ...]
     names: tuple[str, ...]
@@ -192,7 +192,7 @@ class Creation:
     """Count nowhere."""
 
 
-# Without slots, so that what follows from a table is computed once for it.
+# Without slots, so that derived values are cached on the table.
 @dataclass(frozen=True, kw_only=True)
 class MetricTable:
     """Every column of `sessions`, and the rules that its rows are built by.
@@ -213,7 +213,7 @@ class MetricTable:
     engaged_gap_cap_seconds: int
     """The most that a gap between two events counts as engaged."""
     longest_session_seconds: int
-    """An id whose events lie further apart is split: it is the id of no session."""
+    """An id with events further apart is split: it is not one session."""
     most_session_rows: int
     """An id of more rows is split, too; a piece of more rows is quarantined."""
     ingestion_tolerance_seconds: int
@@ -227,7 +227,7 @@ class MetricTable:
     ties: tuple[Tie, ...]
     """What ties ids to each other, with or without a session."""
     junk_ids: tuple[str, ...]
-    """Distinct ids, in lower case, that are nobody's."""
+    """Lower-case distinct ids that identify nobody."""
     declared: frozenset[str] = frozenset()
     """The names of the columns that the file of metrics declares: no row depends on it."""
 

@@ -36,7 +36,7 @@ STREAMING_BUFFER = "__UNPARTITIONED__"  # its rows are read with the days that t
 class State:
     """What the last successful run saw. `days`: rows of the events table by partition id.
 
-    `stamps`: a number for each that differs once rows of it were rewritten; compared for equality.
+    `stamps`: a number for each that changes if its rows are rewritten; compared for equality.
     """
 
     run_id: str
@@ -107,7 +107,7 @@ def make_plan(
     metrics_version: str,
     today: dt.date,
 ) -> Plan:
-    """The plan for a request: the rules of which days, and of when a full load is forced.
+    """The plan for a request: which days it reads, and when a full load is forced.
 
     Raises RequestError for dates or a limit on a destination of another metrics version.
     """
@@ -185,7 +185,7 @@ def batch_count(rows: int, *, max_batch_events: int) -> int:
 
 
 def large_batch_warning(rows: int, *, max_batch_events: int) -> str | None:
-    """What to say where so many batches are not allowed, and each needs more memory."""
+    """A warning if the number of batches was capped, so each needs more memory."""
     if rows <= MOST_BATCHES * max_batch_events:
         return None
     return (
@@ -236,7 +236,7 @@ def ranges_sql(source: Source, days: Iterable[dt.date]) -> str:
         else:
             after = last + dt.timedelta(days=1)
             ranges.append(f"({lower} AND {column} < {literal} '{after} 00:00:00{zone}')")
-    if not ranges:  # a range all the same, for tables that require a filter
+    if not ranges:  # an empty range, for tables that require a filter
         oldest = f"{literal} '{FIRST_DAY} 00:00:00{zone}'"
         ranges.append(f"({column} >= {oldest} AND {column} < {oldest})")
     return "({})".format("\n    OR ".join(ranges))
@@ -289,7 +289,7 @@ GROUP BY partition_id"""
 
 
 def _narrow_texts(source: Source) -> list[str]:
-    """What is cheap to read of a row, as texts."""
+    """The cheap columns of a row, as texts."""
     times = (source.column("event_at"), source.time_column("ingested_at"))
     return [
         *(source.column(name) for name in ("uuid", "event", "distinct_id")),
@@ -349,7 +349,7 @@ WHERE {differs}"""
 def other_days_sql(*, touched: str, sessions: str, split: str) -> str:
     """A SELECT of the days, and the partitions, that touched sessions are stored with.
 
-    And of `split`: how many of their ids are too long already, by the rows read so far.
+    Also `split`: how many of their ids the rows read so far show to be too long.
     """
     return f"""SELECT
   ARRAY_AGG(DISTINCT d.day) AS days,
@@ -372,7 +372,7 @@ LIMIT {limit}"""
 def found_sql(*, projected: str, quarantined: str) -> str:
     """A SELECT of `found`: sessions that start after the oldest projected day.
 
-    Only of those is it known that nothing of them lies on a day not read yet.
+    Only these are sure to have no rows on a day that is not read yet.
     """
     return f"""WITH starts AS (
   SELECT session_id, MIN(event_at) AS started_at

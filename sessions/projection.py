@@ -232,7 +232,7 @@ def downloaded_columns(metric_table: MetricTable) -> tuple[str, ...]:
 def non_null_sql(metric_table: MetricTable, batches: str) -> str:
     """A SELECT of one row: for each property that travels, whether any event has it.
 
-    A column costs its offsets even where all of it is null, so those stay behind.
+    An all-null column still costs its offsets, so it is not downloaded.
     """
     names = downloaded_properties(metric_table)
     non_null = ",\n  ".join(f"COUNT({name}) > 0 AS {name}" for name in names)
@@ -267,7 +267,7 @@ def filters_sql(where: tuple[Filter, ...]) -> str:
 
 
 def _grouped(condition: str) -> str:
-    """The condition, safe beside OR and NOT of a reader who doesn't know what binds stronger."""
+    """The condition, in brackets if it has an AND, to be clear beside OR and NOT."""
     return f"({condition})" if " AND " in condition else condition
 
 
@@ -364,8 +364,8 @@ def _number_sql(text: str) -> str:
 def _parsed_sql(text: str) -> str:
     """The text as JSON, null where it is none.
 
-    ClickHouse takes what PARSE_JSON refuses, so that is mended. A half of a surrogate pair, which
-    SDKs leave that cut a text in the middle of an emoji, is left out. Raw line breaks and tabs
+    ClickHouse accepts text that PARSE_JSON refuses, so it is repaired. An unpaired surrogate, left
+    by SDKs that cut a text inside an emoji, is removed. Raw line breaks and tabs
     within texts become escaped ones, and other control characters are left out; where line breaks
     stand between values too, all of them become blanks.
     """

@@ -69,7 +69,7 @@ def publish_sql(
     destination: DestinationTables,
     found: Found,
 ) -> str:
-    """One transaction: the touched and outdated sessions out, the staged ones in, state along.
+    """One transaction: replaces touched and outdated sessions by the staged, and the state.
 
     It holds only while the lease is still that of @run_id and @fence. The state moves with ordinary
     runs alone: @metrics_version, @sessions_created_at, @days, @users, @documents, @columns.
@@ -77,9 +77,9 @@ def publish_sql(
     sessions = destination.sessions
     names = _names(sessions_schema(metric_table))
     insert = f"INSERT INTO {sessions} (\n  {names}\n)\nSELECT\n  {names}\nFROM {tables.staged}"
-    pieces = date_pieces(plan.counted_days) if plan.is_full_load else []
-    staged = [f"\nWHERE {piece}" for piece in pieces] or [""]
-    replaced = pieces or ["TRUE"]
+    parts = date_parts(plan.counted_days) if plan.is_full_load else []
+    staged = [f"\nWHERE {part}" for part in parts] or [""]
+    replaced = parts or ["TRUE"]
     if not plan.is_full_load:
         replaced = [
             f"""{dates_sql("session_date", found.session_dates)}
@@ -102,8 +102,8 @@ def publish_sql(
     return ";\n".join(statements) + ";"
 
 
-def date_pieces(days: Sequence[dt.date]) -> list[str]:
-    """Conditions on `session_date` that are true of few enough of these days; none if all are few.
+def date_parts(days: Sequence[dt.date]) -> list[str]:
+    """Conditions on `session_date`, each true of few enough of these days; none if all fit.
 
     A session's date is one of the days that the source has rows on. Each statement is a job.
     """
@@ -117,7 +117,7 @@ def date_pieces(days: Sequence[dt.date]) -> list[str]:
 
 
 def replace_sql(lease: str, tables: Mapping[str, tuple[TableSchema, str]], *, counts: str) -> str:
-    """One transaction: each table's rows out, those of its SELECT in; then `counts`, a SELECT.
+    """One transaction: replaces each table's rows by its SELECT; then `counts`, a SELECT.
 
     In order, so that a SELECT reads what was written before it. @run_id, @fence, @triggers.
     """

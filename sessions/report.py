@@ -1,4 +1,4 @@
-"""What came of a run of the sessions job, besides what every run reports. Pure."""
+"""The outcome of a sessions run, besides what every run reports. Pure."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SessionsReport(RunReport):
 
     @property
     def figures(self) -> Mapping[str, Mapping[str, int]]:
-        """The sessions by what became of them."""
+        """The sessions by outcome."""
         return {"sessions": self.sessions}
 
     @property

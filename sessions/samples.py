@@ -71,7 +71,7 @@ class VerifyRequest:
 
 
 def new_seed(now: dt.datetime) -> str:
-    """A seed that nobody chose: the time, to the second."""
+    """The default seed: the time, to the second."""
     return f"{now.astimezone(dt.UTC):%Y%m%d%H%M%S}"
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # The type of a RECORD with `_seconds` and `_nanoseconds`, as `TableShape` names it.
 FIRESTORE_TIME = "RECORD<_seconds, _nanoseconds>"
-WEB_TIME = "RECORD<seconds, nanoseconds>"  # likewise, of the web SDK
+WEB_TIME = "RECORD<seconds, nanoseconds>"  # the same, of the web SDK
 
 _LAST_SECOND = 253_402_300_798  # of the year 9999
 
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def rows_sql(self) -> str:
-        """What stands after FROM: the table as of the run's moment, a history by its latest."""
+        """The FROM clause: the table as of the run's moment, or a history's latest state."""
         rows = self.shape.rows_sql
         if not self.is_history:
             return rows
@@ -169,7 +169,7 @@ POSTHOG_SESSIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTable:
-    """One of the tables that a run reads, before anybody has looked at it."""
+    """One of the tables that a run reads, before its schema is known."""
 
     table: TableId
     logical: tuple[LogicalColumn, ...]
@@ -178,7 +178,7 @@ class SourceTable:
 
 
 def source_tables(settings: Settings) -> dict[str, SourceTable]:
-    """The four tables that the settings name, by what they are to us."""
+    """The four source tables of the settings, by role."""
     posthog, firebase = settings.posthog_dataset_id, settings.firebase_dataset_id
     named = {
         "events": (settings.events_table, posthog, "events", EVENTS),
@@ -201,7 +201,7 @@ def source_tables(settings: Settings) -> dict[str, SourceTable]:
     }
 
 
-# Columns by which tables of a wrong shape are known.
+# Columns that identify tables of a wrong shape.
 FOREIGN_SHAPES = (
     ({"event_params"}, "a GA4 export"),
     ({"data", "document_name", "operation"}, "a raw Firestore changelog"),
@@ -300,7 +300,7 @@ def without_past(source: Source) -> Source:
 
 
 def past_warning(table: TableId) -> str:
-    """What to say of a table whose past may not be read, though its rows may."""
+    """A warning for a table whose rows may be read, but not its past."""
     return (
         f"Table {table} has, or had, a row access policy: rows may be hidden from this account, and"
         " it was read as it is and not as of one moment."
@@ -308,7 +308,7 @@ def past_warning(table: TableId) -> str:
 
 
 def masked_warning(source: Source) -> str | None:
-    """What to say of columns whose values may be masked; None if there are none."""
+    """A warning for columns that may be masked; None if there are none."""
     read = {name.lower() for name in source.physical.values()}
     tagged = [name for name in source.shape.tagged_columns if name.lower() in read]
     if not tagged:
@@ -346,7 +346,7 @@ def text_sql(sql: str, type_: str) -> str | None:
 def reference_sql(sql: str, type_: str) -> str | None:
     """The column as text, a Firestore reference that is an object as its JSON."""
     if type_ in {"RECORD", "STRUCT"}:
-        # A record is there even where all its fields are null.
+        # A record is not null even if all its fields are.
         has_text = f"REGEXP_CONTAINS(TO_JSON_STRING({sql}), r'[:[]\\s*\"')"
         return f"IF({has_text}, TO_JSON_STRING({sql}), NULL)"
     if type_ == "JSON":

@@ -1,6 +1,6 @@
 """Ids that live too long to be one session's, and the pieces that they are split into. SQL. Pure.
 
-Old SDKs and hard-coded ids put many people and weeks under one id. Nobody of them vanishes: a
+Old SDKs and hard-coded ids put many people and weeks under one id. So that nobody is lost, a
 session is then what one distinct id did under it on one UTC day. A piece needs no other day's rows.
 """
 
@@ -24,7 +24,7 @@ It is always split, so that no session of it has the id of another id's piece.
 
 
 def split_sql(metric_table: MetricTable, *, projected: str, touched: str) -> str:
-    """A SELECT of the touched ids that are found to be no session's: a row of `split_schema` each.
+    """A SELECT of the touched ids that must be split: a row of `split_schema` each.
 
     All valid rows of a touched id must have been projected. Later rows can't make it short again.
     """

@@ -1,4 +1,4 @@
-"""What the app does less than it used to: SQL text, and warnings from the figures. Pure.
+"""Warnings about metrics that dropped, and the SQL text of their figures. Pure.
 
 A day is compared with the same weekday of the four weeks before. The day is the last whole UTC day
 before the run, so the hour at which a run starts changes nothing.
@@ -120,7 +120,7 @@ def day_warnings(names: Sequence[str], days: Iterable[DayFigures], last: dt.date
 def fallen(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> dict[str, str]:
     """What fell on that day, or is silent since three days, by name; none before the fifth week.
 
-    Where there are too few sessions at all, only that is told: the metrics follow from it.
+    If the sessions themselves fell, it reports only that: the metrics follow from it.
     """
     figures = {each.day: each.figures for each in days}
     if not figures or min(figures) > last - dt.timedelta(weeks=_WEEKS):
@@ -150,7 +150,7 @@ def _fallen(
 ) -> str | None:
     """The warning where the day has under half of what is usual, and chance does not explain it.
 
-    `level`: the day's sessions as a part of the usual ones, so that a holiday is no alarm.
+    `level`: the day's sessions divided by the usual, so that a holiday is no alarm.
     """
     before = same_weekdays(counts, last)
     found, usual = counts.get(last, 0), median(before) * level

@@ -218,7 +218,7 @@ def test_a_body_that_does_not_arrive_whole_starts_no_run(service: Service, rest:
     before = len(service.logged())
     answer = sent_raw(service, b"POST /run HTTP/1.1\r\nHost: a\r\n" + rest)
     assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"The body did not arrive whole: send it once more." in answer
+    assert b"The body arrived incomplete: send it again." in answer
     assert "run requested" not in [line["message"] for line in service.logged()[before:]]
 
 

@@ -118,22 +118,22 @@ def test_pages_that_repeat_a_day_are_refused(fake: FakeAnthropic, client: ApiCli
         read(client)
 
 
-def test_windows_are_whole_utc_days_in_bounded_pieces(
+def test_windows_are_whole_utc_days_in_bounded_parts(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
-    """From midnight to midnight, the end left out, at most 31 days a piece, each day once."""
+    """From midnight to midnight, the end left out, at most 31 days a part, each day once."""
     read(client, Window(first=ago(69), last=DAY))
-    pieces = [
+    parts = [
         (request.value("starting_at"), request.value("ending_at"))
         for request in asked_of(fake, "cost_report")
         if request.value("page") is None
     ]
-    assert pieces == [
+    assert parts == [
         (f"{ago(69)}T00:00:00Z", f"{ago(38)}T00:00:00Z"),
         (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z"),
         (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
-    assert len(asked_of(fake, "cost_report")) == 3  # a page holds a piece
+    assert len(asked_of(fake, "cost_report")) == 3  # a page holds a part
     assert len(asked_of(fake, "usage_report/messages")) == 70  # and of usage a day
     assert [request.value("starting_at") for request in asked_of(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)

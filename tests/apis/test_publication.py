@@ -317,7 +317,9 @@ def test_a_row_that_was_lost_is_noticed(clients: Clients, good_figures: Figures)
     """Also one that adds nothing to any sum."""
     table = "claude_usage_keys"
     figures = figures_of(clients, table, GOOD[table][:2])
-    with pytest.raises(AuditError, match="2 rows of claude_usage_keys were staged and 3 were told"):
+    with pytest.raises(
+        AuditError, match="2 rows of claude_usage_keys were staged and 3 were reported"
+    ):
         check({**good_figures, table: figures})
 
 
@@ -347,7 +349,7 @@ def test_sums_may_differ_by_what_rounding_lost(good_figures: Figures) -> None:
         (0, 0, 0, False, "the list is empty"),
         (0, 172, 0, False, "the list is empty"),
         (0, 172, 0, True, None),
-        (171, 172, 172, True, "171 breeds were staged and 172 were told"),
+        (171, 172, 172, True, "171 breeds were staged and 172 were reported"),
     ],
 )
 def test_a_shrunken_list_of_breeds_is_refused(

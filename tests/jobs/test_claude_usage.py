@@ -69,14 +69,14 @@ def test_days_are_stored_as_they_are_restated(place: Place) -> None:
     assert found["n"] == 8
 
 
-class Pieces:
-    """Progress that keeps which pieces were staged, of how many."""
+class Parts:
+    """Progress that keeps which parts were staged, of how many."""
 
     def __init__(self) -> None:
         self.done: list[tuple[int, int]] = []
 
     def batch(self, done: int, total: int, events: int) -> None:  # noqa: ARG002 - as runs call it
-        """A piece is staged."""
+        """A part is staged."""
         self.done.append((done, total))
 
     def step(self, name: str) -> None:
@@ -86,14 +86,14 @@ class Pieces:
         """The run is over."""
 
 
-def test_a_backfill_is_read_in_bounded_pieces(place: Place) -> None:
+def test_a_backfill_is_read_in_bounded_parts(place: Place) -> None:
     """At most 31 days at a time, each asked for once, all visible together."""
     for day in (2, 33, 34):
         place.anthropic.costs[ago(day)] = [cost("100")]
-    pieces = Pieces()
-    report = place.run(JOB, start_date=ago(34), end_date=ago(2), progress=pieces)
+    parts = Parts()
+    report = place.run(JOB, start_date=ago(34), end_date=ago(2), progress=parts)
     assert report.kind == "dates"
-    assert pieces.done == [(1, 2), (2, 2)]
+    assert parts.done == [(1, 2), (2, 2)]
     assert len(days_asked(place)) == 2
     rows = place.query("SELECT activity_date AS day FROM {c}.claude_costs ORDER BY day")
     assert [row["day"] for row in rows] == [ago(34), ago(33), ago(2)]

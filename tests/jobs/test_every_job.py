@@ -329,7 +329,7 @@ def victims(
 
 
 @pytest.mark.parametrize(("job", "at"), POINTS, ids=lambda value: value)
-def test_a_killed_run_is_made_good(
+def test_the_next_run_repairs_a_killed_run(
     job: str, at: str, victims: Callable[[str], Victim], kill: Kill
 ) -> None:
     """Killed as a step begins, after a batch or at the end: the next run ends as if it had not."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from oracle.comparison import SourceRows, compare, source_days
-from oracle.rows import sort_out
+from oracle.rows import classify_rows
 from oracle.sessions import expected_sessions
 from tests.case_files import load_cases
 from tests.paths import TESTS
@@ -27,7 +27,7 @@ SOURCE = SourceRows(
     documents=CASES.documents,
     posthog_sessions=CASES.posthog_sessions,
 )
-VALID = sort_out(METRIC_TABLE, SOURCE.events, None).sessions
+VALID = classify_rows(METRIC_TABLE, SOURCE.events, None).sessions
 COLUMNS = [
     column.name
     for column in METRIC_TABLE.columns

@@ -496,7 +496,7 @@ def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
     assert locked.get("/config", headers={"X-API-Key": KEY}).status_code == 200
 
 
-def test_the_door_leads_nowhere_else(locked: FlaskClient) -> None:
+def test_sign_in_redirects_only_to_this_site(locked: FlaskClient) -> None:
     """An address of another site in `next` becomes the overview."""
     for following in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "x\n"):
         locked.delete_cookie("posthog_etl")

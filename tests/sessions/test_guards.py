@@ -30,7 +30,7 @@ from service.readiness import probe_all
 from sessions import plan as planning
 from sessions import publication, watch
 from sessions.plan import batch_count, large_batch_warning
-from sessions.publication import date_pieces
+from sessions.publication import date_parts
 from tests.fault_proxy import Edit, Fault, HttpProxy
 from tests.scenario import Row, Scenario, differences
 from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
@@ -349,7 +349,7 @@ def test_columns_that_may_be_masked_are_named(
 def test_no_statement_changes_too_many_partitions(count: int) -> None:
     """Each day is in exactly one piece, and no piece has more than 3,000 of them."""
     days = [date(2018, 1, 1) + timedelta(days=number) for number in range(count)]
-    pieces = [as_python(each) for each in date_pieces(days)] or [lambda _: True]
+    pieces = [as_python(each) for each in date_parts(days)] or [lambda _: True]
     found = [[piece(day) for piece in pieces].index(True) for day in days]
     assert all([piece(day) for piece in pieces].count(True) == 1 for day in days)
     assert max(Counter(found).values(), default=0) <= 3000

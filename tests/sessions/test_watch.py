@@ -257,7 +257,7 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
     [(3, 50, 0, True), (3, 50, 1, False), (0, 50, 0, False), (3, 49, 0, False)],
     ids=["nobody matches", "one does", "there are no users", "too few sessions"],
 )
-def test_users_of_whom_none_matches_are_told(
+def test_a_warning_says_that_no_user_matches(
     users: int, sessions: int, of_users: int, *, warns: bool
 ) -> None:
     """Masked phones, or the users of another app: the run succeeds all the same."""
