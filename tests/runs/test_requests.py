@@ -215,6 +215,8 @@ def test_a_report_as_json() -> None:
         "engine": "pandas",
         "kind": "dates",
         "reason": None,
+        "announcement": None,
+        "columns": {},
         "started_at": "2026-01-01T02:00:00+00:00",
         "finished_at": "2026-01-01T02:01:30.500000+00:00",
         "changed_days": 1,
