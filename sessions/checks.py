@@ -76,7 +76,9 @@ def check_newest_event(newest_at: dt.datetime | None, now: dt.datetime) -> Check
         )
     age = now - newest_at
     if age < -FRESH:
-        message = f"The newest event is {hours(-age)} hours ahead: correct the clock, then run."
+        message = (
+            f"The newest event is {hours(-age)} hours in the future: correct the clock, then run."
+        )
         return Check(name=name, outcome="warning", message=message)
     message = f"The newest event is {hours(age)} hours old"
     if age > FRESH:

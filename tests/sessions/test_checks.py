@@ -245,7 +245,8 @@ def test_a_clock_that_was_ahead_is_no_fresh_run() -> None:
     """What ended in the future says that a clock is wrong, not that all is well."""
     later = NOW + timedelta(days=365)
     for check in (check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
-        assert (check.outcome, "8760 hours in the future" in check.message) == ("warning", True)
+        assert check.outcome == "warning"
+        assert "8760 hours in the future" in check.message
     soon = NOW + timedelta(minutes=1)
     assert check_last_run(soon, "run", NOW).outcome == "ok"
 
