@@ -129,8 +129,8 @@ def is_temporary(error: Exception) -> bool:
 
     if isinstance(error, GoogleAPICallError):
         reason = reason_of(error)
-        is_passing_code = error.code in _TEMPORARY_CODES or isinstance(error, (Aborted, DataLoss))
-        return reason in _TEMPORARY or (is_passing_code and reason not in _FINAL)
+        is_temporary_code = error.code in _TEMPORARY_CODES or isinstance(error, (Aborted, DataLoss))
+        return reason in _TEMPORARY or (is_temporary_code and reason not in _FINAL)
     if isinstance(error, GoogleAuthError):
         return isinstance(error, TransportError) or error.retryable
     if isinstance(error, http.SSLError):  # a connection error, but a permanent one

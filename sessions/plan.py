@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["full_load", "incremental", "dates", "limit"]
 
-_METRICS_CHANGED = "the metrics changed"
 NULL_PARTITION = "__NULL__"
 # BigQuery: 1,500 load jobs a table and day, failed ones included; and 4,000 partitions a job.
 MOST_BATCHES = 1000
@@ -76,7 +75,7 @@ class Plan:
     limit: int | None = None
     last_state: State | None = None
     has_other_metrics: bool = False
-    """Whether it is a full load because the stored rows have another version of the metrics."""
+    """Whether it is a full load of rows that were built with another version of the metrics."""
 
     @property
     def is_full_load(self) -> bool:
@@ -145,7 +144,9 @@ def make_plan(
         unread_rows=unread,
         limit=request.limit,
         last_state=destination.state,
-        has_other_metrics=forced is not None and forced.startswith(_METRICS_CHANGED),
+        has_other_metrics=forced is not None
+        and destination.state is not None
+        and destination.state.metrics_version != metrics_version,
     )
 
 
@@ -162,7 +163,7 @@ def _why_full_load(
     if state.sessions_created_at != destination.sessions_created_at:
         return "the sessions table is not the one that the last run wrote"
     if state.metrics_version != metrics_version:
-        return f"{_METRICS_CHANGED} ({state.metrics_version} to {metrics_version})"
+        return f"the metrics changed ({state.metrics_version} to {metrics_version})"
     return None
 
 

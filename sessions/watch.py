@@ -109,7 +109,7 @@ def _has_sql(metric: Metric) -> str:
 
 def _has_event_sql(name: str) -> str:
     """Whether a session has the event."""
-    return f"{literal(name)} IN (SELECT e.event FROM UNNEST(event_counts) AS e)"
+    return f"EXISTS (SELECT 1 FROM UNNEST(event_counts) AS e WHERE e.event = {literal(name)})"
 
 
 def day_warnings(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> list[str]:

@@ -16,9 +16,9 @@ import pytest
 import main
 from app import create_app
 from bigquery.retries import start
-from runs.errors import CredentialsError
+from runs.errors import CredentialsError, LeaseHeldError
 from runs.lease_row import LeaseRow
-from runs.log import LOG, configure_logging, log_fields, log_run_finished
+from runs.log import LOG, configure_logging, log_fields, log_run_finished, log_run_not_begun
 from runs.request import RunRequest
 from runs.settings import Settings
 from runs.supervision import STOP, take_lease
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bigquery.clients import Clients
+    from runs.errors import EtlError
     from runs.progress import Progress
     from runs.report import RunKind
 
@@ -167,6 +168,24 @@ def test_a_run_that_is_refused_wakes_nobody(scenario: Scenario) -> None:
     assert (line["severity"], line["status"]) == ("WARNING", "refused")
     assert (line["error_type"], line["kind"]) == ("LeaseHeldError", None)
     assert line["error"].startswith("Run holder holds the lease")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (LeaseHeldError("Run a holds the lease."), ("WARNING", "refused")),
+        (CredentialsError("There is no key."), ("ERROR", "failed")),
+    ],
+    ids=["refused", "failed"],
+)
+def test_a_run_that_is_refused_before_it_begins_wakes_nobody(
+    error: EtlError, outcome: tuple[str, str]
+) -> None:
+    """Without a run of its own, too: only a failure is an error."""
+    with logged() as stream:
+        log_run_not_begun("sessions", error, str(error))
+    line = json.loads(stream.getvalue())
+    assert (line["severity"], line["status"]) == outcome
 
 
 def bug() -> None:

@@ -309,9 +309,9 @@ SELECT
         COUNTIF(started_quiz),
         COUNTIF(completed_quiz),
         COUNTIF(quiz_seconds IS NOT NULL),
-        COUNTIF('invite_friends' IN (SELECT e.event FROM UNNEST(event_counts) AS e)),
-        COUNTIF('send_invite_to_event' IN (SELECT e.event FROM UNNEST(event_counts) AS e)),
-        COUNTIF('invite_friends_for_report' IN (SELECT e.event FROM UNNEST(event_counts) AS e))
+        COUNTIF(EXISTS (SELECT 1 FROM UNNEST(event_counts) AS e WHERE e.event = 'invite_friends')),
+        COUNTIF(EXISTS (SELECT 1 FROM UNNEST(event_counts) AS e WHERE e.event = 'send_invite_to_event')),
+        COUNTIF(EXISTS (SELECT 1 FROM UNNEST(event_counts) AS e WHERE e.event = 'invite_friends_for_report'))
       ] AS figures
     FROM sessions
     WHERE session_date BETWEEN @first_day AND @last_day
