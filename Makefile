@@ -128,7 +128,7 @@ format: setup ## Format the code
 	@$(BIN)/ruff format .
 
 check-config: setup ## Check config/metrics.yaml, or the file that METRICS_FILE names
-	@$(BIN)/python -m jobs.metrics_check $(METRICS_FILE)
+	@$(BIN)/python -m config.metrics_file $(METRICS_FILE)
 
 snapshots: setup ## Write the statements of tests/snapshots and the data dictionary anew
 	@$(BIN)/python -m tests.snapshots

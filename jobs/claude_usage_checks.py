@@ -10,7 +10,7 @@ from apis.tables import CLAUDE_TABLES
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
 from bigquery.parameters import scalar
-from jobs.schedules import usual_age
+from config.schedules import usual_age
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes

@@ -13,7 +13,7 @@ from apis.tables import DOG_BREEDS, DOG_BREEDS_STAGED
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
 from bigquery.secrets import read_secret
-from jobs.schedules import usual_age
+from config.schedules import usual_age
 from process_dog_breeds import breed_rows
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError

@@ -12,7 +12,7 @@ from bigquery.expiry import keep_tables, kept_days
 from bigquery.jobs import run_query
 from bigquery.parameters import records, scalar
 from bigquery.retries import start, wait_for
-from jobs.metrics_file import metric_table
+from config.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_verification import explain, verify, verify_and_record

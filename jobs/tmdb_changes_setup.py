@@ -10,7 +10,7 @@ from apis.redis_documents import RedisDocuments, RedisServer
 from apis.tmdb import BASE_URL, KINDS, tmdb_api
 from bigquery.destination import find_table
 from bigquery.jobs import run_query
-from jobs.schedules import usual_age
+from config.schedules import usual_age
 from runs.checks import Check, check_last_run
 from runs.errors import DestinationError
 from runs.ledger_row import last_successes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sessions.metric_table import MetricTable
 
 type Row = dict[str, Any]
-type Standing = Literal["right", "wrong", "changed"]
+type Status = Literal["right", "wrong", "changed"]
 
 UNCOMPARED = frozenset({"_loaded_at", "_run_id", "_metrics_version", "_days"})
 _TOLERANCE = 1e-9  # of a float, relative to its size
@@ -61,7 +61,7 @@ class Verdict:
     """What a comparison found of one session."""
 
     session_id: str
-    standing: Standing
+    status: Status
     cells: int
     source_rows: int
     differences: tuple[Difference, ...]
@@ -119,7 +119,7 @@ def _verdict(
     if computed is None:  # nothing of it is left in the source, or it is kept out by now
         return Verdict(
             session_id=session_id,
-            standing="changed",
+            status="changed",
             cells=0,
             source_rows=len(rows),
             differences=(),
@@ -140,7 +140,7 @@ def _verdict(
     )
     return Verdict(
         session_id=session_id,
-        standing=_standing(row, rows, differences),
+        status=_status(row, rows, differences),
         cells=len(names),
         source_rows=len(rows),
         differences=differences,
@@ -148,7 +148,7 @@ def _verdict(
     )
 
 
-def _standing(row: Row, rows: list[Event], differences: tuple[Difference, ...]) -> Standing:
+def _status(row: Row, rows: list[Event], differences: tuple[Difference, ...]) -> Status:
     if stored_days(row) != source_days(rows):
         return "changed"
     return "wrong" if differences else "right"
@@ -205,9 +205,9 @@ class Verification:
         """Whether no session is wrong; one that has changed since it was built is not."""
         return not self.of("wrong")
 
-    def of(self, standing: Standing) -> list[Verdict]:
+    def of(self, status: Status) -> list[Verdict]:
         """The verdicts of one kind."""
-        return [verdict for verdict in self.verdicts if verdict.standing == standing]
+        return [verdict for verdict in self.verdicts if verdict.status == status]
 
     def to_json(self) -> dict[str, object]:
         """Every field, JSON-ready."""

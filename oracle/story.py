@@ -89,7 +89,7 @@ class Story:
     """Everything that is known of one session."""
 
     session_id: str
-    standing: str
+    status: str
     """right, wrong or changed, as a verification has it."""
     events: tuple[EventLine, ...]
     set_aside: tuple[SetAsideLine, ...]
@@ -127,7 +127,7 @@ def tell(
     people = Users(source.users)
     return Story(
         session_id=session_id,
-        standing=verdict.standing,
+        status=verdict.status,
         events=tuple(_event_lines(metric_table, events, valid)),
         set_aside=tuple(_set_aside(metric_table, source.events, exclusions)),
         distinct_ids=tuple(_id_lines(people, stored["distinct_ids"])),

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from bigquery.destination import find_table, list_rows
+from config.schedules import read_schedules
 from jobs.registry import JOBS, find_job
-from jobs.schedules import read_schedules
 from runs import ledger_sql
 from runs.lease_row import lease_table
 from runs.ledger_row import LEDGER_TABLE, last_successes, query_ledger
@@ -17,7 +17,7 @@ from runs.report import FRESH
 if TYPE_CHECKING:
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
-    from jobs.schedules import Schedule
+    from config.schedules import Schedule
     from runs.ledger_sql import RunsRequest
     from runs.settings import Settings
 

@@ -15,9 +15,9 @@ from bigquery.jobs import dry_run
 from bigquery.locations import find_locations, one_location
 from bigquery.refusals import StatementError, classified
 from bigquery.retries import call, start
-from jobs.metrics_file import metric_table
+from config.metrics_file import metric_table
+from config.schedules import read_schedules
 from jobs.registry import find_job
-from jobs.schedules import read_schedules
 from runs.checks import Check
 from runs.errors import DestinationError, EtlError, SourceError, SourceMissingError
 from sessions import checks, sources
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
-    from jobs.schedules import Schedule
+    from config.schedules import Schedule
     from runs.checks import Outcome
     from runs.job import Job
     from runs.settings import Settings

@@ -17,7 +17,7 @@ def print_story(story: Story) -> None:
     from rich.console import Console
 
     console = Console()
-    console.print(f"Session {story.session_id} is {story.standing}.", markup=False)
+    console.print(f"Session {story.session_id} is {story.status}.", markup=False)
     events = (
         (e.number, f"{e.at:%Y-%m-%d %H:%M:%S}", f"{e.gap_seconds:g}", e.name, e.distinct_id,
          e.properties.get("screen_name") or e.properties.get("current_url"), e.copies)

@@ -30,7 +30,7 @@ from bigquery.credentials import fetch_credentials
 from bigquery.jobs import run_query
 from bigquery.refusals import classified
 from bigquery.warehouse import Warehouse
-from jobs.metrics_file import metric_table
+from config.metrics_file import metric_table
 from oracle.comparison import SourceRows, compare, difference_text
 from oracle.sessions import expected_sessions
 from runs.errors import AuditError, BudgetError, CredentialsError, EtlError, RequestError
@@ -243,7 +243,7 @@ class CloudTest:
         stored = {engine: rows(f"{engine}.sessions") for engine in ENGINES}
         verdicts = compare(table, chain(*stored.values()), source)
         wrong = [difference_text(each) for verdict in verdicts for each in verdict.differences]
-        wrong += [f"{v.session_id} has changed" for v in verdicts if v.standing == "changed"]
+        wrong += [f"{v.session_id} has changed" for v in verdicts if v.status == "changed"]
         expected = expected_sessions(
             table, source.events, source.users, source.documents, source.posthog_sessions
         ).keys()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from jobs.metrics_file import metric_table
+from config.metrics_file import metric_table
 
 METRIC_TABLE = metric_table()

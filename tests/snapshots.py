@@ -13,7 +13,7 @@ from typing import Any
 import etl_functions as etl
 from bigquery.destination import replace_view_sql
 from bigquery.tables import TableId
-from jobs.metrics_file import SHIPPED_FILE
+from config.metrics_file import SHIPPED_FILE
 from process_persons import daily_activity_sql, derived_counts_sql, identities_sql, persons_sql
 from runs import lease_sql, ledger_sql
 from sessions import (

@@ -43,7 +43,7 @@ class Site:
     @cached_property
     def metric_table(self) -> MetricTable:
         """The columns that there are to look at: those of the sessions job."""
-        module: Any = import_module("jobs.metrics_file")
+        module: Any = import_module("config.metrics_file")
         table: MetricTable = module.metric_table(self.settings.metrics_file)
         return table
 

@@ -47,7 +47,7 @@ class Offer:
 class Told:
     """The story, as the page shows it."""
 
-    standing: str
+    status: str
     moments: tuple[Moment, ...]
     folded: tuple[Moment, ...]
     """Those after the first so many."""
@@ -158,7 +158,7 @@ def _tell(
 def _told(site: Site, story: Story) -> Told:
     moments = timeline.moments(site.metric_table, story)
     return Told(
-        standing=story.standing,
+        status=story.status,
         moments=moments[:SHOWN_MOMENTS],
         folded=moments[SHOWN_MOMENTS:],
         distinct_ids=story.distinct_ids,

@@ -378,7 +378,7 @@ def test_staged_breeds_are_counted(place: Place) -> None:
         publication.check_breeds(figures, reported=3, is_forced=False)
 
 
-def test_what_is_stored_is_told(place: Place) -> None:
+def test_what_is_stored_is_reported(place: Place) -> None:
     """The latest day of each table, the days without costs, and the sums by month."""
     tables = {name: place.make(name, schema) for name, schema in CLAUDE_TABLES.items()}
     costs = tables["claude_costs"]

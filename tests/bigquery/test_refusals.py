@@ -24,7 +24,7 @@ def rejected(message: str) -> BadRequest:
         ("Bad int64 value: a conflict", StatementError),
     ],
 )
-def test_a_conflict_is_told_by_the_documented_texts_alone(
+def test_a_conflict_is_reported_by_the_documented_texts_alone(
     message: str, kind: type[StatementError]
 ) -> None:
     """It has the code and the reason of wrong SQL; a column's name or a value makes none."""

@@ -147,7 +147,7 @@ def destination(clients: Clients) -> Iterator[Warehouse]:
         ("TABLE {t} (days STRUCT<n INT64>)", "is RECORD NULLABLE and should be RECORD REPEATED"),
     ],
 )
-def test_a_table_of_another_kind_is_told(destination: Warehouse, made: str, told: str) -> None:
+def test_a_table_of_another_kind_is_reported(destination: Warehouse, made: str, told: str) -> None:
     """What rows can't be written to is named before anything is read, with the remedy."""
     table = destination.table("odd")
     client = destination.clients.bigquery

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from config.schedules import read_schedules
 from jobs.registry import find_job
-from jobs.schedules import read_schedules
 from main import parse_arguments
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Settings

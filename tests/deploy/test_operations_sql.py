@@ -124,7 +124,7 @@ def test_missing_days_are_those_that_a_run_has_not_seen(recorder: Recorder) -> N
     assert abs(len(sent) - int(counted[1])) <= 4
 
 
-def test_a_day_without_sessions_is_told(scenario: Scenario) -> None:
+def test_a_day_without_sessions_is_reported(scenario: Scenario) -> None:
     """The query names a day with less than half of its neighbours' sessions, and no usual day."""
     days = [NOW - timedelta(days=number) for number in range(1, 12)]
     gap = days[5]

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import hcl2
 import pytest
 
+from config.schedules import FILE as JOBS_FILE
+from config.schedules import read_schedules
 from jobs.registry import find_job
-from jobs.schedules import FILE as JOBS_FILE
-from jobs.schedules import read_schedules
 from runs.request import RunRequest
 from runs.settings import SETTINGS, Settings
 from tests.paths import ROOT

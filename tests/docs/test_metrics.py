@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from jobs import metrics_check
-from jobs.metrics_file import metric_table
+from config import metrics_file
+from config.metrics_file import metric_table
 from sandbox import cli
 from sessions import declarations
 from sessions.data_dictionary import null_rules
@@ -125,7 +125,7 @@ class Reader:
         file = words[1].removeprefix("METRICS_FILE=")
         printed = StringIO()
         with redirect_stdout(printed), redirect_stderr(printed):
-            metrics_check.main([str(self.folder / file)])
+            metrics_file.main([str(self.folder / file)])
         return " ".join(printed.getvalue().replace(f"{self.folder}/", "").split())
 
     def _shell(self) -> str:

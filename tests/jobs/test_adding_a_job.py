@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from jobs.schedules import read_schedules
+from config.schedules import read_schedules
 from tests.paths import ROOT
 
 if TYPE_CHECKING:

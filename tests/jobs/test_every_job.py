@@ -14,8 +14,8 @@ import pytest
 import main
 from app import create_app
 from bigquery.warehouse import Warehouse
+from config.schedules import read_schedules
 from jobs.registry import JOBS, find_job
-from jobs.schedules import read_schedules
 from runs.errors import AbortedError, CredentialsError, RunTimeoutError, SettingsError
 from runs.progress import IN_PROGRESS
 from runs.supervision import STOP
@@ -133,7 +133,7 @@ def test_it_runs_from_everywhere_with_the_same_result(
 
 
 @pytest.mark.parametrize("job", API_JOBS)
-def test_a_refused_key_is_told_without_it(
+def test_a_refused_key_is_reported_without_it(
     job: str, place: Place, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In no log line, in no answer, and not in the ledger."""
@@ -161,7 +161,7 @@ def test_a_refused_key_is_told_without_it(
         ("tmdb_changes", "REDIS_HOST"),
     ],
 )
-def test_what_is_not_set_is_told_when_the_job_is_asked_for(
+def test_what_is_not_set_is_reported_when_the_job_is_asked_for(
     job: str,
     variable: str,
     place: Place,

@@ -81,7 +81,7 @@ def spoilt(value: object) -> object:
 def test_every_right_session_is_right() -> None:
     """Nothing is named where nothing is planted."""
     found = compare(METRIC_TABLE, RIGHT.values(), SOURCE)
-    assert {each.standing for each in found} == {"right"}
+    assert {each.status for each in found} == {"right"}
     assert len(found) > 150
 
 
@@ -91,7 +91,7 @@ def test_one_wrong_value_is_named(column: str) -> None:
     row = deepcopy(RIGHT[RICHEST])
     row[column] = spoilt(row[column])
     found = verdict(row)
-    assert found.standing == "wrong"
+    assert found.status == "wrong"
     assert [(each.column, each.stored) for each in found.differences] == [(column, row[column])]
     assert found.differences[0].computed == RIGHT[RICHEST][column]
 
@@ -154,4 +154,4 @@ def test_a_session_whose_rows_changed_is_told_apart() -> None:
             documents=SOURCE.documents,
             posthog_sessions=SOURCE.posthog_sessions,
         )
-        assert compare(METRIC_TABLE, [row], source)[0].standing == "changed"
+        assert compare(METRIC_TABLE, [row], source)[0].status == "changed"

@@ -66,7 +66,7 @@ def test_right_sessions_are_right_in_every_cell(scenario: Scenario, clients: Cli
         check_all(other)
         split_id = other.query("SELECT session_id FROM {d}.split_ids")[0]["session_id"]
         piece = next(key for key in other.sessions() if key.startswith(f"{split_id}/"))
-        assert explained(other, piece).standing == "right"
+        assert explained(other, piece).status == "right"
 
 
 def check_all(scenario: Scenario) -> None:
@@ -125,7 +125,7 @@ def test_a_story_tells_copies_gaps_people_and_what_columns_come_from(scenario: S
     known = [key for key, row in rows.items() if row["user_id"]]
     busiest = max(known, key=lambda key: rows[key]["event_count"])
     story = explained(scenario, busiest)
-    assert story.standing == "right"
+    assert story.status == "right"
     assert len(story.events) == rows[busiest]["event_count"]
     assert sum(e.gap_seconds for e in story.events) == rows[busiest]["duration_seconds"]
     assert {i.user_id for i in story.distinct_ids} >= {rows[busiest]["user_id"]}
@@ -164,7 +164,7 @@ def test_a_split_id_names_a_piece(scenario: Scenario) -> None:
     with pytest.raises(AbsentError, match=rf"is split into \d+ pieces.*{session_id}/20"):
         explained(scenario, session_id)
     pieces = [key for key in scenario.sessions() if key.startswith(f"{session_id}/")]
-    assert explained(scenario, pieces[0]).standing == "right"
+    assert explained(scenario, pieces[0]).status == "right"
 
 
 def test_a_recorded_verification_is_in_the_ledger(scenario: Scenario) -> None:

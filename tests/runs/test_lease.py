@@ -427,7 +427,7 @@ def test_a_lease_that_became_free_names_no_run() -> None:
     ],
     ids=["no row", "two rows", "other columns"],
 )
-def test_a_lease_that_is_no_lease_is_told_with_its_remedy(shared: Scenario, rows: str) -> None:
+def test_a_lease_that_is_no_lease_is_reported_with_its_remedy(shared: Scenario, rows: str) -> None:
     """Somebody edited the table: runs say to drop it, and who only looks at it fails at nothing."""
     row = replace(lease_of(shared, "odd"), job="tmdb_changes")
     shared.query(f"CREATE OR REPLACE TABLE {{d}}.etl_lease_tmdb_changes AS {rows}")

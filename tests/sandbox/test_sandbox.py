@@ -264,7 +264,7 @@ def test_reset_deletes_the_data(tmp_path: Path) -> None:
     assert {path.suffix for path in tmp_path.iterdir()} == {".lock", ".txt"}
 
 
-def test_a_directory_that_the_emulator_cannot_use_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_the_emulator_cannot_use_is_reported(tmp_path: Path) -> None:
     """A path that DuckDB would misread, and a sandbox that stands where it was not made."""
     with pytest.raises(SandboxError, match="a directory with ' in its path: set SANDBOX_DIR"):
         is_running(tmp_path / "it's")

@@ -517,7 +517,7 @@ def test_gaps_are_between_events_that_count() -> None:
     assert [each.engaged_seconds for each in MOMENTS if each.gap_seconds] == [30]
 
 
-def test_of_an_event_its_news_is_told() -> None:
+def test_of_an_event_its_news_is_reported() -> None:
     """Declared properties and the distinct id, where they differ from those of the event before."""
     assert [each.distinct_id for each in MOMENTS if each.distinct_id] == ["somebody", "another"]
     assert [dict(each.properties).get("screen_name") for each in MOMENTS] == [

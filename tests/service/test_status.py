@@ -244,7 +244,7 @@ def problems(clients: Clients, settings: Settings = SETTINGS_HERE) -> dict[str, 
     return {probe.name: probe.problem for probe in probes if probe.problem}
 
 
-def test_a_source_that_is_missing_is_told(clients: Clients) -> None:
+def test_a_source_that_is_missing_is_reported(clients: Clients) -> None:
     """It fails by its name, and nothing else does; an optional one is a warning."""
     query(clients, "ALTER TABLE posthog_etl.events RENAME TO kept_events")
     query(clients, "ALTER TABLE firebase_etl_prod.users RENAME TO kept_users")
@@ -262,7 +262,9 @@ def test_a_source_that_is_missing_is_told(clients: Clients) -> None:
     }
 
 
-def test_a_file_of_metrics_that_cannot_be_used_is_told(clients: Clients, tmp_path: Path) -> None:
+def test_a_file_of_metrics_is_reported_if_it_cannot_be_used(
+    clients: Clients, tmp_path: Path
+) -> None:
     """With the place and the remedy, as at the start of a run; nothing else fails."""
     path = tmp_path / "metrics.yaml"
     path.write_text("metrics: [{name: select}]", "utf-8")
@@ -271,7 +273,7 @@ def test_a_file_of_metrics_that_cannot_be_used_is_told(clients: Clients, tmp_pat
     assert f"{path}:1:18: The name select is a word of SQL: choose another." in found["metrics"]
 
 
-def test_read_sessions_that_are_not_allowed_are_told(
+def test_read_sessions_that_are_not_allowed_are_reported(
     endpoints: Endpoints, clients: Clients
 ) -> None:
     """The role that is missing is named, though runs would go on without it."""
@@ -282,7 +284,7 @@ def test_read_sessions_that_are_not_allowed_are_told(
     assert problems(clients) == {}
 
 
-def test_a_source_of_another_shape_is_told(clients: Clients) -> None:
+def test_a_source_of_another_shape_is_reported(clients: Clients) -> None:
     """A table that is there and can't be read as what it should be is not ready."""
     settings = dataclasses.replace(SETTINGS_HERE, posthog_dataset_id="firebase_etl_prod2")
     query(clients, "CREATE SCHEMA IF NOT EXISTS firebase_etl_prod2")

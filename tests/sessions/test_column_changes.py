@@ -42,7 +42,7 @@ def test_a_table_that_is_the_same_differs_in_nothing() -> None:
     assert column_changes(METRIC_TABLE, BUILT_WITH, STORED) == ColumnChanges()
 
 
-def test_each_kind_of_difference_is_told() -> None:
+def test_each_kind_of_difference_is_reported() -> None:
     """What is declared and not stored, declared otherwise, and stored and not declared."""
     declared = changed("quiz_seconds", where=(Filter(events=("end_quiz",)),))
     first = next(each for each in METRIC_TABLE.columns if isinstance(each, Metric))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
-from jobs.metrics_file import metric_table
+from config.metrics_file import metric_table
 from oracle.people import read_documents
 from oracle.sessions import expected_sessions
 from runs.errors import SettingsError

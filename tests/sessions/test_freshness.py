@@ -93,7 +93,7 @@ def test_a_run_over_old_days_calls_no_export_dead(clients: Clients) -> None:
         assert report.summary == "1 changed days, 1 read"
 
 
-def test_a_source_without_valid_events_is_told(clients: Clients) -> None:
+def test_a_source_without_valid_events_is_reported(clients: Clients) -> None:
     """It may have rows, and none of them counts."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", [event("null", DIED)])

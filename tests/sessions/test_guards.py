@@ -184,7 +184,7 @@ def located(location: str, path: str) -> Edit:
     return Edit(method="GET", path=path, change=lambda answer: {**answer, "location": location})
 
 
-def test_sources_elsewhere_are_told_before_anything_is_made(endpoints: Endpoints) -> None:
+def test_sources_elsewhere_are_reported_before_anything_is_made(endpoints: Endpoints) -> None:
     """A dataset of the wrong place can't be moved: none is made."""
     with HttpProxy(endpoints.rest) as proxy:
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
@@ -296,7 +296,7 @@ def odd_load(cloud: Cloud) -> OddLoad:
     )
 
 
-def test_partitions_that_expire_at_once_are_told(odd_load: OddLoad) -> None:
+def test_partitions_that_expire_at_once_are_reported(odd_load: OddLoad) -> None:
     """A full load that reports success may lose its oldest days within minutes."""
     (warning,) = [each for each in odd_load.warnings if "keeps its partitions for 30 days" in each]
     assert warning.endswith("SET OPTIONS (partition_expiration_days = NULL).")

@@ -194,7 +194,7 @@ class Histories(RuleBasedStateMachine):
             settings = self.scenario.make_settings()
             warehouse = Warehouse(clients=self.scenario.clients, settings=settings, run_id="v")
             found = VERIFY(warehouse, VerifyRequest(seed="1", size=200), lambda _: None)
-            assert [each for each in found.verdicts if each.standing != "right"] == []
+            assert [each for each in found.verdicts if each.status != "right"] == []
 
     @rule(engine=engines)
     def run_full_load(self, engine: Any) -> None:  # noqa: ANN401 - drawn

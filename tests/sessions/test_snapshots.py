@@ -54,7 +54,7 @@ def test_every_line_is_short_or_a_column(name: str) -> None:
     assert [line for line in lines if len(line) > 120 and not re.search(r" AS \w+,?$", line)] == []
 
 
-def test_dbt_is_told_of_every_column_and_of_what_never_is_null() -> None:
+def test_dbt_is_reported_of_every_column_and_of_what_never_is_null() -> None:
     """The tables that people read, with their keys; `make dbt-parse` lets dbt itself read it."""
     (source,) = yaml.safe_load(FILES[snapshots.DBT_SOURCES])["sources"]
     found = {table["name"]: table for table in source["tables"]}

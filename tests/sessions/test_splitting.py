@@ -123,8 +123,8 @@ def test_an_id_that_is_spelled_like_a_piece_fails_no_run(clients: Clients) -> No
             clients=clients, settings=scenario.make_settings(), run_id="verification"
         )
         verified = VERIFY(warehouse, VerifyRequest(seed="1", size=100), lambda _: None)
-        standings = {each.session_id: each.standing for each in verified.verdicts}
-        assert {key for key in standings if standings[key] != "right"} <= {shared}
+        statuses = {each.session_id: each.status for each in verified.verdicts}
+        assert {key for key in statuses if statuses[key] != "right"} <= {shared}
         found, expected = scenario.sessions(), scenario.expected()
         assert found.pop(shared)["event_count"] == 2
         del expected[shared]

@@ -139,7 +139,7 @@ def test_a_day_above_half_is_no_warning() -> None:
 @pytest.mark.parametrize(
     ("weekly", "word"), [((3, 3, 3, 3), "is silent"), ((1, 1, 1, 1), None), ((0, 0, 9, 9), None)]
 )
-def test_silence_is_told_where_it_was_never_so(weekly: Sequence[int], word: str | None) -> None:
+def test_silence_is_reported_where_it_was_never_so(weekly: Sequence[int], word: str | None) -> None:
     """Three days without: chance must not explain them, and each week before must have had some."""
     days = [
         DayFigures(day=LAST - timedelta(weeks=week, days=ago), figures=[100, 0, 0, 0, figure, 0])

@@ -1,10 +1,12 @@
 """The metric table of a deployment: what every project has, and what its file declares.
 
-Reads the file with line numbers; `sessions/declarations.py` decides what it may hold.
+Reads the file with line numbers; `sessions/declarations.py` decides what it may hold. As a command
+(`make check-config`) it says whether a file can be used.
 """
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -16,11 +18,11 @@ from sessions.declarations import Node, Problem, declared_table
 from sessions.metrics import POSTHOG_METRICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sessions.metric_table import MetricTable
 
-SHIPPED_FILE: Final = Path(__file__).parent.parent / "config" / "metrics.yaml"
+SHIPPED_FILE: Final = Path(__file__).parent / "metrics.yaml"
 _MOST_BYTES: Final = 1_000_000
 
 
@@ -33,11 +35,23 @@ def metric_table(path: Path | None = None) -> MetricTable:
     path = path or SHIPPED_FILE
     found = declared_table(POSTHOG_METRICS, _tree(path))
     if isinstance(found, list):
-        raise SettingsError(_told(path, found))
+        raise SettingsError(_listed(path, found))
     return found
 
 
-def _told(path: Path, problems: Iterable[Problem]) -> str:
+def main(arguments: Sequence[str]) -> int:
+    """The exit code: 0, or that of SettingsError after everything that is wrong with the file."""
+    path = Path(arguments[0]) if arguments else SHIPPED_FILE
+    try:
+        count = len(metric_table(path).declared)
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    sys.stdout.write(f"{path} declares {count} metrics and can be used.\n")
+    return 0
+
+
+def _listed(path: Path, problems: Iterable[Problem]) -> str:
     return "\n".join(f"{path}:{each.line}:{each.column}: {each.message}" for each in problems)
 
 
@@ -56,7 +70,7 @@ def _tree(path: Path) -> Node:
         if root is not None:
             return _node(root, ())
     except yaml.MarkedYAMLError as error:
-        raise SettingsError(_told(path, [_syntax_problem(error)])) from error
+        raise SettingsError(_listed(path, [_syntax_problem(error)])) from error
     except yaml.YAMLError as error:
         message = f"The file {path} is not YAML ({error}): correct it."
         raise SettingsError(message) from error
@@ -100,3 +114,7 @@ def _scalar(node: yaml.Node) -> str | float | bool | None:
                 return text
         case _:
             return text
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -12,7 +12,7 @@ from runs.errors import SettingsError
 
 type Mode = Literal["service", "job"]
 
-FILE: Final = Path(__file__).parent.parent / "config" / "jobs.yaml"
+FILE: Final = Path(__file__).parent / "jobs.yaml"
 _CRON: Final = re.compile(r"[0-9*,/A-Z-]+( [0-9*,/A-Z-]+){4}")
 _TIME_ZONE: Final = re.compile(r"[A-Za-z_]+(/[A-Za-z0-9_+-]+)*")
 _MEMORY: Final = re.compile(r"[1-9][0-9]*(Mi|Gi)")

@@ -1,4 +1,4 @@
-"""config/metrics.yaml: what it declares, and how everything wrong with a file is told at once."""
+"""config/metrics.yaml: what it declares, and that all problems of a file are reported at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from jobs import metrics_check
-from jobs.metrics_file import SHIPPED_FILE, metric_table
+from config import metrics_file
+from config.metrics_file import SHIPPED_FILE, metric_table
 from runs.errors import SettingsError
 from sessions.declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
 from sessions.metric_table import (
@@ -229,7 +229,7 @@ def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, told: str) ->
     assert re.search(r"[.:] ?\S", line)
 
 
-def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     """In the order of the file."""
     text = f"{entry(name='Answers', events='a')}{GOOD}{GOOD}"
     assert [line.split(" ")[0] for line in refusals(tmp_path, text)] == ["2:11:", "5:13:", "7:12:"]
@@ -250,11 +250,11 @@ def test_every_key_is_explained() -> None:
 
 def test_the_check_of_a_file_tells_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """`make check-config` passes the shipped file, and names the problems of another."""
-    assert metrics_check.main([]) == 0
+    assert metrics_file.main([]) == 0
     assert capsys.readouterr().out.endswith("metrics.yaml declares 10 metrics and can be used.\n")
     path = tmp_path / "metrics.yaml"
     path.write_text("metrics: [{name: select}, {name: 1}]", "utf-8")
-    assert metrics_check.main([str(path)]) == 2
+    assert metrics_file.main([str(path)]) == 2
     told = capsys.readouterr().err
     assert f"{path}:1:18: The name select is a word of SQL: choose another." in told
     assert f"{path}:1:34: Found 1 for name" in told

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from config.schedules import FILE, Schedule, read_schedules
 from jobs.registry import JOBS
-from jobs.schedules import FILE, Schedule, read_schedules
 from runs.errors import SettingsError
 from tests.paths import ROOT
 

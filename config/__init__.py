@@ -1,0 +1,1 @@
+"""What a deployment declares in files: its metrics, and when its jobs run."""
