@@ -1,248 +1,113 @@
-"""Every statement of real runs is GoogleSQL as BigQuery takes it, says Google's own analyzer."""
+"""Every statement of runs: Google's analyzer accepts it, and both emulators answer it alike."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import itertools
-import json
 import re
-import sys
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pytest
 
-import main
-from bigquery.destination import ensure_dataset
-from bigquery.warehouse import Warehouse
-from jobs.registry import JOBS
-from jobs.sessions import EXPLAIN, JOB, VERIFY
-from jobs.sessions_checks import check_sessions
-from runs.context import begin
-from runs.errors import AbsentError
-from runs.lease_row import triggers_parameter
-from runs.ledger_row import find_failure
-from runs.ledger_sql import RunsRequest
-from runs.request import RunRequest
-from service import inspection, readiness
 from service.console.visits_sql import Tables
 from sessions import projection, sources
 from sessions.persons import daily_activity_schema
-from sessions.samples import VerifyRequest
 from sessions.tables import aggregated_schema, sessions_schema
-from tests import console_statements
-from tests.clock import starting_at
+from tests import console_statements, snapshots
 from tests.docs.test_queries import QUESTIONS
+from tests.emulators import answers_since, clients_of, readers_tables, unlike
+from tests.every_statement import (
+    EXCLUSIONS,
+    listening_to,
+    play,
+    random_history,
+    read_every_shape,
+    read_other_shapes,
+    sql_functions,
+)
 from tests.googlesql import Analyzer, ListeningClient, Sent, type_name
-from tests.paths import ROOT
 from tests.scenario import (
-    Row,
     Scenario,
 )
-from tests.sessions.test_firebase_shapes import CHANGELOGS
-from tests.sessions.test_requests_on_data import MIDNIGHT, event
-from tests.sessions.test_source_shapes import EVENTS as EVENTS_SHAPES
-from tests.sessions.test_source_shapes import OTHERS
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FunctionType
 
     from bigquery.clients import Clients
     from bigquery.tables import TableSchema
     from sandbox.emulator import Endpoints
-    from sessions.report import SessionsReport
-
-_TOOL = 4  # of sys.monitoring: none that a debugger, coverage or a profiler takes
-EXCLUSIONS = {
-    "exclude_distinct_ids": ("nobody",),
-    "exclude_libs": ("none",),
-    "exclude_emulators": True,
-    "exclude_bots": True,
-}
+    from tests.every_statement import History
 
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """What a few runs sent, and which of the functions that write SQL had a part in it."""
+    """What runs of every kind sent, what their jobs answered, and what they published.
+
+    Also which of the functions that write SQL had a part in it: in these runs, and in all.
+    """
 
     sent: list[Sent]
+    answers: dict[str, list[str]]
+    published: dict[str, list[str]]
+    called_by_runs: set[str]
     called: set[str]
     destination: str
 
 
-def sql_functions() -> dict[str, FunctionType]:
-    """Every function of the product's pure modules that returns SQL text, by its name."""
-    paths = itertools.chain.from_iterable(
-        ROOT.glob(pattern) for pattern in ("process_*.py", "runs/[!_]*.py", "sessions/[!_]*.py")
-    )
-    names = (".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths)
-    return {
-        f"{module.__name__}.{name}": function
-        for module in map(importlib.import_module, names)
-        for name, function in inspect.getmembers(module, inspect.isfunction)
-        if name.endswith("_sql") and function.__module__ == module.__name__
-    }
-
-
-@contextmanager
-def listening_to(functions: dict[str, FunctionType]) -> Iterator[set[str]]:
-    """The names of those that are called meanwhile, in any thread."""
-    names = {function.__code__: name for name, function in functions.items()}
-    called: set[str] = set()
-    start = sys.monitoring.events.PY_START
-    sys.monitoring.use_tool_id(_TOOL, "test_googlesql")
-    try:
-        sys.monitoring.register_callback(_TOOL, start, lambda code, _: called.add(names[code]))
-        for code in names:
-            sys.monitoring.set_local_events(_TOOL, code, start)
-        yield called
-    finally:
-        for code in names:
-            sys.monitoring.set_local_events(_TOOL, code, 0)
-        sys.monitoring.free_tool_id(_TOOL)
-
-
-# An id that is too long, and one that becomes it.
-TOO_LONG = [
-    *(event("too long", MIDNIGHT + timedelta(days=days)) for days in (0, 2, 4)),
-    event("becomes too long", MIDNIGHT),
-]
-BECOMES_TOO_LONG = event("becomes too long", MIDNIGHT + timedelta(days=4))
-# A user who signs in, a visitor who becomes one, also over midnight, and somebody two days later.
-EVENTS = [
-    event("signs in", MIDNIGHT, distinct_id="device"),
-    event(
-        "signs in",
-        MIDNIGHT + timedelta(seconds=9),
-        event="$identify",
-        distinct_id="user",
-        properties=json.dumps({"$session_id": "signs in", "$anon_distinct_id": "device"}),
-    ),
-    event("visits", MIDNIGHT + timedelta(hours=1), distinct_id="visitor"),
-    event("comes again", MIDNIGHT + timedelta(hours=23, minutes=59), distinct_id="visitor"),
-    event("comes again", MIDNIGHT + timedelta(hours=24, minutes=1), distinct_id="visitor"),
-    event("is alone", MIDNIGHT + timedelta(days=2), distinct_id="somebody"),
-]
-LATE = [event("is alone", MIDNIGHT + timedelta(days=2, minutes=1))]
-
-# `properties` as STRING, partitioned as PostHog's export is.
-AS_TEXT = """CREATE TABLE {n} PARTITION BY DATE(`timestamp`) AS SELECT * EXCEPT (properties),
-TO_JSON_STRING(properties) AS properties FROM {t}"""
+@pytest.fixture(scope="module")
+def history() -> History:
+    """The rows of these runs."""
+    return random_history()
 
 
 @pytest.fixture(scope="module")
-def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
+def recorder(endpoints: Endpoints, clients: Clients, history: History) -> Iterator[Recorder]:
     """Runs of every kind, and the first steps of others, which only read in another way."""
-    client = ListeningClient(endpoints)
+    client, start = ListeningClient(endpoints), datetime.now(UTC)
     listening = replace(clients, bigquery=client)
-    scenario = Scenario(clients=listening, properties="json", settings=EXCLUSIONS)
-    with scenario, listening_to(sql_functions()) as called:
-        scenario.arrive("posthog_events", EVENTS)
-        scenario.arrive("firebase_users", [{"user_id": "user", "createdAt": MIDNIGHT.isoformat()}])
-        document = {"document_id": "d", "user_id": "user", "createdAt": MIDNIGHT.isoformat()}
-        scenario.arrive("firebase_events", [document])
-        scenario.arrive("posthog_sessions", [{"session_id": "visits", "channel_type": "Direct"}])
-        report = run_in_every_way(scenario, datetime.now(UTC) - timedelta(hours=3), LATE)
-        assert report.sessions["outdated"] == 2
-        assert report.persons == {"persons": 5, "identities": 1, "sessions_without_person": 0}
+    with scenario_of(listening) as scenario, listening_to(sql_functions()) as called:
+        report = play(scenario, history)
+        assert report.sessions["outdated"] >= 2
+        assert report.persons["identities"] >= 1
+        published = readers_tables(clients.bigquery, scenario.destination)
+        read_other_shapes(scenario)
+        answers, called_by_runs = answers_since(client, start), called.copy()
         read_every_shape(scenario)
-    yield Recorder(client.sent, called, scenario.destination)
+    yield Recorder(client.sent, answers, published, called_by_runs, called, scenario.destination)
     client.close()  # type: ignore[no-untyped-call]
+
+
+def scenario_of(clients: Clients) -> Scenario:
+    """The same on every emulator: answers name its datasets."""
+    return Scenario(clients=clients, properties="json", settings=EXCLUSIONS, prefix="history")
+
+
+def test_the_fast_emulator_answers_as_the_plain_one(
+    recorder: Recorder, history: History, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Every job tells the same, and the tables are the same; all statements are among them."""
+    with (
+        clients_of("plain", tmp_path_factory) as clients,
+        scenario_of(clients) as scenario,
+        listening_to(sql_functions()) as called,
+    ):
+        start = datetime.now(UTC)
+        play(scenario, history)
+        published = readers_tables(clients.bigquery, scenario.destination)
+        read_other_shapes(scenario)
+        answers = answers_since(clients.bigquery, start)
+    assert called == recorder.called_by_runs
+    assert unlike(recorder.answers, answers) == []
+    assert unlike(recorder.published, published) == []
+    with listening_to(sql_functions()) as in_snapshots:
+        snapshots.statements()
+    assert sorted(in_snapshots - called) == []
 
 
 def types_of(schema: TableSchema) -> dict[str, str]:
     """The columns of a table, with their types."""
     return {each.name: each.type for each in schema.fields}
-
-
-def read(scenario: Scenario, **request: Any) -> None:  # noqa: ANN401 - the fields of a request
-    """A run up to the point from which it is like any other."""
-    settings = scenario.make_settings()
-    run = begin(RunRequest(**request), settings, scenario.clients, trigger=None, progress=None)
-    ensure_dataset(run.warehouse)
-    work = JOB.begin(run)
-    for step in JOB.steps[: JOB.step_names.index("extract")]:
-        step.work(work)
-    run.progress.close()
-
-
-def run_in_every_way(scenario: Scenario, now: datetime, late: list[Row]) -> SessionsReport:
-    """A limit, a full load, what is late with changed users, nothing new, and what runs share.
-
-    On both types of properties and by both engines; the report is that of what was late.
-    """
-    scenario.arrive("posthog_events", TOO_LONG)
-    with starting_at(now):  # runs of one second have no order
-        assert scenario.run(limit=3).sessions["split"] == 0  # left to an ordinary run
-    scenario.replace("posthog_events", AS_TEXT)
-    scenario.settings = {}
-    with starting_at(now + timedelta(hours=1)):
-        report = scenario.run(engine="bigquery")
-    assert report.kind == "full_load"
-    assert report.sessions["split"] > 0
-    scenario.arrive("posthog_events", [*late, BECOMES_TOO_LONG])
-    scenario.arrive(
-        "firebase_users", [{"user_id": name} for name in ("visitor", "anon-1", "anon-2")]
-    )
-    with starting_at(now + timedelta(hours=2)):
-        report = scenario.run()
-    assert report.kind == "incremental"
-    assert report.sessions["split"] > 0
-    assert scenario.run().kind == "nothing_new"
-    lose_a_lease(scenario, report.run_id)
-    query_without_a_run(scenario, report.run_id)
-    with pytest.MonkeyPatch.context() as patch:  # a job that publishes once
-        patch.setitem(JOBS, "greeting", "tests.greeting_job")
-        main.main(RunRequest(job="greeting"), scenario.make_settings(), scenario.clients)
-    return report
-
-
-def lose_a_lease(scenario: Scenario, succeeded: str) -> None:
-    """What only a long run sends, and what only a failure that stays does."""
-    later = begin(
-        RunRequest(), scenario.make_settings(), scenario.clients, trigger=None, progress=None
-    )
-    assert not later.lease.renew(0)  # of over LEASE_SECONDS / 4
-    later.lease.release(0, triggers=triggers_parameter({}))
-    assert find_failure(later.warehouse, succeeded) is None
-    later.progress.close()
-
-
-def read_every_shape(scenario: Scenario) -> None:
-    """Each other shape of the events with one of Firebase's; and dates, of the events alone."""
-    firebase = [(OTHERS["firebase_users"], OTHERS["firebase_events"]), *CHANGELOGS.values()]
-    scenario.replace("posthog_sessions", OTHERS["posthog_sessions"])
-    for events, (users, documents) in zip(EVENTS_SHAPES.values(), firebase, strict=True):
-        scenario.replace("posthog_events", events)
-        scenario.replace("firebase_users", users)
-        scenario.replace("firebase_events", documents)
-        read(scenario, full_load=True)
-    client = scenario.clients.bigquery
-    for table in OTHERS:
-        client.delete_table(scenario.datasets.table_id(client, table))
-    read(scenario, start_date=MIDNIGHT.date(), end_date=MIDNIGHT.date(), force=True)
-
-
-def query_without_a_run(scenario: Scenario, run_id: str) -> None:
-    """All that can be told without a run."""
-    settings, now = scenario.make_settings(), datetime.now(UTC)
-    warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
-    assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
-    assert inspection.read_reports(warehouse, limit=3)
-    assert inspection.read_verifications(warehouse, limit=3) == []
-    assert inspection.read_run(warehouse, run_id) is not None
-    assert inspection.read_jobs(warehouse, now)
-    assert check_sessions(METRIC_TABLE, warehouse, now)
-    probes = readiness.probe_all(settings, lambda: nullcontext(warehouse))
-    assert [probe.problem for probe in probes if probe.problem] == []
-    assert VERIFY(warehouse, VerifyRequest(seed="1", size=2), lambda _: None).verdicts
-    with pytest.raises(AbsentError):
-        EXPLAIN(warehouse, "nowhere", lambda _: None)
 
 
 @pytest.fixture(scope="module")
@@ -256,13 +121,17 @@ _DAYS = re.compile(r"(?:(?:DATE|TIMESTAMP) '[-+:0-9 ]+',?\s*)+")
 
 
 def of_each_kind(sent: list[Sent]) -> list[Sent]:
-    """What differs by more than run, days and times; nor SELECTs that another is made of."""
-    kinds: dict[str, Sent] = {}
+    """What differs by more than run, days and times, and what gives a source another shape.
+
+    Left out are SELECTs that another statement is made of.
+    """
+    kinds: dict[object, Sent] = {}
     for each in sent:
         renamed = replace(
             each, sql=_RUN_ID.sub("a_run", each.sql), table=_RUN_ID.sub("a_run", each.table)
         )
-        kinds.setdefault(_DAYS.sub("days", repr(renamed)), renamed)
+        is_shape = each.sql.startswith(("CREATE TABLE `", "CREATE VIEW `"))
+        kinds.setdefault((_DAYS.sub("days", repr(renamed)), is_shape and len(kinds)), renamed)
     tails = {each.sql.partition("\nAS\n")[2] for each in kinds.values()}
     return [each for each in kinds.values() if each.table or each.sql not in tails]
 

@@ -10,7 +10,7 @@ import yaml
 
 from sessions.data_dictionary import null_rules, tables
 from tests import snapshots
-from tests.sessions.test_googlesql import listening_to, sql_functions
+from tests.every_statement import listening_to, sql_functions
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
