@@ -39,7 +39,7 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     arrived: dict[TableName, list[Row]] = field(default_factory=dict)
     suffix: str = ""
-    prefix: str = field(default_factory=lambda: f"w{next(_numbers)}")
+    prefix: str = field(default_factory=lambda: f"w{next(_numbers):03}")
 
     def __post_init__(self) -> None:
         create_tables(self.clients.bigquery, self.datasets, properties=self.properties)

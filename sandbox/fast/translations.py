@@ -1,9 +1,9 @@
 """Statements that differ in names of datasets, runs and days alone are translated once.
 
 A translation follows from the text, the types of its parameters, and what the emulator asks its
-catalog meanwhile. So a text is translated with stand-ins for those names, while the catalog is
-asked about the real ones, and is remembered with the catalog's answers. It holds for another text
-that has the same stand-ins and gets the same answers. Written for local-bigquery 0.3.2.
+catalog meanwhile. So a text is translated with stand-ins for those names (`texts.py`), while the
+catalog is asked about the real ones, and is remembered with the catalog's answers. It holds for
+another text that has the same stand-ins and gets the same answers. For local-bigquery 0.3.2.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from local_bigquery.sql.translate import parse
 from sqlglot import exp
 
 from sandbox.fast.past import quoted
+from sandbox.fast.texts import NoStandInsError, Text, Trees, check_places, has_more, real
 from sandbox.fast.time_travel import AsOf, put_off, stand_in
 
 if TYPE_CHECKING:
@@ -43,21 +44,6 @@ type _Question = tuple[str, tuple[str, ...]]
 
 _MOST: Final = 3000
 _MOST_ANSWERS: Final = 5
-_MOST_NAMES: Final = 100  # of each kind in a statement
-_DATASET: Final = re.compile(r"(`[\w-]+`?\.`?)(\w+)(`?\.`?[^`*.]+`)")
-_RUN: Final = re.compile(r"(?<![^\W_])()(\d{8}T\d{6}_[0-9a-f]{8})()(?![^\W_])")
-_DATE: Final = re.compile(r"(\bDATE ')(\d{4}-\d\d-\d\d)(')")
-_TIME: Final = re.compile(r"(\bTIMESTAMP ')(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00)(')")
-_STAND_INS: Final = (
-    (_DATASET, "zzd{:02}zz"),
-    (_RUN, "99991231T235959_000000{:02}"),
-    (_DATE, "97{:02}-12-31"),
-    (_TIME, "98{:02}-12-31 23:59:59+00"),
-)
-_STAND_IN: Final = re.compile(
-    r"zz[dt]\d\dzz|99991231T235959_000000\d\d|97\d\d-12-31|98\d\d-12-31 23:59:59\+00"
-)
-_LOOKS_LIKE_ONE: Final = re.compile(r"zz[dt]\d|99991231|9[78]\d\d-12")
 # What depends on more than the catalog's answers, or comes but once.
 _NEVER: Final = re.compile(
     r"INFORMATION_SCHEMA|__TABLES__|@@|\*`|\b(?:SESSION_USER|CURRENT_USER|EXTERNAL_QUERY"
@@ -66,23 +52,7 @@ _NEVER: Final = re.compile(
 )
 
 
-_OF_TABLES: Final = ("db", "this")
 _STATEMENTS: Final = (exp.Query, exp.Insert, exp.Update, exp.Delete)
-
-
-class _OwnWayError(Exception):
-    """The statement can't be remembered: the emulator translates it in its own way."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Text:
-    """The text that a tree was parsed from; copies of the tree carry it, too."""
-
-    text: str
-    tree: exp.Expression
-
-    def __deepcopy__(self, _: object) -> _Text:
-        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +81,10 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     """Let the emulator translate statements by what is remembered."""
     questions = _Questions(lookups)
     questions.record()
-    translations = _Translations(query.translate, past, questions)
-    script.parse, read.parse = _with_text(script.parse), _with_text(read.parse)
+    trees = Trees(parse)
+    translations = _Translations(query.translate, past, questions, trees)
+    script.parse = read.parse = trees.parse
     query.translate = read.translate = translations.translate
-
-
-def _with_text(parse: Callable[[str], list[exp.Expression]]) -> Callable[..., Any]:
-    def parsed(text: str) -> list[exp.Expression]:
-        trees = parse(text)
-        if len(trees) == 1:
-            trees[0].meta["text"] = _Text(text, trees[0])
-        return trees
-
-    return parsed
 
 
 class _Questions:
@@ -152,7 +113,7 @@ class _Questions:
     def hold(self, answers: Mapping[_Question, object], names: Mapping[str, str]) -> bool:
         """Whether the answers are the same about other names."""
         return all(
-            self._digests[question](*(_real(part, names) for part in parts)) == answer
+            self._digests[question](*(real(part, names) for part in parts)) == answer
             for (question, parts), answer in answers.items()
         )
 
@@ -161,13 +122,13 @@ class _Questions:
             draft = _draft.get()
             if draft is None:
                 return function(*parts)
-            real = [_real(part, draft.names) for part in parts]
+            named = [real(part, draft.names) for part in parts]
             token = _draft.set(None)
             try:
-                answer = draft.answers[question, parts] = self._digests[question](*real)
+                answer = draft.answers[question, parts] = self._digests[question](*named)
                 if question == "secured" and answer:
-                    raise _OwnWayError  # then it depends on the caller
-                return function(*real)
+                    raise NoStandInsError  # then it depends on the caller
+                return function(*named)
             finally:
                 _draft.reset(token)
 
@@ -175,8 +136,8 @@ class _Questions:
 
     def _recorded_load(self, model: type[Resource], *parts: str) -> Resource | None:
         if _draft.get() and model is not TableResource:
-            raise _OwnWayError
-        load: Callable[..., Resource | None] = lambda *real: self._load(model, *real)  # noqa: E731
+            raise NoStandInsError
+        load: Callable[..., Resource | None] = lambda *table: self._load(model, *table)  # noqa: E731
         return self._recorded("load", load)(*parts)
 
     def _recorded_hidden(self, table: exp.Table) -> object:
@@ -184,7 +145,7 @@ class _Questions:
 
     def _kinds(self, *table: str) -> list[str]:
         if len(table) != len(("project", "dataset", "table")):
-            raise _OwnWayError
+            raise NoStandInsError
         return [kind for _, kind, _ in self._objects(*table)]
 
     def _fields(self, *table: str) -> object:
@@ -213,7 +174,10 @@ class _Questions:
 
 
 class _Translations:
-    def __init__(self, slow: Callable[..., _Translated], past: Past, questions: _Questions) -> None:
+    def __init__(
+        self, slow: Callable[..., _Translated], past: Past, questions: _Questions, trees: Trees
+    ) -> None:
+        self._trees = trees
         self._slow = slow
         self._past = past
         self._questions = questions
@@ -222,42 +186,36 @@ class _Translations:
     def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401
         """Return the statement for DuckDB, and the values of its parameters."""
         try:
-            text, names = _with_stand_ins(_text(tree, context))
+            text = _text(tree, context)
             key = (
-                text,
+                text.text,
                 context.project_id,
                 context.dataset_id,
                 frozenset(context.values),
                 frozenset(context.parameters.items()),
             )
-            found = self._find(key, names) or self._make(key, text, names, context)
-        except (_OwnWayError, BigQueryError, duckdb.Error):
+            found = self._find(key, text.names) or self._make(key, text, context)
+        except (NoStandInsError, BigQueryError, duckdb.Error):
             return self._slow(tree, context)
-        return self._apply(found, names, context)
+        return self._apply(found, text.names, context)
 
     def _find(self, key: object, names: Mapping[str, str]) -> _Translation | None:
         kept = self._kept.get(key, [])
         return next((each for each in kept if self._questions.hold(each.answers, names)), None)
 
-    def _make(
-        self,
-        key: object,
-        text: str,
-        names: Mapping[str, str],
-        context: Any,  # noqa: ANN401
-    ) -> _Translation:
+    def _make(self, key: object, text: Text, context: Any) -> _Translation:  # noqa: ANN401
         own = dataclasses.replace(context, used=set(), referenced=set(), temporary=set())
-        draft, as_of = _Draft(names), list[AsOf]()
+        draft, as_of = _Draft(text.names), list[AsOf]()
         tokens = _draft.set(draft), put_off.set(as_of)
         try:
-            (tree,) = parse(text)
-            _check_places(tree)
+            tree = self._trees.tree(text.text)
+            check_places(tree)
             sql, bound = self._slow(ddl.normalise(tree), own)
         finally:
             _draft.reset(tokens[0])
             put_off.reset(tokens[1])
-        if own.temporary or own.position or _LOOKS_LIKE_ONE.search(_STAND_IN.sub("", sql)):
-            raise _OwnWayError
+        if own.temporary or own.position or has_more(sql):
+            raise NoStandInsError
         made = _Translation(
             sql=sql,
             used=frozenset(bound),
@@ -276,59 +234,33 @@ class _Translations:
         names: Mapping[str, str],
         context: Any,  # noqa: ANN401
     ) -> _Translated:
-        sql = _real(found.sql, names)
+        sql = real(found.sql, names)
         for number, each in enumerate(found.as_of):
-            project, dataset, name = (_real(part, names) for part in each.table)
-            moment = _real(each.moment, names)
+            project, dataset, name = (real(part, names) for part in each.table)
+            moment = real(each.moment, names)
             as_of = dataclasses.replace(each, table=(project, dataset, name), moment=moment)
             found_table = as_of.resolve(self._past, context.values)
             sql = sql.replace(f'"{stand_in(number)}"', quoted(found_table))
         context.used.clear()
         context.used.update(found.used)
         context.referenced.update(
-            tuple(_real(part, names) for part in path) for path in found.referenced
+            tuple(real(part, names) for part in path) for path in found.referenced
         )
         return sql, {name: context.values[name] for name in found.used}
 
 
-def _text(tree: exp.Expression, context: Any) -> str:  # noqa: ANN401
+def _text(tree: exp.Expression, context: Any) -> Text:  # noqa: ANN401
     """The text of a statement that is as it was parsed and depends on no script around it."""
     text = tree.meta.get("text")
     is_table = isinstance(tree, exp.Create) and tree.args["kind"] == "TABLE"
     in_script = context.variables or context.functions or context.temporary or context.position
     if (
-        not isinstance(text, _Text)
+        not isinstance(text, Text)
         or text.tree is not tree
         or in_script
         or not (isinstance(tree, _STATEMENTS) or (is_table and tree.expression))
         or tree.find(exp.TemporaryProperty)
+        or _NEVER.search(text.text)
     ):
-        raise _OwnWayError
-    return text.text
-
-
-def _with_stand_ins(text: str) -> tuple[str, dict[str, str]]:
-    """The text with stand-ins, and what each stands for."""
-    if _NEVER.search(text) or _LOOKS_LIKE_ONE.search(text):
-        raise _OwnWayError
-    names: dict[str, str] = {}
-    for pattern, form in _STAND_INS:
-        found = list(dict.fromkeys(match[2] for match in pattern.finditer(text)))
-        if len(found) > _MOST_NAMES:
-            raise _OwnWayError
-        stand_ins = {value: form.format(number) for number, value in enumerate(found)}
-        text = pattern.sub(lambda m, to=stand_ins: f"{m[1]}{to[m[2]]}{m[3]}", text)  # type: ignore[misc]
-        names |= {name: value for value, name in stand_ins.items()}
-    return text, names
-
-
-def _check_places(tree: exp.Expression) -> None:
-    """Refuse stand-ins for names of anything but tables and datasets."""
-    for identifier in tree.find_all(exp.Identifier):
-        is_of_table = isinstance(identifier.parent, exp.Table) and identifier.arg_key in _OF_TABLES
-        if not is_of_table and _STAND_IN.search(identifier.name):
-            raise _OwnWayError
-
-
-def _real(text: str, names: Mapping[str, str]) -> str:
-    return _STAND_IN.sub(lambda match: names.get(match[0], match[0]), text)
+        raise NoStandInsError
+    return text

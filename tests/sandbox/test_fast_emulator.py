@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
+from local_bigquery.errors import BigQueryError
+from local_bigquery.sql.translate import parse
 
+from sandbox.fast.texts import Trees
+from tests import snapshots
 from tests.emulators import clients_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from google.cloud import bigquery
+    from sqlglot import exp
 
     from bigquery.clients import Clients
 
@@ -43,7 +48,7 @@ STATEMENTS = [
     "SELECT * FROM `local`.`{d}`.`made_20261001T000000_0000000{n}`",
     "UPDATE `local`.`{d}`.`t` SET v = v WHERE DATE '{day}' < DATE '2026-10-03'",
 ]
-TYPES = {"one": "1.0", "two": "b'bytes'"}
+TYPES = {"dataset_one": "1.0", "dataset_two": "b'bytes'"}
 
 
 def answered(client: bigquery.Client, sql: str) -> str:
@@ -75,3 +80,44 @@ def test_a_remembered_translation_holds_for_its_own_kind_alone(
         seen.append(answers)
     assert seen[0] == seen[1]
     assert len(set(seen[0])) > 20  # or it says little
+
+
+def nodes_of(tree: exp.Expression) -> list[object]:
+    """Each node with what stands in it, and where it stood in the text."""
+    return [
+        (
+            type(node),
+            {key: value for key, value in node.args.items() if not hasattr(value, "args")},
+            {key: value for key, value in node.meta.items() if key != "text"},
+            node.comments,
+        )
+        for node in tree.walk()
+    ]
+
+
+def parsed(text: str, parse: Callable[[str], list[exp.Expression]]) -> object:
+    """The nodes, or the error."""
+    try:
+        return [nodes_of(tree) for tree in parse(text)]
+    except BigQueryError as error:
+        return str(error)
+
+
+RUN = "20261001T060000_0123abcd"
+OTHER_NAMES = {
+    RUN: "20261002T060001_fedc4567",
+    "posthog_etl": "posthog_two",
+    "firebase_etl": "firebase_two_",
+    "2026-10-11": "2026-12-24",
+}
+
+
+def test_a_text_is_parsed_to_the_same_whatever_was_parsed_before() -> None:
+    """With the names of datasets, runs and days, and the places for errors, that are in it."""
+    trees = Trees(parse)
+    for text in snapshots.statements().values():
+        of_a_run = other = text.replace("staging_", f"staging_{RUN}_")
+        for name, other_name in OTHER_NAMES.items():
+            other = other.replace(name, other_name)
+        for each in (of_a_run, other, of_a_run):
+            assert parsed(each, trees.parse) == parsed(each, parse)

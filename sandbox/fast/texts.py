@@ -1,0 +1,131 @@
+"""Statements with stand-ins for names of datasets, runs and days, and what they are parsed to.
+
+A text is parsed once for all that differ from it in such names alone. A stand-in is as long as what
+it stands for, so that places in error messages are right. Written for local-bigquery 0.3.2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from local_bigquery.errors import BigQueryError
+from sqlglot import exp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+type Parse = Callable[[str], list[exp.Expression]]
+
+_MOST: Final = 1000
+_MOST_NAMES: Final = 100  # of each kind in a statement
+_DATASET: Final = re.compile(r"(`[\w-]+`?\.`?)(\w{7,})(`?\.`?[^`*.]+`)")
+_RUN: Final = re.compile(r"(?<![^\W_])()(\d{8}T\d{6}_[0-9a-f]{8})()(?![^\W_])")
+_DATE: Final = re.compile(r"(\bDATE ')(\d{4}-\d\d-\d\d)(')")
+_TIME: Final = re.compile(r"(\bTIMESTAMP ')(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00)(')")
+_STAND_INS: Final = (
+    (_DATASET, "zzd{:02}zz"),
+    (_RUN, "99991231T235959_000000{:02}"),
+    (_DATE, "97{:02}-12-31"),
+    (_TIME, "98{:02}-12-31 23:59:59+00"),
+)
+_STAND_IN: Final = re.compile(
+    r"zzd\d\dz+|zzt\d\dzz|99991231T235959_000000\d\d|97\d\d-12-31|98\d\d-12-31 23:59:59\+00"
+)
+_LOOKS_LIKE_ONE: Final = re.compile(r"zz[dt]\d|99991231|9[78]\d\d-12")
+_OF_TABLES: Final = ("db", "this")
+
+
+class NoStandInsError(Exception):
+    """The text can't have stand-ins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """The text with stand-ins that a tree was parsed from; copies of the tree carry it, too."""
+
+    text: str
+    names: Mapping[str, str]
+    """What each stand-in stands for."""
+
+    tree: exp.Expression
+
+    def __deepcopy__(self, _: object) -> Text:
+        return self
+
+
+class Trees:
+    """What texts are parsed to: the rules that rewrite a tree get a copy."""
+
+    def __init__(self, parse: Parse) -> None:
+        self._parse = parse
+        self._kept: OrderedDict[str, exp.Expression] = OrderedDict()
+
+    def parse(self, text: str) -> list[exp.Expression]:
+        """What `parse` returns. A single statement has its Text in its meta."""
+        try:
+            with_stand_ins, names = put_stand_ins(text)
+            tree = self.tree(with_stand_ins)
+        except (NoStandInsError, BigQueryError):
+            return self._parse(text)
+        _put_names(tree, names)
+        tree.meta["text"] = Text(with_stand_ins, names, tree)
+        return [tree]
+
+    def tree(self, text: str) -> exp.Expression:
+        """What a text with stand-ins is parsed to, if it is one statement."""
+        kept = self._kept.get(text)
+        if kept is None:
+            trees = self._parse(text)
+            if len(trees) != 1:
+                raise NoStandInsError
+            kept = self._kept[text] = trees[0]
+            if len(self._kept) > _MOST:
+                self._kept.popitem(last=False)
+        return kept.copy()
+
+
+def put_stand_ins(text: str) -> tuple[str, dict[str, str]]:
+    """The text with stand-ins, and what each stands for."""
+    if _LOOKS_LIKE_ONE.search(text):
+        raise NoStandInsError
+    names: dict[str, str] = {}
+    for pattern, form in _STAND_INS:
+        found = list(dict.fromkeys(match[2] for match in pattern.finditer(text)))
+        if len(found) > _MOST_NAMES:
+            raise NoStandInsError
+        stand_ins = {
+            value: form.format(number).ljust(len(value), "z") for number, value in enumerate(found)
+        }
+        text = pattern.sub(lambda m, to=stand_ins: f"{m[1]}{to[m[2]]}{m[3]}", text)  # type: ignore[misc]
+        names |= {name: value for value, name in stand_ins.items()}
+    return text, names
+
+
+def real(text: str, names: Mapping[str, str]) -> str:
+    """The text with the names that stand-ins stand for."""
+    return _STAND_IN.sub(lambda match: names.get(match[0], match[0]), text)
+
+
+def has_more(text: str) -> bool:
+    """Whether something that looks like a stand-in, and is none, is in a text."""
+    return bool(_LOOKS_LIKE_ONE.search(_STAND_IN.sub("", text)))
+
+
+def check_places(tree: exp.Expression) -> None:
+    """Refuse stand-ins for names of anything but tables and datasets."""
+    for identifier in tree.find_all(exp.Identifier):
+        is_of_table = isinstance(identifier.parent, exp.Table) and identifier.arg_key in _OF_TABLES
+        if not is_of_table and _STAND_IN.search(identifier.name):
+            raise NoStandInsError
+
+
+def _put_names(tree: exp.Expression, names: Mapping[str, str]) -> None:
+    for node in tree.walk():
+        for key, value in node.args.items():
+            if isinstance(value, str) and _STAND_IN.search(value):
+                node.set(key, real(value, names))
+        if node.comments:
+            node.comments = [real(comment, names) for comment in node.comments]
