@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.error import HTTPError
@@ -52,7 +53,7 @@ class Call(Protocol):
         """Send a GET with these headers."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Signer:
     """A private key, and the certificate that goes with it."""
 
@@ -79,6 +80,16 @@ class Signer:
         pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
         return cls(key_id, private, pem)
 
+    @cached_property
+    def _signer(self) -> crypt.RSASigner:
+        pem = self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        signer: crypt.RSASigner = crypt.RSASigner.from_string(pem, self.key_id)
+        return signer
+
     def token(self, **claims: object) -> str:
         """A token of these claims besides the usual ones; None leaves a claim out."""
         now = int(time.time())
@@ -91,13 +102,7 @@ class Signer:
             "email_verified": True,
         }
         wanted = {name: value for name, value in (usual | claims).items() if value is not None}
-        pem = self.private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        signer = crypt.RSASigner.from_string(pem, self.key_id)
-        return str(jwt.encode(signer, wanted).decode())
+        return str(jwt.encode(self._signer, wanted).decode())
 
 
 GOOGLE: Final = Signer.make("google-1")
