@@ -11,6 +11,7 @@ import pytest
 
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
+from sandbox.fast.shared import TRANSLATIONS
 from sandbox.server import FAST, THREADS
 from tests.forks import environ_of, start_forks
 
@@ -27,6 +28,15 @@ os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, wi
 type Count = Callable[[str, int], None]
 
 _PREFIX = "figure: "
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_translations(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Every emulator of this run of tests, in whatever process, uses what another translated."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "translations"
+    folder.mkdir(exist_ok=True)
+    os.environ[TRANSLATIONS] = str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ another text that has the same stand-ins and gets the same answers. For local-bi
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections import OrderedDict
 from contextvars import ContextVar
@@ -28,6 +29,7 @@ from local_bigquery.sql.translate import parse
 from sqlglot import exp
 
 from sandbox.fast.past import quoted
+from sandbox.fast.shared import TRANSLATIONS, SharedTranslations
 from sandbox.fast.texts import NoStandInsError, Text, Trees, check_places, has_more, real
 from sandbox.fast.time_travel import AsOf, put_off, stand_in
 
@@ -181,6 +183,7 @@ class _Translations:
         self._slow = slow
         self._past = past
         self._questions = questions
+        self._shared = SharedTranslations(os.environ.get(TRANSLATIONS))
         self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
 
     def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401
@@ -191,8 +194,8 @@ class _Translations:
                 text.text,
                 context.project_id,
                 context.dataset_id,
-                frozenset(context.values),
-                frozenset(context.parameters.items()),
+                *sorted(context.values),
+                *sorted(context.parameters.items()),
             )
             found = self._find(key, text.names) or self._make(key, text, context)
         except (NoStandInsError, BigQueryError, duckdb.Error):
@@ -200,8 +203,21 @@ class _Translations:
         return self._apply(found, text.names, context)
 
     def _find(self, key: object, names: Mapping[str, str]) -> _Translation | None:
-        kept = self._kept.get(key, [])
+        return self._of(self._kept.get(key, []), names) or self._find_shared(key, names)
+
+    def _find_shared(self, key: object, names: Mapping[str, str]) -> _Translation | None:
+        found = self._of(self._shared.get(key), names)
+        if found:
+            self._keep(key, found)
+        return found
+
+    def _of(self, kept: list[_Translation], names: Mapping[str, str]) -> _Translation | None:
         return next((each for each in kept if self._questions.hold(each.answers, names)), None)
+
+    def _keep(self, key: object, made: _Translation) -> None:
+        self._kept[key] = [made, *self._kept.get(key, [])][:_MOST_ANSWERS]
+        if len(self._kept) > _MOST:
+            self._kept.popitem(last=False)
 
     def _make(self, key: object, text: Text, context: Any) -> _Translation:  # noqa: ANN401
         own = dataclasses.replace(context, used=set(), referenced=set(), temporary=set())
@@ -223,9 +239,8 @@ class _Translations:
             as_of=tuple(as_of),
             answers=draft.answers,
         )
-        self._kept[key] = [made, *self._kept.get(key, [])][:_MOST_ANSWERS]
-        if len(self._kept) > _MOST:
-            self._kept.popitem(last=False)
+        self._keep(key, made)
+        self._shared.put(key, [made, *self._shared.get(key)][:_MOST_ANSWERS])
         return made
 
     def _apply(

@@ -1,0 +1,46 @@
+"""Translations that emulators of one run of tests share, in a directory. For local-bigquery 0.3.2.
+
+What is there was written by the same code: nobody keeps the directory for a later run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+TRANSLATIONS: Final = "SANDBOX_TRANSLATIONS"  # the directory; nothing is shared where it is not set
+
+
+class SharedTranslations:
+    """Values by key; a key's value may be replaced by another process at any time."""
+
+    def __init__(self, folder: str | None) -> None:
+        """Without a folder nothing is kept."""
+        self._folder = folder
+
+    def get(self, key: object) -> list[Any]:
+        """What was put last; nothing if nothing was."""
+        if self._folder is None:
+            return []
+        try:
+            found: list[Any] = pickle.loads(_file(self._folder, key).read_bytes())  # noqa: S301 - put below
+        except FileNotFoundError:
+            return []
+        return found
+
+    def put(self, key: object, value: list[Any]) -> None:
+        """Let the others find it."""
+        if self._folder is None:
+            return
+        file = _file(self._folder, key)
+        draft = file.with_suffix(f".{os.getpid()}_{threading.get_ident()}")
+        draft.write_bytes(pickle.dumps(value))
+        draft.replace(file)
+
+
+def _file(folder: str, key: object) -> Path:
+    return Path(folder, hashlib.sha256(repr(key).encode()).hexdigest())
