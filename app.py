@@ -36,7 +36,7 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from service import inspection
 from service.callers import CallerHeaders, Gate, make_gate
-from service.console import door, routes
+from service.console import access, routes
 from service.console.answers import error_page, wants_page
 from service.deliveries import delivery
 from service.origins import Sent, check_host, check_origin
@@ -104,7 +104,7 @@ def create_app(
     service.get("/config")(site.config)
     service.post("/run")(site.start)
     service.register_blueprint(routes.make_blueprint(lambda: site.console))
-    door.add_cookies(service, environ.get("ETL_API_KEY", "").strip())
+    access.add_cookies(service, environ.get("ETL_API_KEY", "").strip())
     return service
 
 
@@ -161,7 +161,7 @@ class _Site:
         """Before every request: add its trace to the log lines, and check its caller."""
         g.stack = ExitStack()
         g.stack.enter_context(log_fields(_trace(self._environ)))
-        if request.path != _OPEN and not door.admits(self._deployment.settings):
+        if request.path != _OPEN and not access.admits(self._deployment.settings):
             get = request.headers.get
             self._deployment.gate(
                 CallerHeaders(
@@ -350,8 +350,8 @@ def _failure(error: EtlError) -> ResponseReturnValue:
         logging.ERROR if error.http_status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.WARNING
     )
     LOG.log(level, "%s %s: %s", request.method, request.path, error)
-    if isinstance(error, AuthenticationError) and door.is_needed():
-        return door.lead_to()
+    if isinstance(error, AuthenticationError) and access.needs_sign_in():
+        return access.redirect_to_sign_in()
     answer = _error(type(error).__name__, str(error), error.http_status)
     if isinstance(error, AuthenticationError):
         answer.headers["WWW-Authenticate"] = "Bearer"

@@ -258,14 +258,14 @@ def _run(
         if progress:
             progress.close()
     if options.json:
-        tell(f"{json.dumps(report.to_json(), indent=2)}\n")
+        print_report(f"{json.dumps(report.to_json(), indent=2)}\n")
     elif not execution:
-        tell(f"{report_text(report)}\n")
+        print_report(f"{report_text(report)}\n")
     return 0
 
 
-def tell(report: str) -> None:
-    """The run has published: a stdout that is closed or full does not make it a failure."""
+def print_report(report: str) -> None:
+    """Write to stdout. The run has published, so a stdout that is closed or full is no failure."""
     if sys.stdout is None:  # started with >&-
         return
     try:

@@ -24,7 +24,7 @@ from oracle.comparison import (
 )
 from oracle.ids import is_phone_like, phone
 from oracle.rows import Exclusions, read_row
-from oracle.story import Story, tell
+from oracle.story import Story, build_story
 from runs.errors import AbsentError, DestinationError, RequestError
 from runs.ledger_row import start_ledger
 from runs.log import log_run_finished
@@ -126,7 +126,7 @@ def story_of(
     queries = source_queries(metric_table, warehouse, [stored], days, around=_NEAR)
     confirm(estimate(warehouse, queries, days))
     source = _read_source(warehouse, queries)
-    return tell(metric_table, stored, source, exclusions=exclusions(warehouse))
+    return build_story(metric_table, stored, source, exclusions=exclusions(warehouse))
 
 
 def why_absent(

@@ -110,7 +110,7 @@ def _plain(value: object) -> object:
     return json_value(value)
 
 
-def tell(
+def build_story(
     metric_table: MetricTable,
     stored: Row,
     source: SourceRows,

@@ -120,13 +120,15 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     from local_bigquery.settings import settings
 
     from sandbox.catalog import look_up_in_lakes, make_lookups_quick
-    from sandbox.door import Door
     from sandbox.fast import use_fast_emulator
+    from sandbox.token_check import TokenCheck
 
     settings.data_dir = files.stored
     storage_server, grpc_port = storage.start(HOST, grpc_port)
     token = secrets.token_urlsafe(32)
-    config = uvicorn.Config(Door(app, token), log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        TokenCheck(app, token), log_level="warning", timeout_graceful_shutdown=1
+    )
     rest_server = uvicorn.Server(config)
     if os.environ.get(FAST) == "1":
         use_fast_emulator()

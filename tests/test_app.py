@@ -28,12 +28,11 @@ from runs import VERSION
 from runs.errors import AuditError, EtlError, LeaseHeldError, RunTimeoutError
 from runs.progress import IN_PROGRESS, RunInProgress
 from runs.supervision import STOP
-from tests.paths import ROOT
+from tests.paths import PACKAGES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-PACKAGES = ("apis", "bigquery", "jobs", "oracle", "runs", "service", "sessions")
 # A key file that isn't there: a run that gets this far ends with a CredentialsError.
 ENVIRON = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
 SAFE = {

@@ -207,13 +207,13 @@ def test_options_of_a_run_are_no_options_of_a_verification(run: Run, folder: Pat
 def test_a_stdout_that_is_full_or_closed_fails_no_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it would have told is published already."""
+    """The run has published already."""
     with Path("/dev/full").open("w", encoding="utf-8") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        main.tell("report\n")
+        main.print_report("report\n")
     assert "The report can't be written to stdout" in caplog.text
     monkeypatch.setattr(sys, "stdout", None)
-    main.tell("report\n")
+    main.print_report("report\n")
 
 
 def test_a_stderr_that_is_closed_ends_no_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.paths import ROOT
+from tests.paths import PACKAGES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = (
-    "apis", "bigquery", "config", "jobs", "oracle", "runs", "service", "service/console",
-    "sessions",
-)  # fmt: skip
 PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
     "service.console.charts", "service.console.explore_sql", "service.console.failures",
@@ -123,7 +119,7 @@ def _nodes(
 @cache
 def modules() -> dict[str, ast.Module]:
     """Our modules by name, tests and gunicorn's configuration apart."""
-    folders = ("", *PACKAGES, "sandbox", "sandbox/apis", "sandbox/generator")
+    folders = ("", *PACKAGES, "service/console", "sandbox", "sandbox/apis", "sandbox/generator")
     files = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
     names = {path: path.relative_to(ROOT).with_suffix("").as_posix() for path in files}
     return {

@@ -41,7 +41,7 @@ _HEATS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class ExploreRequest:
     """What the address asks for; it reproduces the page."""
 
     kind: Kind
@@ -93,7 +93,7 @@ class Explore:
     """All that the page shows."""
 
     title: str = "Explore"
-    wanted: Wanted
+    wanted: ExploreRequest
     columns: tuple[tuple[str, tuple[str, ...]], ...]
     """Groups of columns, by the heading that they stand under."""
     measures: tuple[Measure, ...]
@@ -114,14 +114,14 @@ class Explore:
 
 def show(site: Site) -> ResponseReturnValue:
     """The page."""
-    wanted = read_wanted(site.metric_table, request.args.to_dict(), datetime.now(UTC).date())
+    wanted = read_request(site.metric_table, request.args.to_dict(), datetime.now(UTC).date())
     answer = _ask(site, wanted)
-    return page("explore.html", tell(site.metric_table, wanted, answer))
+    return page("explore.html", view_of(site.metric_table, wanted, answer))
 
 
 def download(site: Site) -> ResponseReturnValue:
     """The rows of the answer as CSV."""
-    wanted = read_wanted(site.metric_table, request.args.to_dict(), datetime.now(UTC).date())
+    wanted = read_request(site.metric_table, request.args.to_dict(), datetime.now(UTC).date())
     answer = _ask(site, wanted)
     name = f"{wanted.kind}_{wanted.days.first}_{wanted.days.last}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
@@ -148,7 +148,9 @@ def _harmless(value: object) -> object:
     return "" if value is None else value
 
 
-def read_wanted(metric_table: MetricTable, asked: Mapping[str, str], today: date) -> Wanted:
+def read_request(
+    metric_table: MetricTable, asked: Mapping[str, str], today: date
+) -> ExploreRequest:
     """What a query asks for, with defaults. Raises RequestError for what there is not."""
     columns = explore_sql.measured(metric_table)
     column = asked.get("column") or SESSIONS
@@ -172,7 +174,7 @@ def read_wanted(metric_table: MetricTable, asked: Mapping[str, str], today: date
     if number and kind != "funnel":
         first = _whole_periods("week" if kind == "retention" else cast("Step", step), days.first)
         days = Days(first=first, last=days.last)
-    return Wanted(
+    return ExploreRequest(
         kind=cast("Kind", kind),
         column=column,
         # Another column was chosen in the form, for which the measure makes no sense.
@@ -210,7 +212,7 @@ def _days(asked: Mapping[str, str], today: date) -> tuple[Days, int | None]:
     return Days(first=last - timedelta(days=number - 1), last=last), number
 
 
-def _ask(site: Site, wanted: Wanted) -> Answer:
+def _ask(site: Site, wanted: ExploreRequest) -> Answer:
     table, tables, days = site.metric_table, site.tables, wanted.days
     if wanted.kind == "funnel":
         sql = explore_sql.funnel_sql(table, tables, days, wanted.flags, people=wanted.people)
@@ -224,7 +226,7 @@ def _ask(site: Site, wanted: Wanted) -> Answer:
     return site.queries.ask(wanted.kind, sql)
 
 
-def tell(metric_table: MetricTable, wanted: Wanted, answer: Answer) -> Explore:
+def view_of(metric_table: MetricTable, wanted: ExploreRequest, answer: Answer) -> Explore:
     """The view of an answer."""
     columns = explore_sql.measured(metric_table)
     described = {each.name: each.description for each in metric_table.columns}
@@ -267,7 +269,7 @@ _SAID: Final[Mapping[str, str]] = {
 }
 
 
-def _heading(wanted: Wanted) -> str:
+def _heading(wanted: ExploreRequest) -> str:
     if wanted.kind == "funnel":
         return f"Funnel of {'people' if wanted.people else 'sessions'}"
     if wanted.kind == "retention":
@@ -282,7 +284,7 @@ def _low(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _chart(wanted: Wanted, answer: Answer) -> Chart:
+def _chart(wanted: ExploreRequest, answer: Answer) -> Chart:
     """A line for each value of the split, in the order of how frequent they are."""
     unit, write = _unit(wanted)
     days = tuple(dict.fromkeys(row["period"] for row in answer.rows))
@@ -324,7 +326,7 @@ def _whole_periods(step: Step, first: date) -> date:
     return first.replace(day=1) if step == "month" else first
 
 
-def _unit(wanted: Wanted) -> tuple[str, Callable[[float | None], str]]:
+def _unit(wanted: ExploreRequest) -> tuple[str, Callable[[float | None], str]]:
     if wanted.measure == "share":
         return "share", formats.share
     if wanted.column.endswith("_seconds"):
@@ -332,7 +334,7 @@ def _unit(wanted: Wanted) -> tuple[str, Callable[[float | None], str]]:
     return "number", formats.number
 
 
-def _funnel(wanted: Wanted, answer: Answer) -> tuple[FunnelStep, ...]:
+def _funnel(wanted: ExploreRequest, answer: Answer) -> tuple[FunnelStep, ...]:
     (row,) = answer.rows
     everybody = "All people" if wanted.people else "All sessions"
     names = (everybody, *(formats.words(name) for name in wanted.flags))
@@ -349,7 +351,7 @@ def _funnel(wanted: Wanted, answer: Answer) -> tuple[FunnelStep, ...]:
     )
 
 
-def _cohorts(wanted: Wanted, answer: Answer) -> tuple[Cohort, ...]:
+def _cohorts(wanted: ExploreRequest, answer: Answer) -> tuple[Cohort, ...]:
     """The triangle: weeks that are not over by the last day are yet to come."""
     counts = {(row["cohort"], row["week_no"]): row["people"] for row in answer.rows}
     found = []

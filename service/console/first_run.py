@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from service.console.answers import page
 from service.console.live import read_live
-from service.console.news import News, read_news
+from service.console.summary import Summary, read_summary
 
 if TYPE_CHECKING:
     from flask import Response
@@ -21,7 +21,7 @@ class FirstRun:
     """All that the page shows."""
 
     title: str = "Welcome"
-    news: News
+    summary: Summary
     is_running: bool
 
 
@@ -30,4 +30,4 @@ def show(site: Site) -> Response:
     now = datetime.now(UTC)
     live = read_live(site, now)
     is_running = bool(live.runs) or live.held is not None
-    return page("first_run.html", FirstRun(news=read_news(site, now), is_running=is_running))
+    return page("first_run.html", FirstRun(summary=read_summary(site, now), is_running=is_running))

@@ -14,7 +14,7 @@ from jobs.registry import JOBS, find_job
 from runs.errors import EtlError
 from runs.report import RunReport
 from service import inspection
-from service.console import formats, news, signals
+from service.console import formats, signals, summary
 from service.console.answers import Cost, page
 from service.console.queries import NothingYetError
 from sessions import watch
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue
 
     from bigquery.warehouse import Warehouse
-    from service.console.news import News
     from service.console.queries import Answer
     from service.console.signals import Signal, Trend
     from service.console.site import Site
+    from service.console.summary import Summary
     from service.readiness import Probe
 
 type Row = Mapping[str, Any]
@@ -84,7 +84,7 @@ class Health:
     """All that the page shows."""
 
     title: str = "Health"
-    news: News
+    summary: Summary
     probes: tuple[Probe, ...]
     jobs: tuple[JobState, ...]
     watched: Watched
@@ -113,7 +113,7 @@ def show(site: Site) -> ResponseReturnValue:
         if run["job"] == "sessions" and run["status"] == "succeeded" and run["kind"] != "verify"
     ]
     view = Health(
-        news=news.tell(reports, now),
+        summary=summary.summarize(reports, now),
         probes=found["probes"],
         jobs=tuple(_job(each, reports, now) for each in found["jobs"]),
         watched=found["watched"],
@@ -218,7 +218,7 @@ def _job(state: Row, reports: Sequence[Row], now: datetime) -> JobState:
 
 
 def job_facts(report: Row) -> Iterator[tuple[str, str]]:
-    """What the report of a job has besides what every report has; zeros are no news."""
+    """What the report of a job has besides what every report has; zeros are left out."""
     counts = report.get("counts") if report.get("job", "sessions") != "sessions" else None
     own = {name: value for name, value in report.items() if name not in _OF_EVERY_JOB}
     for name, value in {**(counts or {}), **own}.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from service.console import formats, overview_sql
 from service.console.answers import Cost, page
 from service.console.charts import Chart, Line, Spark, usual_range
-from service.console.news import News, read_news
+from service.console.summary import Summary, read_summary
 from service.console.visits_sql import Days
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Overview:
     """All that the page shows."""
 
     title: str = "Overview"
-    news: News
+    summary: Summary
     days: Days
     week: Days
     cards: tuple[Card, ...]
@@ -84,13 +84,13 @@ class Overview:
 def show(site: Site) -> ResponseReturnValue:
     """The page."""
     now = datetime.now(UTC)
-    news = read_news(site, now)
-    return page("overview.html", read_overview(site, news, now))
+    summary = read_summary(site, now)
+    return page("overview.html", read_overview(site, summary, now))
 
 
-def read_overview(site: Site, news: News, now: datetime) -> Overview:
+def read_overview(site: Site, summary: Summary, now: datetime) -> Overview:
     """Ask what the page shows, all at once."""
-    last = _last_day(news, now)
+    last = _last_day(summary, now)
     shown = Days(first=last - timedelta(days=_SHOWN_DAYS - 1), last=last)
     longer = Days(first=shown.first - timedelta(days=_BAND_DAYS), last=last)
     week = Days(first=last - timedelta(days=6), last=last)
@@ -109,7 +109,7 @@ def read_overview(site: Site, news: News, now: datetime) -> Overview:
     by_day = _joined(answers["days"], answers["people"])
     days = tuple(shown.first + timedelta(days=number) for number in range(shown.count))
     return Overview(
-        news=news,
+        summary=summary,
         days=shown,
         week=week,
         cards=_cards(answers["weeks"], by_day, days),
@@ -120,10 +120,10 @@ def read_overview(site: Site, news: News, now: datetime) -> Overview:
     )
 
 
-def _last_day(news: News, now: datetime) -> date:
+def _last_day(summary: Summary, now: datetime) -> date:
     """The last day that is over, or that has events where the newest are older."""
     yesterday = now.date() - timedelta(days=1)
-    return min(yesterday, news.newest_event_at.date()) if news.newest_event_at else yesterday
+    return min(yesterday, summary.newest_event_at.date()) if summary.newest_event_at else yesterday
 
 
 def _joined(*answers: Answer) -> dict[date, dict[str, Any]]:

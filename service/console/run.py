@@ -97,7 +97,7 @@ def show(site: Site, run_id: str) -> ResponseReturnValue:
     is_live = live.shows(run_id)
     if found is None and not is_live:
         return page("missing.html", Missing(what=f"There is no run {run_id[:40]}."), status=404)
-    view = tell(run_id, found or {"status": "running"}, live if is_live else None, trigger)
+    view = view_of(run_id, found or {"status": "running"}, live if is_live else None, trigger)
     return page("run.html", view)
 
 
@@ -109,7 +109,7 @@ class Missing:
     what: str
 
 
-def tell(
+def view_of(
     run_id: str, report: Mapping[str, Any], live: Live | None, trigger: str = formats.NONE
 ) -> RunView:
     """The view of a report as the ledger keeps it."""

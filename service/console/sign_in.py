@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from flask import redirect, request
 
-from service.console import door, forms
+from service.console import access, forms
 from service.console.answers import page
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from service.console.site import Site
 
 LOG: Final = logging.getLogger("posthog_etl.console")
-GUESSES: Final = door.Guesses()
+WRONG_KEYS: Final = access.WrongKeys()
 _WRONG: Final = "The key is wrong."
 
 
@@ -37,18 +37,18 @@ def show(site: Site) -> ResponseReturnValue:
     following = _safe(request.values.get("next", "/"))
     if site.settings.auth != "api_key":
         return page("sign_in.html", SignIn(next=following, is_needed=False))
-    if request.method == "GET" and door.is_signed_in():
+    if request.method == "GET" and access.is_signed_in():
         return redirect(following)
     if request.method == "GET":
         return page("sign_in.html", SignIn(next=following, is_needed=True))
     error, status = _try_key(site.settings.api_key or "")
     if error is None:
-        door.sign_in()
+        access.sign_in()
         return redirect(following, 303)
     answer = page(
         "sign_in.html", SignIn(next=following, error=error, is_needed=True), status=status
     )
-    if wait := GUESSES.seconds_to_wait():
+    if wait := WRONG_KEYS.seconds_to_wait():
         answer.headers["Retry-After"] = str(wait)
     return answer
 
@@ -57,13 +57,13 @@ def _try_key(key: str) -> tuple[str | None, int]:
     """What is wrong with what was sent, and the status to say it with; None where nothing is."""
     if problem := forms.problem():
         return problem, 400
-    if wait := GUESSES.seconds_to_wait():
+    if wait := WRONG_KEYS.seconds_to_wait():
         return f"Too many wrong keys: wait {wait} s, then try again.", 429
     # Digests: the time that it takes to compare texts reveals the length of the key.
     sent = request.form.get("key", "").encode("utf-8", "surrogatepass")
     if hmac.compare_digest(_digest(sent), _digest(key.encode())):
         return None, 200
-    GUESSES.add()
+    WRONG_KEYS.add()
     LOG.warning("a wrong key was sent to the sign-in page")
     return _WRONG, 401
 
@@ -81,5 +81,5 @@ def _safe(address: str) -> str:
 def leave(site: Site) -> ResponseReturnValue:  # noqa: ARG001 - as every page is called
     """Sign out."""
     if not forms.problem():
-        door.sign_out()
+        access.sign_out()
     return redirect("/sign-in", 303)

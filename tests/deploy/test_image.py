@@ -25,14 +25,13 @@ from sandbox import emulator
 from sandbox.sources import SourceDatasets, append_rows, create_tables
 from tests import image
 from tests.installed_pip import requirements
-from tests.paths import ROOT
+from tests.paths import PACKAGES, ROOT
 from tests.sessions.test_requests_on_data import day_of_sessions
 from tests.test_purity import imports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PACKAGES = ("apis", "bigquery", "jobs", "oracle", "runs", "service", "sessions")
 WITH_PIP = bool(os.environ.get("REHEARSE_WITH_PIP"))
 NAMES = {str(path) for path in image.context_files(ROOT)}
 
@@ -93,7 +92,7 @@ def test_nothing_else_is_in_the_image() -> None:
     """Modules that run, the packages' list, the console's pages, config; no test or document."""
     tops = {name.partition("/")[0] for name in NAMES}
     modules = {path.name for path in ROOT.glob("*.py")}
-    assert tops <= modules | {"requirements.txt", "config", *PACKAGES}
+    assert tops <= modules | {"requirements.txt", *PACKAGES}
     assert {Path(name).suffix for name in NAMES if not name.startswith("service/console/")} <= {
         ".py",
         ".txt",

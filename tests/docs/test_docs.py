@@ -26,7 +26,7 @@ from runs.tables import RUNS
 from sandbox import cli
 from sessions import sources
 from sessions.persons import persons_schema
-from tests.paths import ROOT
+from tests.paths import PACKAGES, ROOT
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
@@ -35,12 +35,9 @@ if TYPE_CHECKING:
 
 
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")))
-PACKAGES = (
-    "apis", "bigquery", "jobs", "oracle", "runs", "service", "service/console", "sessions",
-)  # fmt: skip
 PRODUCT = [
     *ROOT.glob("*.py"),
-    *(path for package in PACKAGES for path in (ROOT / package).glob("*.py")),
+    *(path for package in PACKAGES for path in (ROOT / package).glob("**/*.py")),
 ]
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
 DEPLOYED = [ROOT / "cloudbuild.yaml", ROOT / "config" / "jobs.yaml", *ROOT.glob("deploy/**/*.*")]

@@ -239,7 +239,7 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
 
 
 def test_the_demo_asks_for_its_port_before_it_plays() -> None:
-    """A port in use is told at once, with the command that takes another; a free one is no news."""
+    """A port in use is reported at once, with the command that takes another; a free one is not."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(SandboxError, match=rf"port {port}: try make demo PORT={port + 1}"):

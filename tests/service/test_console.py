@@ -15,7 +15,7 @@ import pytest
 from app import create_app
 from bigquery.warehouse import Warehouse
 from runs.progress import IN_PROGRESS, RunInProgress
-from service.console import door, sign_in, visit
+from service.console import access, session_page, sign_in
 from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
 from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
@@ -74,7 +74,7 @@ def console(scenario: Scenario, sandbox_dir: Path) -> Iterator[FlaskClient]:
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
     """A service that wants a key, where nobody has guessed so far."""
-    monkeypatch.setattr(sign_in, "GUESSES", door.Guesses())
+    monkeypatch.setattr(sign_in, "WRONG_KEYS", access.WrongKeys())
     return create_app(LOCKED).test_client()
 
 
@@ -399,7 +399,7 @@ def test_a_page_reads_no_endless_session(
     console: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One of very many rows leads to the command line, before anything of it is read."""
-    monkeypatch.setattr(visit, "MOST_ROWS", 0)
+    monkeypatch.setattr(session_page, "MOST_ROWS", 0)
     shown = console.get("/session?id=first&events", headers=BROWSER).text
     assert "main.py --explain &#34;first&#34;" in shown
     assert 'id="event-1"' not in shown
@@ -407,14 +407,14 @@ def test_a_page_reads_no_endless_session(
     assert 'id="event-1"' in console.get("/session?id=first&events=few", headers=BROWSER).text
     again = console.get("/session?id=first&events=few", headers=BROWSER).text
     assert "From the cache" in again
-    monkeypatch.setattr(visit, "KEPT_ROWS", 0)
+    monkeypatch.setattr(session_page, "KEPT_ROWS", 0)
     anew = console.get("/session?id=first&events=few", headers=BROWSER).text
     assert "From the cache" not in anew
     by_itself = console.get("/session?id=first", headers=BROWSER).text
     assert 'hx-trigger="load" hx-target="#story"' in by_itself
 
 
-# The door.
+# Signing in.
 
 
 def sign_in_with(client: FlaskClient, key: str, **more: Any) -> TestResponse:  # noqa: ANN401 - options
@@ -458,7 +458,7 @@ def test_the_cookie_is_for_https_where_there_is_any(locked: FlaskClient) -> None
 def test_the_cookie_ends(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its hours it counts no more, though a page has had it signed anew meanwhile."""
     sign_in_with(locked, KEY)
-    later = time.time() + door.SIGNED_IN_SECONDS - 60
+    later = time.time() + access.SIGNED_IN_SECONDS - 60
     monkeypatch.setattr(time, "time", lambda: later)
     assert token_of(locked.get("/nowhere", headers=BROWSER))
     assert locked.get("/config").status_code == 200
@@ -488,7 +488,7 @@ def test_a_cookie_does_not_start_runs_without_a_form(locked: FlaskClient) -> Non
 
 def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
     """After a few wrong ones no key is looked at for a minute, not even the right one."""
-    for _ in range(door.WRONG_KEYS_A_MINUTE):
+    for _ in range(access.WRONG_KEYS_A_MINUTE):
         assert sign_in_with(locked, "wrong").status_code in {401, 429}
     answer = sign_in_with(locked, KEY)
     assert answer.status_code == 429

@@ -318,19 +318,19 @@ def test_another_site_starts_nothing(browser: Browser, address: str, scenario: S
 
 
 def test_signing_in(browser: Browser) -> None:
-    """The door stands where somebody wanted to go; a wrong key says so, the right one leads on."""
-    with serving_here(create_app(LOCKED)) as door, looking(browser) as look:
+    """Whoever is not signed in sees the sign-in page; the right key leads on."""
+    with serving_here(create_app(LOCKED)) as address, looking(browser) as look:
         page = look.page
-        page.goto(f"{door}/runs/new")
+        page.goto(f"{address}/runs/new")
         assert serious(page) == []
         page.get_by_label("The service's key").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_have_text("The key is wrong.")
         page.get_by_label("The service's key").fill(KEY)
         page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(f"{door}/runs/new")
+        page.wait_for_url(f"{address}/runs/new")
         page.get_by_role("button", name="Sign out").click()
-        page.wait_for_url(f"{door}/sign-in")
+        page.wait_for_url(f"{address}/sign-in")
 
 
 def test_an_empty_warehouse(browser: Browser, clients: Clients, sandbox_dir: Path) -> None:

@@ -11,21 +11,21 @@ import pytest
 
 from jobs.sessions_verification import Reading
 from oracle.comparison import SourceRows
-from oracle.story import tell
+from oracle.story import build_story
 from runs.errors import RequestError
 from service.console import (
     explore,
     explore_sql,
     formats,
     health,
-    news,
     overview,
     person,
     run,
     runs,
+    session_page,
     signals,
+    summary,
     timeline,
-    visit,
 )
 from service.console.charts import Chart, Line, Spark, usual_range
 from service.console.queries import Answer
@@ -149,7 +149,7 @@ def test_a_verification_is_no_run_over_rows() -> None:
     (listed,) = (runs._row(VERIFIED, {}),)  # noqa: SLF001 - no page shows it alone
     assert (listed.sessions, listed.rows) == (20, None)
     assert not runs._figures([listed])  # noqa: SLF001 - likewise
-    view = run.tell("id", VERIFIED["report"], None)
+    view = run.view_of("id", VERIFIED["report"], None)
     assert view.accounts == ()
     assert view.again is None
     assert view.command == ".venv/bin/python main.py --check --verify 20"
@@ -158,14 +158,14 @@ def test_a_verification_is_no_run_over_rows() -> None:
 
 def test_the_bar_of_a_run_is_whole() -> None:
     """Each row lies in it once, the most frequent end first, and what none came to is left out."""
-    accounts = run.tell("id", report(), None).accounts
+    accounts = run.view_of("id", report(), None).accounts
     assert [each.name for each in accounts] == ["aggregated", "duplicate", "malformed"]
     assert [(each.x, each.width) for each in accounts] == [(0, 90), (90, 9), (99, 1)]
 
 
 def test_steps_follow_and_parts_run_side_by_side() -> None:
     """A step begins where the one before ended, its parts where it began itself."""
-    bars = run.tell("id", report(), None).bars
+    bars = run.view_of("id", report(), None).bars
     assert [(each.name, each.x, each.width) for each in bars] == [
         ("lease", 0, 25),
         ("aggregate", 25, 75),
@@ -182,7 +182,7 @@ def test_the_request_that_repeats_a_run() -> None:
         "job": "sessions",
         "params": {},
     }
-    view = run.tell("id", report(request=asked), None)
+    view = run.view_of("id", report(request=asked), None)
     assert view.body == '{"full_load": true, "limit": 5}'
     assert view.command == ".venv/bin/python main.py --full-load --limit 5"
     assert view.again == "/runs/new?full_load=True&limit=5"
@@ -193,7 +193,7 @@ def test_the_request_that_repeats_a_run() -> None:
 
 def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
     """What it did not come to tell is not needed."""
-    view = run.tell("id", {"status": "lost"}, None)
+    view = run.view_of("id", {"status": "lost"}, None)
     assert (view.status, view.accounts, view.bars) == ("lost", (), ())
     assert runs._row(ledger_row(counts={}, sessions=None), {}).rows is None  # noqa: SLF001
 
@@ -226,7 +226,7 @@ def test_one_line_says_whether_everything_is_fine(
     rows: list[dict[str, Any]], level: str, headline: str
 ) -> None:
     """A failure outweighs old events, which outweigh warnings."""
-    told = news.tell(rows, NOW)
+    told = summary.summarize(rows, NOW)
     assert told.level == level
     assert told.headline.startswith(headline)
 
@@ -234,7 +234,7 @@ def test_one_line_says_whether_everything_is_fine(
 def test_other_jobs_are_no_news_of_the_sessions() -> None:
     """Their failures are on the health page."""
     other = ledger_row(status="failed", error="x") | {"job": "another"}
-    assert news.tell([other, ledger_row()], NOW).level == "good"
+    assert summary.summarize([other, ledger_row()], NOW).level == "good"
 
 
 def test_fewer_bounces_are_better() -> None:
@@ -321,9 +321,9 @@ def test_what_may_cost_much_is_asked_about(asked: dict[str, str], sure: bool) ->
 # Explore.
 
 
-def wanted(**asked: str) -> explore.Wanted:
+def wanted(**asked: str) -> explore.ExploreRequest:
     """What an address asks for."""
-    return explore.read_wanted(METRIC_TABLE, asked, TODAY)
+    return explore.read_request(METRIC_TABLE, asked, TODAY)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_a_link_reproduces_the_page(asked: dict[str, str]) -> None:
     """The address of an answer asks for the same, on whatever day it is opened."""
     first = wanted(**asked)
     again = dict(parse_qsl(urlsplit(first.address()).query))
-    later = explore.read_wanted(METRIC_TABLE, again, TODAY + timedelta(days=40))
+    later = explore.read_request(METRIC_TABLE, again, TODAY + timedelta(days=40))
     assert later.address() == first.address()
     assert (later.days, later.flags, later.people) == (first.days, first.flags, first.people)
 
@@ -379,7 +379,7 @@ def test_a_day_without_a_row_is_a_zero_and_no_share() -> None:
     days = date(2026, 11, 1), date(2026, 11, 2)
     rows = (row(days[0], "web", 4), row(days[1], "web", 5), row(days[1], "ios", 1))
     for column, empty in (("sessions", 0), ("is_bounce", None)):
-        view = explore.tell(METRIC_TABLE, wanted(column=column), Answer(rows=rows, sql=""))
+        view = explore.view_of(METRIC_TABLE, wanted(column=column), Answer(rows=rows, sql=""))
         assert view.chart is not None
         assert [(line.name, line.values) for line in view.chart.lines] == [
             ("web", (4, 5)),
@@ -390,7 +390,7 @@ def test_a_day_without_a_row_is_a_zero_and_no_share() -> None:
 def test_the_rest_of_a_split_stands_last() -> None:
     """However many sessions it has."""
     rows = (row(TODAY, "other", 99), row(TODAY, "web", 1))
-    view = explore.tell(METRIC_TABLE, wanted(), Answer(rows=rows, sql=""))
+    view = explore.view_of(METRIC_TABLE, wanted(), Answer(rows=rows, sql=""))
     assert view.chart is not None
     assert [line.name for line in view.chart.lines] == ["web", "other"]
 
@@ -398,7 +398,7 @@ def test_the_rest_of_a_split_stands_last() -> None:
 def test_a_funnel_counts_of_all_and_of_the_step_before() -> None:
     """The first step is everything; what follows nobody has no share."""
     answer = Answer(rows=({"step_0": 8, "step_1": 4, "step_2": 0, "step_3": 0},), sql="")
-    steps = explore.tell(METRIC_TABLE, wanted(kind="funnel"), answer).funnel
+    steps = explore.view_of(METRIC_TABLE, wanted(kind="funnel"), answer).funnel
     assert [(each.count, each.of_all, each.of_before) for each in steps] == [
         (8, 1, None),
         (4, 0.5, 0.5),
@@ -413,7 +413,7 @@ def test_weeks_to_come_are_empty() -> None:
     weeks = {0: 10, 2: 5}
     rows = tuple({"cohort": monday, "week_no": no, "people": n} for no, n in weeks.items())
     asked = wanted(kind="retention", first="2026-11-02", last="2026-11-25")
-    (cohort,) = explore.tell(METRIC_TABLE, asked, Answer(rows=rows, sql="")).cohorts
+    (cohort,) = explore.view_of(METRIC_TABLE, asked, Answer(rows=rows, sql="")).cohorts
     assert cohort.people == 10
     assert cohort.weeks == ((0, 0.0, 0), (5, 0.5, 4), None)
 
@@ -492,7 +492,7 @@ STORED: Final = {
     "_run_id": "a run",
     "_days": [],
 }
-STORY: Final = tell(
+STORY: Final = build_story(
     METRIC_TABLE, STORED, SourceRows(events=ROWS, users=[], documents=[], posthog_sessions=[])
 )
 MOMENTS: Final = timeline.moments(METRIC_TABLE, STORY)
@@ -568,9 +568,9 @@ def test_a_value_points_at_its_events() -> None:
 
 def test_what_costs_something_is_read_when_it_is_asked_for() -> None:
     """A page that was only opened reads little; a click reads what MAX_BYTES_BILLED permits."""
-    small = Reading(days=(TODAY,), bytes_estimated=visit.AT_ONCE_BYTES, usd=0.006)
-    large = replace(small, bytes_estimated=visit.AT_ONCE_BYTES + 1)
-    visit.check_size("few", small)
-    visit.check_size("", large)
-    with pytest.raises(visit.TooMuchError, match="It reads 1 days"):
-        visit.check_size("few", large)
+    small = Reading(days=(TODAY,), bytes_estimated=session_page.AT_ONCE_BYTES, usd=0.006)
+    large = replace(small, bytes_estimated=session_page.AT_ONCE_BYTES + 1)
+    session_page.check_size("few", small)
+    session_page.check_size("", large)
+    with pytest.raises(session_page.TooMuchError, match="It reads 1 days"):
+        session_page.check_size("few", large)

@@ -16,7 +16,7 @@ _REFUSAL: Final = (
 )
 
 
-class Door:
+class TokenCheck:
     """An ASGI application that passes on what a client with the token sends to this machine."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:

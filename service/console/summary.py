@@ -22,7 +22,7 @@ type Level = Literal["good", "warn", "bad", "new"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class News:
+class Summary:
     """One sentence, and what it rests on."""
 
     level: Level
@@ -35,14 +35,14 @@ class News:
     last_success_at: datetime | None
 
 
-def read_news(site: Site, now: datetime) -> News:
+def read_summary(site: Site, now: datetime) -> Summary:
     """What the ledger says of the sessions job."""
     with site.connect() as warehouse:
         runs = inspection.read_reports(warehouse, limit=_RUNS)
-    return tell(runs, now)
+    return summarize(runs, now)
 
 
-def tell(runs: Sequence[Mapping[str, Any]], now: datetime) -> News:
+def summarize(runs: Sequence[Mapping[str, Any]], now: datetime) -> Summary:
     """The sentence for these runs, the newest first."""
     of_sessions = [run for run in runs if run["job"] == "sessions"]
     mine = [run for run in of_sessions if run["kind"] != _VERIFY]
@@ -66,7 +66,7 @@ def tell(runs: Sequence[Mapping[str, Any]], now: datetime) -> News:
     elif verified is not None and verified["status"] == "failed":
         headline, level, blamed = "The last verification found wrong cells.", "bad", verified
         details.insert(0, str(verified["error"]))
-    return News(
+    return Summary(
         level=level,
         headline=headline,
         details=tuple(details),
@@ -88,12 +88,12 @@ def _headline(until: str, *, failed: bool, is_stale: bool, warnings: int) -> tup
     return f"Everything is fine. Fresh until {until}.", "good"
 
 
-def _nothing_yet(mine: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]) -> News:
+def _nothing_yet(mine: Sequence[Mapping[str, Any]], ended: Sequence[Mapping[str, Any]]) -> Summary:
     headline = "No run has succeeded yet."
     if IN_PROGRESS.all() or len(mine) > len(ended):
         headline = "The first run is in progress."
     error = (ended[0]["error"],) if ended and ended[0]["error"] else ()
-    return News(
+    return Summary(
         level="bad" if error else "new",
         headline=headline,
         details=error,

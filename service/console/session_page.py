@@ -56,7 +56,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visit:
+class SessionPage:
     """All that the page shows."""
 
     title: str = "Session"
@@ -89,7 +89,7 @@ def show(site: Site) -> ResponseReturnValue:
     sql = people_sql.session_sql(site.tables, found.rows[0]["session_date"])
     stored = site.queries.ask("session", sql, parameters)
     story, offer = _story(site, stored.rows[0], request.args.get("events"))
-    return page("visit.html", _tell(site, stored.rows[0], story, offer, (found, stored)))
+    return page("session_page.html", _tell(site, stored.rows[0], story, offer, (found, stored)))
 
 
 def check_size(wanted: str, reading: ToRead) -> None:
@@ -140,9 +140,9 @@ def _tell(
     reading: Reading[Story] | None,
     offer: Offer,
     asked: tuple[Answer, ...],
-) -> Visit:
+) -> SessionPage:
     story = reading.found if reading else None
-    return Visit(
+    return SessionPage(
         session_id=row["session_id"],
         row=row,
         person=row.get("user_id") or row.get("distinct_id"),

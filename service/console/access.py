@@ -60,7 +60,7 @@ def add_cookies(service: Flask, api_key: str) -> None:
 
 
 def admits(settings: Settings) -> bool:
-    """Whether the request needs no header: the door itself, and browsers that signed in."""
+    """Whether no header is needed: for the sign-in page, and for browsers that signed in."""
     if settings.auth != "api_key" or request.path == _PROGRAMS:
         return False
     return request.path == "/sign-in" or request.path.startswith("/static/") or is_signed_in()
@@ -84,7 +84,7 @@ def sign_out() -> None:
     session.clear()
 
 
-class Guesses:
+class WrongKeys:
     """How many wrong keys of late, by anybody: with too many, no key is looked at for a while.
 
     Not by address, which a proxy hides and an attacker changes. Programs with the key's header
@@ -110,13 +110,13 @@ class Guesses:
             self._wrong_at.append(time.monotonic())
 
 
-def is_needed() -> bool:
+def needs_sign_in() -> bool:
     """Whether a browser without a cookie asks for a page where there is a sign-in page."""
     is_page = wants_page() and request.method == "GET"
     return is_page and bool(current_app.config.get("HAS_SIGN_IN"))
 
 
-def lead_to() -> ResponseReturnValue:
+def redirect_to_sign_in() -> ResponseReturnValue:
     """Lead a browser to the sign-in page, and back to where it wanted to go."""
     wanted = request.full_path if request.query_string else request.path
     return redirect(f"/sign-in?{urlencode({'next': wanted})}")

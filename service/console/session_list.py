@@ -28,7 +28,7 @@ _LONGEST_ID: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Visits:
+class SessionList:
     """All that the page shows."""
 
     title: str = "Sessions"
@@ -68,7 +68,7 @@ def show(site: Site) -> ResponseReturnValue:
     answer = site.queries.ask("sessions", sql, parameters)
     if asked_id and len(answer.rows) == 1 and answer.rows[0]["session_id"] == asked_id:
         return redirect(f"/session?{urlencode({'id': asked_id})}")
-    view = Visits(
+    view = SessionList(
         days=days,
         id=asked_id,
         flags=tuple((name, name in flags) for name in known),
@@ -76,7 +76,7 @@ def show(site: Site) -> ResponseReturnValue:
         next=_next(answer.rows, days, asked_id, flags),
         cost=Cost.of([answer]),
     )
-    return page("visits.html", view)
+    return page("session_list.html", view)
 
 
 def _day(name: str, default: date) -> date:
