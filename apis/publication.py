@@ -182,7 +182,7 @@ def _broken(table: str, found: Mapping[str, Any], reported: Totals) -> Iterable[
             yield f"{table} has {found[what]} rows with {what.replace('_', ' ')}"
     for column, amount in reported.sums.items():
         if abs(found[column] - amount) > reported.tolerance:
-            yield f"{column} of {table} adds up to {found[column]} and not to {amount} as told"
+            yield f"{column} of {table} adds up to {found[column]} and not to {amount}, as reported"
 
 
 def _outside(table: str, found: Mapping[str, Any], window: Window) -> Iterable[str]:

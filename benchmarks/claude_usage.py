@@ -93,7 +93,7 @@ def read(url: str, key: str) -> dict[str, Any]:
         file = parquet_file(rows(), USAGE)
     return {
         "rows": pq.read_metadata(file).num_rows,
-        "told": totals.rows,
+        "reported_rows": totals.rows,
         "seconds": rounded(time.perf_counter() - started),
         "peak_mib": rounded(peak_mib() - file_mib()),
         "imports_mib": rounded(imported),

@@ -1,4 +1,4 @@
-"""One engine in a process of its own: reads the events, aggregates them once, tells what it took.
+"""One engine in a process of its own: reads the events, aggregates them once, prints what it took.
 
 `python -m benchmarks.one_engine ENGINE EVENTS WARM_UP RESULT`: the events as Arrow files, the
 second of them a few to warm up with; RESULT is where the sessions go, or `-` for nowhere.

@@ -29,14 +29,16 @@ def keep_tables(warehouse: Warehouse, tables: Iterable[bigquery.Table | None]) -
 
 def _keep(warehouse: Warehouse, found: bigquery.Table) -> str:
     table = f"{found.project}.{found.dataset_id}.{found.table_id}"
-    told = f"Table {table} was to be deleted on {found.expires:%Y-%m-%d}, by its dataset's default"
+    sentence = (
+        f"Table {table} was to be deleted on {found.expires:%Y-%m-%d}, by its dataset's default"
+    )
     found.expires = None
     try:
         with classified(f"the expiry of table {table}", DestinationError):
             call(warehouse, partial(warehouse.clients.bigquery.update_table, found, ["expires"]))
     except (DestinationError, StatementError):  # impossible without billing
-        return f"{told}, and still is: this account may not change that."
-    return f"{told}: it is kept now."
+        return f"{sentence}, and still is: this account may not change that."
+    return f"{sentence}: it is kept now."
 
 
 def kept_days(found: bigquery.Table) -> int | None:
@@ -59,18 +61,18 @@ def vanishing_warning(table: TableId, days: int | None, *, oldest: date, today: 
 
 def dataset_warnings(dataset: bigquery.Dataset) -> list[str]:
     """What the defaults of a dataset do to the tables that a run makes there."""
-    told = []
+    warnings = []
     if default := dataset.default_table_expiration_ms:
-        told.append(
+        warnings.append(
             f"Tables in dataset {dataset.dataset_id} are deleted after {_days(default)} days by its"
             " default: each run undoes that for its own tables."
         )
     if default := dataset.default_partition_expiration_ms:
-        told.append(
+        warnings.append(
             f"Partitions in dataset {dataset.dataset_id} are deleted after {_days(default)} days by"
             " its default: older sessions vanish as soon as they are published."
         )
-    return told
+    return warnings
 
 
 def _days(milliseconds: int) -> str:

@@ -51,10 +51,10 @@ def find_locations(warehouse: Warehouse, sources: Iterable[TableId]) -> dict[str
 def one_location(locations: Mapping[str, str]) -> str | None:
     """The location that all of them have. Raises SettingsError, naming each, if they differ."""
     if len({each.upper() for each in locations.values()}) > 1:
-        told = ", ".join(f"{name} {location}" for name, location in locations.items())
+        listed = ", ".join(f"{name} {location}" for name, location in locations.items())
         message = (
-            f"BigQuery reads and writes in one location at a time, and these differ: {told}. Unset"
-            " BIGQUERY_LOCATION, or name a destination dataset that is where the sources are."
+            f"BigQuery reads and writes in one location at a time, and these differ: {listed}."
+            " Unset BIGQUERY_LOCATION, or name a destination dataset that is where the sources are."
         )
         raise SettingsError(message)
     return next(iter(locations.values()), None)

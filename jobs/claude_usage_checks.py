@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bigquery.warehouse import Warehouse
 
 NAME: Final = "claude_usage"
-_MONTHS: Final = 3  # of which the totals are told
+_MONTHS: Final = 3  # whose totals are shown
 _LATE: Final = timedelta(days=2)  # Anthropic's figures are at times a day late
 
 

@@ -298,8 +298,8 @@ def _rebuild_persons(work: SessionsWork) -> None:
     reasons = start(partial(reason_warnings, work))
     found = run.complete("persons", sql, [*parameters, *of_days])[0]
     run.warnings += day_warnings(work, found.pop("watched_days", None))
-    told = wait_for(run.warehouse, reasons)
-    run.warnings += told
+    tripled = wait_for(run.warehouse, reasons)
+    run.warnings += tripled
     run.warnings += watch.unmatched_warnings(
         users=work.firebase["users"],
         table=str(work.found_sources.users.shape.table),

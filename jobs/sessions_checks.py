@@ -55,14 +55,14 @@ def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetim
 
 def _check_columns(metric_table: MetricTable, warehouse: Warehouse) -> Check:
     """Whether the tables have columns that nothing declares any more."""
-    told: list[str] = []
+    warnings: list[str] = []
     for name in ("sessions", "persons"):
         table, schema = warehouse.table(name), etl.destination_tables(metric_table)[name]
         if found := find_table(warehouse, table):
             stored = [column.name for column in found.schema]
-            told += undeclared_warnings(schema, table, stored)
-    message = " ".join(told) or "Every column is declared."
-    return Check(name="columns", outcome="warning" if told else "ok", message=message)
+            warnings += undeclared_warnings(schema, table, stored)
+    message = " ".join(warnings) or "Every column is declared."
+    return Check(name="columns", outcome="warning" if warnings else "ok", message=message)
 
 
 def _check_source(

@@ -71,11 +71,11 @@ def find_changes(work: SessionsWork) -> None:
         work.metric_table, state.columns if state else None, work.stored_columns
     )
     if plan.is_full_load and plan.days:
-        told = vanishing_warning(
+        warning = vanishing_warning(
             run.warehouse.table("sessions"), work.kept_days,
             oldest=plan.days[0], today=run.started_at.date(),
         )  # fmt: skip
-        run.warnings += [told] if told else []
+        run.warnings += [warning] if warning else []
     work.has_changes = (
         plan.kind != "incremental"
         or state is None

@@ -175,8 +175,10 @@ def _told_by_source(
             " and not loaded, so run main.py."
         )
     if found:
-        told = ", ".join(f"{reason} {count}" for reason, count in sorted(found.items()))
-        return f"There is no session {session_id}: all of its newest rows were set aside ({told})."
+        counts = ", ".join(f"{reason} {count}" for reason, count in sorted(found.items()))
+        return (
+            f"There is no session {session_id}: all of its newest rows were set aside ({counts})."
+        )
     return (
         f"There is no session {session_id}: no row of the newest {len(days)} days of the source has"
         " that id."

@@ -72,9 +72,9 @@ def check_reasons(warehouse: Warehouse) -> Check:
     sql = watch.reports_sql(ledger, runs=watch.KNOWN_RUNS + 1)
     rows = query_ledger(warehouse, sql, run_id="~")  # which stands after every id
     counts = [json.loads(row["counts"]) for row in rows]
-    told = watch.reason_warnings(counts[0], counts[1:]) if counts else []
-    message = " ".join(told) or "No reason tripled in the last incremental run."
-    return Check(name="rows set aside", outcome="warning" if told else "ok", message=message)
+    warnings = watch.reason_warnings(counts[0], counts[1:]) if counts else []
+    message = " ".join(warnings) or "No reason tripled in the last incremental run."
+    return Check(name="rows set aside", outcome="warning" if warnings else "ok", message=message)
 
 
 def check_watch(
@@ -89,6 +89,6 @@ def check_watch(
         return Check(name="fallen metrics", outcome="warning", message=message)
     sql = watch.days_sql(metric_table, warehouse.table("sessions").sql)
     rows = run_query(warehouse, "watch_days", sql, _parameters(now), refused_as=DestinationError)
-    told = _compared(metric_table, rows, now)
-    message = " ".join(told) or "No metric fell against the four weeks before."
-    return Check(name="fallen metrics", outcome="warning" if told else "ok", message=message)
+    warnings = _compared(metric_table, rows, now)
+    message = " ".join(warnings) or "No metric fell against the four weeks before."
+    return Check(name="fallen metrics", outcome="warning" if warnings else "ok", message=message)

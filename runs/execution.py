@@ -1,4 +1,4 @@
-"""What Cloud Run tells this process of itself, by its environment. Pure."""
+"""What Cloud Run says in the environment about the process. Pure."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Setting:
     required: bool
     help: str
     is_private: bool = False
-    """Its value is a secret, or tells a project or a person: nothing shows it."""
+    """Its value is a secret, or names a project or a person: nothing shows it."""
 
     @property
     def takes(self) -> str:

@@ -70,7 +70,7 @@ class BusyPeriod(Period):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demo:
-    """An emulator of its own, and what runs and the service are told of it."""
+    """An emulator of its own, and the settings of the runs and the service that use it."""
 
     client: bigquery.Client
     environ: Mapping[str, str]

@@ -71,7 +71,7 @@ def take(browser: Browser, address: str, person: str) -> None:
 
 
 def _smaller(browser: Browser, png: bytes) -> bytes:
-    """The same picture in fewer colours; the browser itself tells its pixels."""
+    """The same picture in fewer colours; each pixel as the browser reads it."""
     page = browser.new_page()
     address = f"data:image/png;base64,{b64encode(png).decode()}"
     pixels, width, height = page.evaluate(_PIXELS, address)

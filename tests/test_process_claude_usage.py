@@ -1,4 +1,4 @@
-"""Reports become rows without losing a digit, a null or a row, and what was told is added up."""
+"""Reports become rows without losing a digit, a null or a row, and their totals are added up."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_money_is_exact(cents: str, amount: str) -> None:
 
 @given(st.lists(st.decimals(-(10**9), 10**9, allow_nan=False, places=7), max_size=30))
 def test_sums_of_money_are_exact(amounts: list[Decimal]) -> None:
-    """What is stored adds up to what was told, to the last digit, in any order."""
+    """What is stored adds up to what was reported, to the last digit, in any order."""
     page = costs(*(f"{amount:f}" for amount in amounts))
     totals = Totals()
     add_costs(totals, page)

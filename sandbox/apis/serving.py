@@ -1,4 +1,4 @@
-"""A fake API over HTTP: it keeps what was asked, and fails as it is told to. It knows no API."""
+"""A fake API over HTTP: it keeps the requests, and fails as the test asks. It knows no API."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Cursor:
 
 
 def changed_tables(sql: str) -> set[Table]:
-    """The tables that the statement changes, or ANY_TABLE where that can't be told.
+    """The tables that the statement changes, or ANY_TABLE where that is not known.
 
     The emulator writes names in full in what it sends to DuckDB, but for those of temporary tables
     and some of its own, which are left out here.

@@ -116,7 +116,7 @@ def _exists(slow: Callable[..., bool], lookups: Lookups) -> Callable[..., bool]:
     def exists(project_id: str, dataset_id: str) -> bool:
         def ask() -> bool:
             if not slow(project_id, dataset_id):
-                raise LookupError  # what is not there may come: only tables' comings are told of
+                raise LookupError  # not remembered: nothing reports a new dataset
             return True
 
         try:

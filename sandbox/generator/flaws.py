@@ -67,7 +67,7 @@ def with_redeliveries(rng: np.random.Generator, events: pa.Table) -> pa.Table:
 
 
 def redelivered(rng: np.random.Generator, events: pa.Table) -> pa.Table:
-    """Return copies ingested 1 to 48 hours later; every other one tells that it was sent again."""
+    """Return copies ingested 1 to 48 hours later; every other one is marked as sent again."""
     count = events.num_rows
     later = pa.array(rng.integers(HOUR, 48 * HOUR, count)).cast(pa.duration("us"))
     ingested = pc.add(events["bq_ingested_timestamp"], later)

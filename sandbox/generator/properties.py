@@ -213,7 +213,7 @@ def _scrolling(rng: np.random.Generator, actions: Actions) -> pa.StringArray:
 
 
 def _touch(rng: np.random.Generator, visits: Visits, actions: Actions) -> pa.StringArray:
-    """Return what $autocapture tells of touches, gestures and clicks."""
+    """Return what $autocapture reports of touches, gestures and clicks."""
     count = len(actions)
     platform, legacy = visits.platform[actions.visit], visits.legacy[actions.visit]
     x, y = (rng.random(count) * 780).astype(np.int64), (rng.random(count) ** 0.8 * 2 * _TALLEST)

@@ -1,4 +1,4 @@
-"""What a run would read: the statement whose dry run tells, since it bills nothing."""
+"""What a run would read: the statement for a dry run, which bills nothing."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from service.console.timeline import Moment, Value
 
 AT_ONCE_BYTES: Final = 10**9  # what is read without a click; it costs less than a cent
-MOST_ROWS: Final = 10_000  # of a session that a page tells the story of
-KEPT_ROWS: Final = 1_000  # the story of a longer session is told anew each time, for its size
+MOST_ROWS: Final = 10_000  # of a session whose story a page shows
+KEPT_ROWS: Final = 1_000  # the story of a longer session is not kept, for its size
 SHOWN_MOMENTS: Final = 400  # the others are folded away
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """Why the story is not told: it is asked for, or it can't be told."""
+    """Why the page shows no story yet, or none."""
 
     is_coming: bool = False
     """The browser asks for it by itself."""
@@ -44,7 +44,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
+class StoryView:
     """The story, as the page shows it."""
 
     status: str
@@ -66,7 +66,7 @@ class SessionPage:
     values: tuple[Value, ...]
     bookkeeping: tuple[Value, ...]
     days: tuple[tuple[str, int], ...]
-    told: Told | None
+    story: StoryView | None
     offer: Offer
     cost: Cost
 
@@ -89,7 +89,7 @@ def show(site: Site) -> ResponseReturnValue:
     sql = people_sql.session_sql(site.tables, found.rows[0]["session_date"])
     stored = site.queries.ask("session", sql, parameters)
     story, offer = _story(site, stored.rows[0], request.args.get("events"))
-    return page("session_page.html", _tell(site, stored.rows[0], story, offer, (found, stored)))
+    return page("session_page.html", _view(site, stored.rows[0], story, offer, (found, stored)))
 
 
 def check_size(wanted: str, reading: ToRead) -> None:
@@ -103,8 +103,8 @@ def _story(
 ) -> tuple[Reading[Story] | None, Offer]:
     rows = sum(each["row_count"] for each in row["_days"])
     if rows > MOST_ROWS:
-        told = f'.venv/bin/python main.py --explain "{row["session_id"]}"'
-        return None, Offer(problem=f"It has {rows:,} rows, too many for a page. Use {told}")
+        command = f'.venv/bin/python main.py --explain "{row["session_id"]}"'
+        return None, Offer(problem=f"It has {rows:,} rows, too many for a page. Use {command}")
     if wanted is None:
         return None, Offer(is_coming=True)
     check = partial(check_size, wanted)
@@ -134,7 +134,7 @@ def _absent(site: Site, session_id: str) -> str:
         return "There is no session of that id."
 
 
-def _tell(
+def _view(
     site: Site,
     row: Mapping[str, Any],
     reading: Reading[Story] | None,
@@ -149,15 +149,15 @@ def _tell(
         values=timeline.values(site.metric_table, row, story),
         bookkeeping=timeline.bookkeeping(row),
         days=tuple((str(each["day"]), each["row_count"]) for each in row["_days"]),
-        told=_told(site, story) if story else None,
+        story=_story_view(site, story) if story else None,
         offer=offer,
         cost=Cost.of((*asked, *([reading] if reading else []))),
     )
 
 
-def _told(site: Site, story: Story) -> Told:
+def _story_view(site: Site, story: Story) -> StoryView:
     moments = timeline.moments(site.metric_table, story)
-    return Told(
+    return StoryView(
         status=story.status,
         moments=moments[:SHOWN_MOMENTS],
         folded=moments[SHOWN_MOMENTS:],

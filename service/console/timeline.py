@@ -1,6 +1,6 @@
 """A session's story as its page shows it: a timeline, and columns that point at it. Pure.
 
-What happened and what each column comes from is told by `oracle/story.py`; here nothing is decided
+`oracle/story.py` says what happened and what each column comes from. Here nothing is decided
 but what of it is worth showing.
 """
 
@@ -131,11 +131,11 @@ def values(
     metric_table: MetricTable, stored: Mapping[str, Any], story: Story | None
 ) -> tuple[Value, ...]:
     """Every stored column but bookkeeping, in its order, with its events where they are known."""
-    told = {column.name: column for column in story.columns} if story else {}
+    explained = {column.name: column for column in story.columns} if story else {}
     described = {column.name: column.description for column in metric_table.columns}
     count = len(story.events) if story else 0
     return tuple(
-        _value(name, value, described.get(name, ""), told.get(name), count)
+        _value(name, value, described.get(name, ""), explained.get(name), count)
         for name, value in stored.items()
         if not name.startswith("_")
     )

@@ -15,7 +15,7 @@ def test_memory_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixtur
     """Every row is read and written, within the memory that ten times as many may take."""
     claude_usage.main(["--rows=10000"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["rows"], found["told"]) == (10_000, 10_000)
+    assert (found["rows"], found["reported_rows"]) == (10_000, 10_000)
     assert 50 < found["peak_mib"] < claude_usage.TARGET_MIB
 
 

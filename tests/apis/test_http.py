@@ -170,7 +170,7 @@ def test_retry_after_is_waited_for(fake: Numbers, client: ApiClient) -> None:
 
 
 def test_retry_after_holds_for_every_request(fake: Numbers, client: ApiClient) -> None:
-    """While one request waits as it was told, no other is sent."""
+    """While one request waits as the API asked, no other is sent."""
     fake.latency_seconds = 0.05
     fake.break_down(Fault(status=429, retry_after="1", path="/items/0"))
     client.get_each([ask(number) for number in range(80)])
