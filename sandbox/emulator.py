@@ -38,6 +38,7 @@ _SECONDS_TO_START = 60.0
 _SECONDS_TO_END = 15.0
 _SECONDS_TO_ANSWER = 10.0
 _POLL_SECONDS = 0.02
+_mine = threading.local()  # what this thread is changing
 # A proxy from the environment has no business between us and our own child.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -68,7 +69,7 @@ def attach(
     """
     files = _files(directory)
     with FileLock(files.attached) as attached:
-        with _changing(files):
+        with changing(files):
             if not attached.acquire_within(_SECONDS_TO_END, shared=True):
                 raise _not_ending(files)
             try:
@@ -80,7 +81,7 @@ def attach(
         try:
             yield endpoints
         finally:
-            with _changing(files):
+            with changing(files):
                 _detach(files, attached)
 
 
@@ -105,7 +106,7 @@ def is_running(directory: Path) -> bool:
 def reset(directory: Path) -> None:
     """Delete what the sandbox stored in `directory`; SandboxError while somebody is attached."""
     files = _files(directory)
-    with _changing(files), FileLock(files.attached) as attached:
+    with changing(files), FileLock(files.attached) as attached:
         if _others_attached(attached):
             msg = f"A command is attached to the sandbox in {files.directory}: end it first."
             raise SandboxError(msg)
@@ -132,10 +133,23 @@ def _files(directory: Path) -> SandboxFiles:
 
 
 @contextlib.contextmanager
-def _changing(files: SandboxFiles) -> Iterator[None]:
-    with FileLock(files.changing) as lock:
-        lock.acquire()
+def changing(files: SandboxFiles) -> Iterator[None]:
+    """Nobody else begins or ends to be attached within the block.
+
+    A thread may enter it twice: the collector may leave a block of `attach` that was abandoned at
+    any moment, also while its thread enters another.
+    """
+    mine: set[Path] = _mine.__dict__.setdefault("changing", set())
+    if files.changing in mine:
         yield
+        return
+    mine.add(files.changing)
+    try:
+        with FileLock(files.changing) as lock:
+            lock.acquire()
+            yield
+    finally:
+        mine.discard(files.changing)
 
 
 def _detach(files: SandboxFiles, attached: FileLock) -> None:

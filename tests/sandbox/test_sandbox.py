@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from sandbox.emulator import (
     _not_started,
     attach,
     bigquery_client,
+    changing,
     is_running,
     reset,
 )
@@ -245,6 +247,27 @@ def test_the_demo_asks_for_its_port_before_it_plays() -> None:
         with pytest.raises(SandboxError, match=rf"port {port}: try make demo PORT={port + 1}"):
             main(["--port", str(port)])
     check_free(port)
+
+
+def test_a_thread_that_leaves_a_block_while_it_enters_another_waits_for_nobody(
+    tmp_path: Path,
+) -> None:
+    """Blocks that were abandoned are left whenever the collector comes by; other threads wait."""
+    files, seen = SandboxFiles(tmp_path), list[str]()
+
+    def change() -> None:
+        with changing(files), changing(files):
+            seen.append("changed")
+
+    thread = threading.Thread(target=change, daemon=True)
+    with changing(files):
+        thread.start()
+        thread.join(0.2)
+        assert seen == []
+    thread.join(10)
+    assert seen == ["changed"]
+    with changing(files):  # and it is free again
+        pass
 
 
 def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> None:
