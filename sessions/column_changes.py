@@ -38,12 +38,12 @@ class ColumnChanges:
 
     def __str__(self) -> str:
         """One sentence for each kind of difference."""
-        told = (
+        differences = (
             (self.added, "Added"),
             (self.changed, "Changed"),
             (self.undeclared, "No longer declared"),
         )
-        sentences = [f"{what}: {', '.join(names)}." for names, what in told if names]
+        sentences = [f"{what}: {', '.join(names)}." for names, what in differences if names]
         return " ".join(sentences) or "No column differs from the stored ones."
 
 

@@ -479,14 +479,14 @@ def source_warnings(name: str, source: Source) -> list[str]:
     `name`: as in `source_tables`.
     """
     table = source.shape.table
-    told = []
+    warnings = []
     if source.shape.is_missing:
-        told.append(f"Table {table} does not exist: {_WITHOUT[name]}.")
+        warnings.append(f"Table {table} does not exist: {_WITHOUT[name]}.")
     if name == "users":
-        told += [
+        warnings += [
             f"Table {table} has no column for {column}."
             for column in ("phone", "email", "created_at")
             if column not in source.sql
         ]
     masked = masked_warning(source)
-    return [*told, masked] if masked else told
+    return [*warnings, masked] if masked else warnings

@@ -132,12 +132,12 @@ def fallen(names: Sequence[str], days: Iterable[DayFigures], last: dt.date) -> d
     if warning := _fallen(_SESSIONS, sessions, last) or _silent(_SESSIONS, sessions, last):
         return {_SESSIONS: warning}
     level = min(sessions.get(last, 0) / max(median(same_weekdays(sessions, last)), 1), 1)
-    told = {
+    warnings = {
         name: (None if name.startswith(_EVENT) else _fallen(name, each, last, level=level))
         or _silent(name, each, last)
         for name, each in counts.items()
     }
-    return {name: warning for name, warning in told.items() if warning}
+    return {name: warning for name, warning in warnings.items() if warning}
 
 
 def same_weekdays(counts: Mapping[dt.date, int], last: dt.date) -> list[int]:
@@ -215,15 +215,15 @@ def reason_warnings(counts: Mapping[str, int], before: Sequence[Mapping[str, int
     """The reasons whose share of a run's rows is three times what it was in the runs before."""
     if len(before) < _LEAST_RUNS:
         return []
-    told = []
+    warnings = []
     for reason in _REASONS:
         share, usual = _share(counts, reason), median(_share(each, reason) for each in before)
         if share >= _LEAST_SHARE and share >= 3 * usual:
-            told.append(
+            warnings.append(
                 f"Rows set aside as {reason} tripled: {counts[reason]}, or {share:.1%} of the rows"
                 f" read, and {usual:.1%} in the {len(before)} runs before: look at these rows."
             )
-    return told
+    return warnings
 
 
 def _share(counts: Mapping[str, int], reason: str) -> float:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import main
@@ -224,14 +224,7 @@ def random_history() -> History:
     """The same one each time: rows that Hypothesis makes of a constant seed."""
     made: list[History] = []
 
-    @settings(
-        max_examples=1,
-        deadline=None,
-        derandomize=True,
-        database=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
+    @settings(histories.THE_SAME, max_examples=1)
     @given(
         st.builds(
             History,

@@ -6,11 +6,21 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 type Row = dict[str, Any]
 
 FIRST_DAY = datetime(2026, 10, 1, tzinfo=UTC)
+
+# The same rows each time, without Hypothesis's own database and limits of time.
+THE_SAME = settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 
 _NAMES = (
     "$pageview", "$screen", "$autocapture", "$rageclick", "$identify", "$pageleave", "scroll",

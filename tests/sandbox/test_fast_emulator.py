@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +12,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from local_bigquery.errors import BigQueryError
 from local_bigquery.sql.translate import parse
 
+from sandbox.fast.shared import TRANSLATIONS, SharedTranslations
 from sandbox.fast.texts import Trees
 from tests import snapshots
 from tests.emulators import clients_of
@@ -41,7 +45,7 @@ STATEMENTS = [
     "SELECT CAST(v AS STRING) AS v, TO_JSON_STRING(t) AS t FROM `local`.`{d}`.`t` AS t",
     "SELECT '`local`.`{d}`.`t`' AS text, DATE '{day}' AS day, COUNT(*) AS n FROM `local`.`{d}`.`t`",
     "SELECT TIMESTAMP '{day} 00:00:00+00' AS at, v FROM `local`.`{d}`.`t`",
-    "SELECT CAST(`t`.`r`.`v` AS STRING) AS v FROM `local`.`{d}`.`t` AS t",
+    "SELECT CAST(`t`.`a_record`.`v` AS STRING) AS v FROM `local`.`{d}`.`t` AS t",
     "SELECT n, missing FROM `local`.`{d}`.`t`",
     """CREATE OR REPLACE TABLE `local`.`{d}`.`made_20261001T000000_0000000{n}` AS
     SELECT v, DATE '{day}' AS day FROM `local`.`{d}`.`t`""",
@@ -73,7 +77,7 @@ def test_a_remembered_translation_holds_for_its_own_kind_alone(
             for number, day in enumerate(("2026-10-02", "2026-10-05", "2026-02-30")):
                 statements = [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
                 answers += [answered(client, sql) for sql in statements]
-                made = f"SELECT {value} AS v, STRUCT({value} AS v) AS r"
+                made = f"SELECT {value} AS v, STRUCT({value} AS v) AS a_record"
                 client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {made}").result()
                 answers += [answered(client, sql) for sql in statements]
             client.delete_dataset(dataset, delete_contents=True)
@@ -115,9 +119,30 @@ OTHER_NAMES = {
 def test_a_text_is_parsed_to_the_same_whatever_was_parsed_before() -> None:
     """With the names of datasets, runs and days, and the places for errors, that are in it."""
     trees = Trees(parse)
-    for text in snapshots.statements().values():
+    commented = "SELECT 1 AS n  -- `my-project`.`posthog_etl`.`events`\nFROM t"
+    for text in (*snapshots.statements().values(), commented):
         of_a_run = other = text.replace("staging_", f"staging_{RUN}_")
         for name, other_name in OTHER_NAMES.items():
             other = other.replace(name, other_name)
         for each in (of_a_run, other, of_a_run):
             assert parsed(each, trees.parse) == parsed(each, parse)
+
+
+def test_translations_are_shared_by_key(tmp_path: Path) -> None:
+    """What one process has put another gets, the last one of a key; without a folder nothing."""
+    mine, others = (SharedTranslations(str(tmp_path)) for _ in range(2))
+    for value in (["first"], ["second"]):
+        mine.put(("a", 1), value)
+    assert others.get(("a", 1)) == ["second"]
+    assert others.get(("a", 2)) == []
+    nowhere = SharedTranslations(None)
+    nowhere.put("a", ["first"])
+    assert nowhere.get("a") == []
+
+
+def test_emulators_put_what_they_translate(fast: Clients) -> None:
+    """Into the directory that the tests share."""
+    column = f"c{time.monotonic_ns()}"  # in no statement so far
+    fast.bigquery.query(f"SELECT 1 AS {column}").result()
+    files = Path(os.environ[TRANSLATIONS]).iterdir()
+    assert any(column.encode() in each.read_bytes() for each in files if not each.suffix)

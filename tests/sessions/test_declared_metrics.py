@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from config.metrics_file import metric_table
@@ -155,7 +155,7 @@ def every_combination() -> list[Entry]:
     ]
 
 
-@settings(max_examples=1, deadline=None, database=None, derandomize=True, phases=[Phase.generate])
+@settings(histories.THE_SAME, max_examples=1)
 @given(filters())
 def test_every_aggregation_occurs_with_every_filter_and_type(
     folder: Path, chosen: list[Entry]
@@ -178,14 +178,7 @@ def test_every_aggregation_occurs_with_every_filter_and_type(
     assert {word for word, *_ in wanted} == {*AGGREGATIONS.values()}
 
 
-@settings(
-    max_examples=EXAMPLES,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
+@settings(histories.THE_SAME, max_examples=EXAMPLES)
 @given(
     st.lists(histories.events(days=2), min_size=100, max_size=120),
     filters(),
