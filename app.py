@@ -37,7 +37,7 @@ from runs.settings import Settings
 from service import inspection
 from service.callers import CallerHeaders, Gate, make_gate
 from service.console import access, routes
-from service.console.answers import error_page, wants_page
+from service.console.responses import error_page, wants_page
 from service.deliveries import delivery
 from service.origins import Sent, check_host, check_origin
 from service.readiness import Readiness

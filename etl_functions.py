@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from bigquery.tables import TableId, TableSchema
     from bigquery.warehouse import Warehouse
     from runs.settings import Settings
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.plan import Plan
     from sessions.sources import Source, SourceTable
 

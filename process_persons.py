@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 from sessions.bigquery_engine import pick_sql
 from sessions.enrichment import id_users_sql
 from sessions.ids import is_junk_sql
-from sessions.layout import wrapped
-from sessions.metric_table import RollUp
+from sessions.metric_types import RollUp
 from sessions.persons import (
     RETENTION_DAYS,
     daily,
@@ -20,11 +19,12 @@ from sessions.persons import (
     persons_schema,
     rolled_up,
 )
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.persons import RolledUp
 
 

@@ -18,12 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sessions.metric_table import Aggregation
+from sessions.metric_types import Aggregation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sessions.metric_table import Filter, Metric, MetricTable
+    from sessions.metric_types import Filter, Metric, MetricTable
 
     type Ints = NDArray[np.int64]
     type Floats = NDArray[np.float64]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from runs.errors import AuditError
 from runs.lease_sql import fenced_sql
-from sessions.layout import wrapped
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     import datetime as dt

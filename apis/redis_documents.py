@@ -28,7 +28,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from apis.watched import Watched
+from apis.event_loop import Watched
 from runs.errors import CredentialsError, DestinationError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import duckdb
 
-from sessions.metric_table import Aggregation, Metric, is_repeated
+from sessions.metric_types import Aggregation, Metric, is_repeated
 from sessions.projection import filters_sql
 from tests.shipped import METRIC_TABLE
 

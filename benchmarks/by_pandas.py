@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.metric_types import Aggregation, Filter, Metric, is_repeated
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.metric_types import Aggregation, Filter, Metric, is_repeated
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:

@@ -19,13 +19,13 @@ import pandas as pd
 import pyarrow as pa
 
 from benchmarks.memory import count_peak_anew, peak_mib, resident_mib
-from sessions.metric_table import is_repeated
+from sessions.metric_types import is_repeated
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sessions.metric_table import ColumnType, Metric
+    from sessions.metric_types import ColumnType, Metric
 
 ENGINES = ("process_sessions", "duckdb", "polars", "pandas")
 FLOOR = "floor"

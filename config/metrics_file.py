@@ -1,7 +1,7 @@
 """The metric table of a deployment: what every project has, and what its file declares.
 
-Reads the file with line numbers; `sessions/declarations.py` decides what it may hold. As a command
-(`make check-config`) it says whether a file can be used.
+Reads the file with line numbers; `sessions/metric_declarations.py` decides what it may hold. As a
+command (`make check-config`) it says whether a file can be used.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from runs.errors import SettingsError
-from sessions.declarations import Node, Problem, declared_table
+from sessions.metric_declarations import Node, Problem, declared_table
 from sessions.metrics import POSTHOG_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 SHIPPED_FILE: Final = Path(__file__).parent / "metrics.yaml"
 _MOST_BYTES: Final = 1_000_000

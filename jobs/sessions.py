@@ -16,7 +16,7 @@ from config.metrics_file import metric_table
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_extraction import extract, find_changes, plan_sessions
 from jobs.sessions_verification import explain, verify, verify_and_record
-from jobs.sessions_watch import day_warnings, days_to_watch, reason_warnings
+from jobs.sessions_watch import days_to_watch, fallen_metrics, tripled_reasons
 from jobs.sessions_work import SessionsWork, begin
 from process_persons import (
     daily_activity_sql,
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from bigquery.warehouse import Warehouse
     from runs.context import Run
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 
 def _ensure_destination(work: SessionsWork) -> None:
@@ -295,9 +295,9 @@ def _rebuild_persons(work: SessionsWork) -> None:
         sessions=sessions, identities=identities, persons=persons, watched_days=days
     )
     sql = publication.replace_sql(run.lease.sql, selects, counts=counts)
-    reasons = start(partial(reason_warnings, work))
+    reasons = start(partial(tripled_reasons, work))
     found = run.complete("persons", sql, [*parameters, *of_days])[0]
-    run.warnings += day_warnings(work, found.pop("watched_days", None))
+    run.warnings += fallen_metrics(work, found.pop("watched_days", None))
     tripled = wait_for(run.warehouse, reasons)
     run.warnings += tripled
     run.warnings += watch.unmatched_warnings(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from bigquery.warehouse import Warehouse
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 
 def check_sessions(metric_table: MetricTable, warehouse: Warehouse, now: datetime) -> list[Check]:

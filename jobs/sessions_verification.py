@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bigquery.warehouse import Warehouse
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.sources import Source
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bigquery.parameters import Parameter
     from bigquery.warehouse import Warehouse
     from jobs.sessions_work import SessionsWork
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 
 def days_to_watch(work: SessionsWork) -> tuple[str | None, list[Parameter]]:
@@ -36,12 +36,12 @@ def days_to_watch(work: SessionsWork) -> tuple[str | None, list[Parameter]]:
     return sql, _parameters(work.run.started_at)
 
 
-def day_warnings(work: SessionsWork, rows: Iterable[Mapping[str, Any]] | None) -> list[str]:
+def fallen_metrics(work: SessionsWork, rows: Iterable[Mapping[str, Any]] | None) -> list[str]:
     """What fell, by the rows of `days_to_watch`; nothing where there are none."""
     return [] if rows is None else _compared(work.metric_table, rows, work.run.started_at)
 
 
-def reason_warnings(work: SessionsWork) -> list[str]:
+def tripled_reasons(work: SessionsWork) -> list[str]:
     """Of an ordinary incremental run that changed something: others read nothing, or other days."""
     run, plan = work.run, work.made_plan
     if work.idle is not None or plan.kind != "incremental" or not plan.is_ordinary:

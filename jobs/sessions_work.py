@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from runs.context import Run
     from runs.report import RunKind, RunStatus
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.plan import Plan
     from sessions.sources import SourceTables
 

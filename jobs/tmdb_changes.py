@@ -22,14 +22,8 @@ from apis.tmdb_to_redis import update_documents
 from apis.windows import requested_window, unread_window
 from bigquery.jobs import run_query
 from bigquery.parameters import array, scalar
-from jobs.tmdb_changes_setup import (
-    NAME,
-    STATE_TABLE,
-    check_redis,
-    check_tmdb_changes,
-    redis_server,
-    tmdb,
-)
+from jobs.tmdb_changes_checks import check_redis, check_tmdb_changes
+from jobs.tmdb_changes_setup import NAME, STATE_TABLE, redis_server, tmdb
 from process_tmdb_changes import QualityRules, document_key, judge
 from runs.context import await_ledger
 from runs.errors import DestinationError, RequestError, UnavailableError

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import date
 
     from oracle.rows import Event, Exclusions
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 type Row = dict[str, Any]
 type Status = Literal["right", "wrong", "changed"]

@@ -1,6 +1,6 @@
 """The columns that the metrics file declares, one plain function for each aggregation. Pure.
 
-What each means stands in docs/metrics.md; `sessions.metric_table` holds the declarations.
+What each means stands in docs/metrics.md; `sessions.metric_types` holds the declarations.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from oracle.evidence import any_matches, value_of
 from oracle.ids import SECOND
-from sessions.metric_table import Aggregation, Metric
+from sessions.metric_types import Aggregation, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from oracle.rows import Event
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 type Row = dict[str, Any]
 type Values = list[Any]

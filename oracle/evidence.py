@@ -6,13 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from oracle.ids import trimmed
-from sessions.metric_table import Aggregation, Derived, Enriched, Metric
+from sessions.metric_types import Aggregation, Derived, Enriched, Metric
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from oracle.rows import Event
-    from sessions.metric_table import Filter, MetricTable, Property
+    from sessions.metric_types import Filter, MetricTable, Property
 
 
 def events_behind(metric_table: MetricTable, name: str, events: Sequence[Event]) -> list[Event]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from datetime import datetime
 
-    from sessions.metric_table import Creation
+    from sessions.metric_types import Creation
 
 type Row = dict[str, Any]
 

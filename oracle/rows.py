@@ -29,7 +29,7 @@ from oracle.ids import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 type Row = dict[str, Any]
 

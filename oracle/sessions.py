@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, MutableMapping
 
     from oracle.rows import Event, Exclusions
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 type Row = dict[str, Any]
 

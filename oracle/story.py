@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from oracle.rows import Event, Exclusions
-    from sessions.metric_table import Creation, MetricTable
+    from sessions.metric_types import Creation, MetricTable
 
 type Row = dict[str, Any]
 

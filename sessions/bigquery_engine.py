@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, assert_never
 
-from sessions.layout import called, wrapped
-from sessions.metric_table import Aggregation
+from sessions.metric_types import Aggregation
 from sessions.projection import downloaded_columns, filters_sql
+from sessions.sql_layout import called, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import Metric, MetricTable
+    from sessions.metric_types import Metric, MetricTable
 
 _KEYS = ("batch", "session_no")
 

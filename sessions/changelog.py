@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessions.layout import wrapped
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from bigquery.tables import TableId
     from sessions.budget import Budget
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.plan import Plan
 
 _KINDS = {

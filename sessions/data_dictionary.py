@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runs.tables import LEASE, RUNS
-from sessions.metric_table import Aggregation, Bookkeeping, Column, Derived, Enriched, RollUp
+from sessions.metric_types import Aggregation, Bookkeeping, Column, Derived, Enriched, RollUp
 from sessions.persons import (
     IDENTITIES,
     RETENTION_DAYS,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from bigquery.tables import Field, TableSchema
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 NEVER = "never"
 

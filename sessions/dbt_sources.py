@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bigquery.tables import Field, TableSchema
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 _FRESH_HOURS: Final = 26  # a daily run, and two hours
 _KEYS: Final = {"sessions": "session_id", "identities": "anonymous_id"}

@@ -20,11 +20,11 @@ from sessions.ids import (
     session_id_sql,
     trimmed_sql,
 )
-from sessions.layout import wrapped
 from sessions.projection import among_sql
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.sources import Source
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Iterable
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.sources import Source
 
 

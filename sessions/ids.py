@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sessions.layout import called, wrapped
+from sessions.sql_layout import called, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ these and from those of `config/metrics.yaml`, each by way of its caller.
 from __future__ import annotations
 
 from sessions.ids import JUNK_IDS
-from sessions.metric_table import (
+from sessions.metric_types import (
     Aggregation,
     Bookkeeping,
     Column,

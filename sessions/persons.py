@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from bigquery.tables import Field, TableSchema
-from sessions.metric_table import Column, RollUp
+from sessions.metric_types import Column, RollUp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 RETENTION_DAYS = (1, 7, 30)
 

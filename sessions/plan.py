@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal
 from runs.errors import RequestError
 from runs.request import FIRST_DAY
 from sessions.digests import row_digest_sql, sum_sql
-from sessions.layout import wrapped
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runs.request import RunRequest
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.sources import Source
 
 Kind = Literal["full_load", "incremental", "dates", "limit"]

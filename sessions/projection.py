@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from runs.request import FIRST_DAY
 from sessions.digests import joined_sql, row_digest_sql, row_hash_sql
 from sessions.ids import session_id_sql, trimmed_sql
-from sessions.layout import called, wrapped
-from sessions.metric_table import UNCHANGED_BY_REPEATS
+from sessions.metric_types import UNCHANGED_BY_REPEATS
 from sessions.splitting import PIECE_LIKE_SQL, PIECE_SQL
+from sessions.sql_layout import called, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import Filter, Metric, MetricTable, Property, Tie
+    from sessions.metric_types import Filter, Metric, MetricTable, Property, Tie
     from sessions.sources import Source
 
 # A JSON number, with a leading + or a bare point allowed; what is no number is null.

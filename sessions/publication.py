@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from runs.lease_sql import complete_sql, hold_lease_sql
 from sessions import projection
-from sessions.layout import wrapped
 from sessions.plan import dates_sql
+from sessions.sql_layout import wrapped
 from sessions.tables import STATE, TIES, quarantined_schema, sessions_schema, split_schema
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from bigquery.tables import TableSchema
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.plan import Plan
 
 _MOST_PARTITIONS = 3000  # BigQuery: 4,000 a job; stored days that are gone from the source count

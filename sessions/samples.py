@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from runs.errors import RequestError
-from sessions.layout import wrapped
 from sessions.plan import ranges_sql
 from sessions.sources import without_past
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
     from sessions.sources import Source
 
 MOST_SESSIONS: Final = 200

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 PIECE_SQL: Final = (
     "CONCAT(session_id, '/', CAST(DATE(event_at) AS STRING), '/', IFNULL(distinct_id, ''))"

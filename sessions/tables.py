@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bigquery.tables import Field, TableSchema
-from sessions.metric_table import Aggregation, Column, Metric, is_repeated
+from sessions.metric_types import Aggregation, Column, Metric, is_repeated
 from sessions.projection import projected_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bigquery.tables import TableId
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 # What is in a RECORD besides the values of events, by the source that the metric table names.
 _COUNTED = {

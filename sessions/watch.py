@@ -12,13 +12,13 @@ from math import exp, lgamma, log
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from sessions.metric_table import Aggregation, Filter, Metric, is_repeated
+from sessions.metric_types import Aggregation, Filter, Metric, is_repeated
 from sessions.projection import literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 WATCHED_DAYS: Final = 35
 KNOWN_RUNS: Final = 7  # whose shares of rows set aside are compared

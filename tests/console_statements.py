@@ -7,7 +7,7 @@ from typing import Final
 
 from service.console import explore_sql, overview_sql, people_sql
 from service.console.explore_sql import NEW_OR_RETURNING, PEOPLE, SESSIONS, Measure, Trend
-from service.console.visits_sql import Days, Tables
+from service.console.person_sessions_sql import Days, Tables
 from tests.shipped import METRIC_TABLE
 
 DAYS: Final = Days(first=dt.date(2026, 9, 7), last=dt.date(2026, 10, 11))

@@ -8,7 +8,7 @@ from functools import partial
 from jobs import sessions
 from jobs.sessions_checks import check_sessions
 from jobs.sessions_work import begin
-from sessions.metric_table import Aggregation, Metric, Property, RollUp
+from sessions.metric_types import Aggregation, Metric, Property, RollUp
 from tests.shipped import METRIC_TABLE
 
 # The columns that a run names itself, and one with a threshold.

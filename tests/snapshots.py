@@ -32,8 +32,8 @@ from sessions import (
 from sessions import publication as publish
 from sessions.data_dictionary import dictionary_text
 from sessions.dbt_sources import sources_text
-from sessions.declarations_schema import declarations_schema
 from sessions.metrics import POSTHOG_METRICS
+from sessions.metrics_file_schema import metrics_file_schema
 from sessions.persons import IDENTITIES, persons_schema
 from sessions.sources import SourceTables
 from tests.apis.statements import statements as of_apis
@@ -331,7 +331,7 @@ def _read() -> dict[str, str]:
 def files() -> dict[Path, str]:
     """What `make snapshots` writes: each file with its text."""
     written = {SNAPSHOTS / f"{name}.sql": f"{sql}\n" for name, sql in statements().items()}
-    schema = json.dumps(declarations_schema(POSTHOG_METRICS), indent=2)
+    schema = json.dumps(metrics_file_schema(POSTHOG_METRICS), indent=2)
     written[SHIPPED_FILE.with_suffix(".schema.json")] = f"{schema}\n"
     return {
         **written,

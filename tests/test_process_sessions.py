@@ -12,7 +12,7 @@ import pytest
 
 import process_sessions as engine
 from process_sessions import process_sessions
-from sessions.metric_table import Aggregation, Filter, Metric, MetricTable
+from sessions.metric_types import Aggregation, Filter, Metric, MetricTable
 from sessions.projection import downloaded_columns
 from tests.shipped import METRIC_TABLE
 

@@ -21,7 +21,7 @@ PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
     "service.console.charts", "service.console.explore_sql", "service.console.failures",
     "service.console.formats", "service.console.overview_sql", "service.console.people_sql",
-    "service.console.signals", "service.console.timeline", "service.console.visits_sql",
+    "service.console.signals", "service.console.timeline", "service.console.person_sessions_sql",
     "runs.checks", "runs.report", "runs.request", "runs.setting_kinds", "runs.settings",
     "runs.tables",
 }  # fmt: skip
@@ -204,7 +204,7 @@ def test_the_oracle_shares_nothing_with_the_engines_but_the_declarations() -> No
         for each in imports(tree)
         if each.package in OURS - {"oracle"}
     }
-    assert imported == {"sessions.metric_table"}
+    assert imported == {"sessions.metric_types"}
 
 
 def test_the_sandbox_is_imported_by_local_runs_alone() -> None:

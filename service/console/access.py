@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 from flask import current_app, redirect, request, session
 from flask.sessions import SecureCookieSessionInterface
 
-from service.console.answers import wants_page
+from service.console.responses import wants_page
 
 if TYPE_CHECKING:
     from flask import Flask

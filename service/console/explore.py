@@ -14,10 +14,10 @@ from flask import Response, request
 
 from runs.errors import RequestError
 from service.console import explore_sql, formats
-from service.console.answers import Cost, page
 from service.console.charts import Chart, Line
 from service.console.explore_sql import NEW_OR_RETURNING, PEOPLE, SESSIONS, Trend
-from service.console.visits_sql import Days
+from service.console.person_sessions_sql import Days
+from service.console.responses import Cost, page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from service.console.explore_sql import Measure, Step
     from service.console.queries import Answer
     from service.console.site import Site
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 type Kind = Literal["trend", "funnel", "retention"]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from service.console.visits_sql import visits_sql
-from sessions.metric_table import Bookkeeping, is_repeated
+from service.console.person_sessions_sql import person_sessions_sql
+from sessions.metric_types import Bookkeeping, is_repeated
 
 if TYPE_CHECKING:
-    from service.console.visits_sql import Days, Tables
-    from sessions.metric_table import Column, MetricTable
+    from service.console.person_sessions_sql import Days, Tables
+    from sessions.metric_types import Column, MetricTable
 
 type Measure = Literal["count", "sum", "average", "median", "share", "distinct"]
 type Step = Literal["day", "week", "month"]
@@ -103,7 +103,8 @@ def trend_sql(metric_table: MetricTable, tables: Tables, days: Days, trend: Tren
     columns = _read(trend)
     period = f"DATE_TRUNC(session_date, {_TRUNCATED[trend.step]})"
     if needs_people:
-        head, source, where = f"{visits_sql(metric_table, tables, days, columns)},\n", "visits", ""
+        head = f"{person_sessions_sql(metric_table, tables, days, columns)},\n"
+        source, where = "person_sessions", ""
     else:
         head, source, where = "", tables.sessions, f"\n  WHERE {days.sql}"
     selected = "" if trend.column == SESSIONS else f", {value} AS value"
@@ -180,12 +181,12 @@ def funnel_sql(
 FROM {tables.sessions}
 WHERE {days.sql}"""
     ever = ",\n    ".join(f"COUNTIF({name}) > 0 AS {name}" for name in dict.fromkeys(steps))
-    return f"""WITH {visits_sql(metric_table, tables, days, steps)},
+    return f"""WITH {person_sessions_sql(metric_table, tables, days, steps)},
 people AS (
   SELECT
     person_id,
     {ever}
-  FROM visits
+  FROM person_sessions
   WHERE person_id IS NOT NULL
   GROUP BY person_id
 )
@@ -200,10 +201,10 @@ def retention_sql(metric_table: MetricTable, tables: Tables, days: Days) -> str:
     A cohort is the people first seen in a week, named by its Monday; only those first seen within
     the days.
     """
-    return f"""WITH {visits_sql(metric_table, tables, days, ())},
+    return f"""WITH {person_sessions_sql(metric_table, tables, days, ())},
 cohorts AS (
   SELECT person_id, MIN(session_date) AS first_date
-  FROM visits
+  FROM person_sessions
   WHERE person_id IS NOT NULL
   GROUP BY person_id
   HAVING COUNTIF(is_new) > 0
@@ -213,6 +214,6 @@ SELECT
   DATE_DIFF(v.session_date, c.first_date, WEEK(MONDAY)) AS week_no,
   COUNT(DISTINCT v.person_id) AS people
 FROM cohorts AS c
-JOIN visits AS v ON v.person_id = c.person_id
+JOIN person_sessions AS v ON v.person_id = c.person_id
 GROUP BY cohort, week_no
 ORDER BY cohort, week_no"""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from service.console.answers import page
 from service.console.live import read_live
+from service.console.responses import page
 from service.console.summary import Summary, read_summary
 
 if TYPE_CHECKING:

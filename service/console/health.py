@@ -15,8 +15,8 @@ from runs.errors import EtlError
 from runs.report import RunReport
 from service import inspection
 from service.console import formats, signals, summary
-from service.console.answers import Cost, page
 from service.console.queries import NothingYetError
+from service.console.responses import Cost, page
 from sessions import watch
 
 if TYPE_CHECKING:

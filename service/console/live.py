@@ -12,7 +12,7 @@ from runs.errors import EtlError
 from runs.progress import IN_PROGRESS
 from service import inspection
 from service.console import formats
-from service.console.answers import page
+from service.console.responses import page
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue

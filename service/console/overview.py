@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from service.console import formats, overview_sql
-from service.console.answers import Cost, page
 from service.console.charts import Chart, Line, Spark, usual_range
+from service.console.person_sessions_sql import Days
+from service.console.responses import Cost, page
 from service.console.summary import Summary, read_summary
-from service.console.visits_sql import Days
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

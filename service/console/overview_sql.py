@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from service.console.visits_sql import visits_sql
+from service.console.person_sessions_sql import person_sessions_sql
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from service.console.visits_sql import Days, Tables
-    from sessions.metric_table import MetricTable
+    from service.console.person_sessions_sql import Days, Tables
+    from sessions.metric_types import MetricTable
 
 SHARES: Final = ("created_event", "joined_event", "completed_quiz", "is_bounce")
 """The flags whose share the overview shows, those of them that the metric table has."""
@@ -42,12 +42,12 @@ ORDER BY day"""
 
 def people_sql(metric_table: MetricTable, tables: Tables, days: Days) -> str:
     """A SELECT of one row per UTC day: the people that were there, and the new ones among them."""
-    return f"""WITH {visits_sql(metric_table, tables, days, ())}
+    return f"""WITH {person_sessions_sql(metric_table, tables, days, ())}
 SELECT
   session_date AS day,
   COUNT(DISTINCT person_id) AS people,
   COUNT(DISTINCT IF(is_new, person_id, NULL)) AS new_people
-FROM visits
+FROM person_sessions
 GROUP BY day
 ORDER BY day"""
 
@@ -59,14 +59,14 @@ def weeks_sql(metric_table: MetricTable, tables: Tables, days: Days) -> str:
     """
     names = has(metric_table, SHARES)
     shares = "".join(f",\n  COUNTIF({name}) / NULLIF(COUNT({name}), 0) AS {name}" for name in names)
-    visits = visits_sql(metric_table, tables, days, ("engaged_seconds", *names))
-    return f"""WITH {visits}
+    person_sessions = person_sessions_sql(metric_table, tables, days, ("engaged_seconds", *names))
+    return f"""WITH {person_sessions}
 SELECT
   DIV(DATE_DIFF(DATE '{days.last}', session_date, DAY), 7) AS week_no,
   COUNT(*) AS sessions,
   COUNT(DISTINCT person_id) AS people,
   AVG(engaged_seconds) AS engaged_seconds{shares}
-FROM visits
+FROM person_sessions
 GROUP BY week_no
 ORDER BY week_no"""
 

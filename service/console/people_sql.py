@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sessions.layout import wrapped
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import date
 
-    from service.console.visits_sql import Days, Tables
+    from service.console.person_sessions_sql import Days, Tables
 
 LISTED: Final = (
     "session_id",

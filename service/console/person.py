@@ -9,9 +9,9 @@ from flask import request
 
 from bigquery.parameters import scalar
 from service.console import overview_sql, people_sql
-from service.console.answers import Cost, page
+from service.console.person_sessions_sql import Days
+from service.console.responses import Cost, page
 from service.console.run import Missing
-from service.console.visits_sql import Days
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

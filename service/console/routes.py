@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, send_from_directory
 
-from service.console.answers import STATIC, add_to_templates
+from service.console.responses import STATIC, add_to_templates
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,8 +13,8 @@ from runs.ledger_sql import is_run_id
 from runs.request import RunRequest
 from service import inspection
 from service.console import formats
-from service.console.answers import page
 from service.console.live import Live, read_live
+from service.console.responses import page
 from service.console.runs import kind_of
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from jobs.registry import JOBS
 from runs.ledger_sql import is_run_id
 from service import inspection
 from service.console import formats
-from service.console.answers import page
 from service.console.charts import Spark
 from service.console.live import Live, read_live
+from service.console.responses import page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,8 +12,8 @@ from flask import redirect, request
 from bigquery.parameters import scalar
 from runs.errors import RequestError
 from service.console import explore_sql, formats, overview_sql, people_sql
-from service.console.answers import Cost, page
-from service.console.visits_sql import Days
+from service.console.person_sessions_sql import Days
+from service.console.responses import Cost, page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

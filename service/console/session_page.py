@@ -12,7 +12,7 @@ from bigquery.parameters import scalar
 from jobs.sessions_verification import story_of, why_absent
 from runs.errors import EtlError
 from service.console import people_sql, timeline
-from service.console.answers import Cost, page
+from service.console.responses import Cost, page
 from service.console.run import Missing
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from flask import redirect, request
 
 from service.console import access, forms
-from service.console.answers import page
+from service.console.responses import page
 
 if TYPE_CHECKING:
     from flask.typing import ResponseReturnValue

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from bigquery.tables import TableId
+from service.console.person_sessions_sql import Tables
 from service.console.queries import Queries
-from service.console.visits_sql import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runs.settings import Settings
     from service.console.queries import Connect
     from service.readiness import Readiness
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 _TABLES: Final = ("sessions", "persons", "identities", "ties")
 

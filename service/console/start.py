@@ -16,9 +16,9 @@ from runs.request import RunRequest
 from runs.settings import ENGINES
 from service import inspection
 from service.console import formats, forms
-from service.console.answers import is_part, page
 from service.console.costs import source_sql
 from service.console.live import Live, read_live
+from service.console.responses import is_part, page
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

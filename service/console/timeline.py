@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from oracle.story import ColumnLine, EventLine, SetAsideLine, Story
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 _SHORTEST_GAP_SECONDS: Final = 5.0  # a shorter one is not shown
 _OF_POSTHOG: Final = "$"

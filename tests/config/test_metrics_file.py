@@ -10,8 +10,8 @@ import pytest
 from config import metrics_file
 from config.metrics_file import SHIPPED_FILE, metric_table
 from runs.errors import SettingsError
-from sessions.declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
-from sessions.metric_table import (
+from sessions.metric_declarations import AGGREGATIONS, METRIC_KEYS, RESERVED_WORDS
+from sessions.metric_types import (
     Aggregation,
     Creation,
     Filter,

@@ -16,10 +16,10 @@ import pytest
 from config import metrics_file
 from config.metrics_file import metric_table
 from sandbox import cli
-from sessions import declarations
+from sessions import metric_declarations as declarations
 from sessions.data_dictionary import null_rules
-from sessions.declarations import AGGREGATIONS
-from sessions.metric_table import RollUp, is_repeated
+from sessions.metric_declarations import AGGREGATIONS
+from sessions.metric_types import RollUp, is_repeated
 from tests.console_world import calling, environ_of
 from tests.docs.test_docs import PAGES, code, fenced, page, section, tables
 from tests.scenario import Scenario

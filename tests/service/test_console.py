@@ -16,8 +16,8 @@ from app import create_app
 from bigquery.warehouse import Warehouse
 from runs.progress import IN_PROGRESS, RunInProgress
 from service.console import access, session_page, sign_in
-from service.console.answers import STATIC
 from service.console.queries import NothingYetError, Queries
+from service.console.responses import STATIC
 from tests.console_world import OTHER_RUN, calling, environ_of, release_lease, take_lease
 from tests.paths import ROOT
 from tests.scenario import Scenario

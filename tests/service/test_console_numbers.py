@@ -10,7 +10,7 @@ import pytest
 
 from service.console import explore_sql, overview_sql, people_sql
 from service.console.explore_sql import NEW_OR_RETURNING, PEOPLE, SESSIONS, Trend
-from service.console.visits_sql import Days, Tables
+from service.console.person_sessions_sql import Days, Tables
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import event
 from tests.shipped import METRIC_TABLE

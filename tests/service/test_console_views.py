@@ -30,7 +30,7 @@ from service.console import (
 from service.console.charts import Chart, Line, Spark, usual_range
 from service.console.queries import Answer
 from service.console.start import needs_confirmation, read_request
-from sessions.metric_table import Bookkeeping
+from sessions.metric_types import Bookkeeping
 from tests.shipped import METRIC_TABLE
 
 NOW: Final = datetime(2026, 11, 26, 9, tzinfo=UTC)

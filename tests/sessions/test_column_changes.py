@@ -13,7 +13,7 @@ from runs.report_text import report_text
 from runs.request import RunRequest
 from sessions.budget import Budget
 from sessions.column_changes import ColumnChanges, announcement, column_changes
-from sessions.metric_table import Creation, Filter, Metric, MetricTable
+from sessions.metric_types import Creation, Filter, Metric, MetricTable
 from sessions.plan import Plan, State
 from sessions.report import SessionsReport
 from tests.shipped import METRIC_TABLE

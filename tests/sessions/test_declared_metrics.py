@@ -16,8 +16,8 @@ from config.metrics_file import metric_table
 from oracle.people import read_documents
 from oracle.sessions import expected_sessions
 from runs.errors import SettingsError
-from sessions.declarations import AGGREGATIONS, KINDS
-from sessions.metric_table import EVENT_COLUMNS
+from sessions.metric_declarations import AGGREGATIONS, KINDS
+from sessions.metric_types import EVENT_COLUMNS
 from tests import histories
 from tests.scenario import Row, Scenario, differences
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bigquery.clients import Clients
-    from sessions.metric_table import Filter, MetricTable
+    from sessions.metric_types import Filter, MetricTable
 
 type Entry = dict[str, Any]
 

@@ -17,7 +17,7 @@ from sessions import audit, enrichment, plan, projection, splitting
 from sessions.bigquery_engine import aggregate_sql, pick_sql
 from sessions.data_dictionary import NEVER, null_rules
 from sessions.freshness import newest_loaded_sql
-from sessions.metric_table import Aggregation, Metric, MetricTable
+from sessions.metric_types import Aggregation, Metric, MetricTable
 from sessions.projection import downloaded_columns
 from tests import snapshots
 from tests.case_files import Cases, load_cases

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from service.console.visits_sql import Tables
+from service.console.person_sessions_sql import Tables
 from sessions import projection, sources
 from sessions.persons import daily_activity_schema
 from sessions.tables import aggregated_schema, sessions_schema

@@ -29,7 +29,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN persons AS p
@@ -41,7 +41,7 @@ people AS (
     COUNTIF(viewed_event) > 0 AS viewed_event,
     COUNTIF(joined_event) > 0 AS joined_event,
     COUNTIF(created_event) > 0 AS created_event
-  FROM visits
+  FROM person_sessions
   WHERE person_id IS NOT NULL
   GROUP BY person_id
 )

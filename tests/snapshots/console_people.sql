@@ -29,7 +29,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN persons AS p
@@ -39,6 +39,6 @@ SELECT
   session_date AS day,
   COUNT(DISTINCT person_id) AS people,
   COUNT(DISTINCT IF(is_new, person_id, NULL)) AS new_people
-FROM visits
+FROM person_sessions
 GROUP BY day
 ORDER BY day

@@ -29,7 +29,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN persons AS p
@@ -37,7 +37,7 @@ visits AS (
 ),
 cohorts AS (
   SELECT person_id, MIN(session_date) AS first_date
-  FROM visits
+  FROM person_sessions
   WHERE person_id IS NOT NULL
   GROUP BY person_id
   HAVING COUNTIF(is_new) > 0
@@ -47,6 +47,6 @@ SELECT
   DATE_DIFF(v.session_date, c.first_date, WEEK(MONDAY)) AS week_no,
   COUNT(DISTINCT v.person_id) AS people
 FROM cohorts AS c
-JOIN visits AS v ON v.person_id = c.person_id
+JOIN person_sessions AS v ON v.person_id = c.person_id
 GROUP BY cohort, week_no
 ORDER BY cohort, week_no

@@ -29,7 +29,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN persons AS p
@@ -39,7 +39,7 @@ rows_of_days AS (
   SELECT
     DATE_TRUNC(session_date, WEEK(MONDAY)) AS period,
     CASE WHEN person_id IS NULL THEN 'nobody' WHEN is_new THEN 'new' ELSE 'returning' END AS split, person_id AS value
-  FROM visits
+  FROM person_sessions
 ),
 split_values AS (
   SELECT split AS known, ROW_NUMBER() OVER (ORDER BY COUNT(*) DESC, split) AS place

@@ -31,7 +31,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN persons AS p
@@ -46,6 +46,6 @@ SELECT
   COUNTIF(joined_event) / NULLIF(COUNT(joined_event), 0) AS joined_event,
   COUNTIF(completed_quiz) / NULLIF(COUNT(completed_quiz), 0) AS completed_quiz,
   COUNTIF(is_bounce) / NULLIF(COUNT(is_bounce), 0) AS is_bounce
-FROM visits
+FROM person_sessions
 GROUP BY week_no
 ORDER BY week_no

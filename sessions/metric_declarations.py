@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal
 
-from sessions.metric_table import (
+from sessions.metric_types import (
     EVENT_COLUMNS,
     Aggregation,
     ColumnType,

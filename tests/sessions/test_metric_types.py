@@ -11,7 +11,7 @@ import pytest
 
 from jobs import registry
 from sessions.data_dictionary import dictionary_text, null_rules, tables
-from sessions.metric_table import Creation, MetricTable
+from sessions.metric_types import Creation, MetricTable
 from tests.reading_job import READING
 from tests.scenario import Row, Scenario, differences
 from tests.shipped import METRIC_TABLE

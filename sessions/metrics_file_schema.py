@@ -1,13 +1,14 @@
 """The JSON Schema of a file of metrics, for completion in editors. It decides nothing. Pure.
 
-What is refused, and why, is in `sessions/declarations.py`; the schema is made of the same words.
+What is refused, and why, is in `sessions/metric_declarations.py`; the schema is made of the same
+words.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sessions.declarations import (
+from sessions.metric_declarations import (
     AGGREGATIONS,
     CREATION_KEYS,
     FILE_KEYS,
@@ -20,13 +21,13 @@ from sessions.declarations import (
     SESSIONS_KEYS,
     SOURCE_NAME,
 )
-from sessions.metric_table import EVENT_COLUMNS, MetricTable, RollUp
+from sessions.metric_types import EVENT_COLUMNS, MetricTable, RollUp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-def declarations_schema(base: MetricTable) -> dict[str, Any]:
+def metrics_file_schema(base: MetricTable) -> dict[str, Any]:
     """A schema that accepts every valid file; it checks no combination of keys."""
     of_all = [each.name for each in base.properties]
     known = {"anyOf": [{"enum": [*of_all, *EVENT_COLUMNS]}, _text(NAME)]}

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from process_persons import tied_sessions_sql
-from sessions.layout import wrapped
+from sessions.sql_layout import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
 
-    from sessions.metric_table import MetricTable
+    from sessions.metric_types import MetricTable
 
 PERSON_COLUMNS = ("session_id", "session_date", "user_id", "distinct_ids")
 
@@ -48,10 +48,10 @@ class Days:
         return f"session_date BETWEEN DATE '{self.first}' AND DATE '{self.last}'"
 
 
-def visits_sql(
+def person_sessions_sql(
     metric_table: MetricTable, tables: Tables, days: Days, columns: Iterable[str]
 ) -> str:
-    """CTEs that end in `visits`: these columns of each session, `person_id` and `is_new`.
+    """CTEs that end in `person_sessions`: these columns of each session, `person_id` and `is_new`.
 
     A person is who `persons` says. `person_id` is null for sessions that are nobody's, `is_new`
     whether the session is of the day on which its person was first seen.
@@ -74,7 +74,7 @@ owned AS (
   FROM chosen AS s
   LEFT JOIN tied_sessions AS t ON t.session_id = s.session_id
 ),
-visits AS (
+person_sessions AS (
   SELECT o.*, DATE(p.first_seen_at) = o.session_date AS is_new
   FROM owned AS o
   LEFT JOIN {tables.persons} AS p
