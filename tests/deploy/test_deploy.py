@@ -503,9 +503,8 @@ def test_an_emptied_weekly_full_load_deletes_its_schedule(cloud: FakeCloud, tmp_
     assert "scheduler jobs posthog-etl-weekly-full-load" not in deploy_all(cloud, tmp_path).things
 
 
-TRAFFIC = (
-    "\tposthog-etl-00005-eee\n100\tposthog-etl-00003-ccc\n"  # the first has a tag and no traffic
-)
+# The first has a tag and no traffic.
+TRAFFIC = "\tposthog-etl-00005-eee\n100\tposthog-etl-00003-ccc\n"
 REVISIONS = [f"posthog-etl-0000{number}-{3 * name}" for number, name in enumerate("abcde", 1)]
 
 
