@@ -261,7 +261,7 @@ def test_the_fake_refuses_what_the_api_refuses(
     """A window that ends at 23:59:59, or begins at noon, gets status 400."""
     read(client)
     request = requests_for(fake, "cost_report")[0]
-    query = tuple((each, value if each == name else kept) for each, kept in request.query)
+    query = tuple((each, value if each == name else original) for each, original in request.query)
     reply = fake.reply(type(request)(path=request.path, query=query, headers=request.headers))
     assert reply.status == 400
     assert reply.body["error"]["type"] == "invalid_request_error"

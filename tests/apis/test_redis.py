@@ -122,7 +122,7 @@ def test_nan_is_stored_as_null(redis_client: RedisClient, documents: RedisDocume
 
 
 def test_redis_is_ready_only_with_json(documents: RedisDocuments, tmp_path: Path) -> None:
-    """And the check writes nothing."""
+    """The check for that writes nothing."""
     documents.check_ready()
     with (
         serve_redis(tmp_path, json=False) as other,

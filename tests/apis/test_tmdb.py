@@ -76,7 +76,7 @@ def test_every_day_of_a_window_is_covered(
 
 
 def test_the_fake_refuses_more_than_14_days(fake: FakeTmdb, client: ApiClient) -> None:
-    """So the test above would fail if a request covered more."""
+    """So test_every_day_of_a_window_is_covered would fail if a request covered more."""
     read_changes(client, "tv", ONE_DAY)
     request = fake.requests[0]
     query = (("start_date", str(ago(20))), ("end_date", str(DAY)))
@@ -190,7 +190,7 @@ def test_a_failed_id_does_not_count_as_gone(fake: FakeTmdb, client: ApiClient) -
 
 
 def test_the_token_is_sent_in_a_header(fake: FakeTmdb, client: ApiClient) -> None:
-    """And never as a parameter."""
+    """It is never a parameter."""
     read_changes(client, "tv", ONE_DAY)
     assert fake.requests[0].headers["authorization"] == f"Bearer {fake.key}"
     assert "token" not in str(fake.requests[0].query)

@@ -56,9 +56,9 @@ def test_no_day_is_ever_lost(nights: list[bool]) -> None:
 
 
 @given(st.dates(dt.date(2020, 1, 1), dt.date(2030, 1, 1)), st.integers(0, 200), st.integers(1, 40))
-def test_parts_are_bounded_and_leave_no_gap(first: dt.date, more: int, days: int) -> None:
+def test_parts_are_bounded_and_leave_no_gap(first: dt.date, extra_days: int, days: int) -> None:
     """Each day of a window is in one part, in order."""
-    window = Window(first=first, last=first + dt.timedelta(more))
+    window = Window(first=first, last=first + dt.timedelta(extra_days))
     parts = [list(part.days()) for part in window.parts(days)]
     assert [each for part in parts for each in part] == list(window.days())
     assert max(len(part) for part in parts) <= days

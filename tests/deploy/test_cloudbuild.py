@@ -92,7 +92,7 @@ def test_the_manual_build_names_substitutions_that_exist() -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 def test_scripts_pass_shellcheck(name: str) -> None:
-    """And each script ends at the first command that fails."""
+    """Shellcheck finds nothing in them, and each script ends at the first failure."""
     shellcheck = str(Path(sys.executable).parent / "shellcheck")
     ran = subprocess.run(  # noqa: S603
         [shellcheck, "-"], input=STEPS[name]["script"], capture_output=True, text=True, check=False

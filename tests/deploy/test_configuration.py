@@ -32,7 +32,7 @@ def test_every_variable_of_the_configuration_is_described_and_used() -> None:
 
 
 def test_the_example_lacks_only_the_project(tmp_path: Path) -> None:
-    """So does an empty configuration."""
+    """An empty configuration does, too: all else has a default."""
     ran = run_script(["deploy", "--dry-run"], tmp_path, {})
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "PROJECT_ID must be a project id, like my-project-123.\n"

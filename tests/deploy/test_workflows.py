@@ -118,7 +118,7 @@ def test_a_workflow_calls_what_exists(name: str) -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_scripts_pass_shellcheck(name: str) -> None:
-    """Whatever step they belong to."""
+    """Shellcheck finds nothing in the scripts of any step."""
     shellcheck = str(Path(sys.executable).parent / "shellcheck")
     for text in scripts(name):
         ran = subprocess.run(  # noqa: S603

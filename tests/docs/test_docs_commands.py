@@ -83,8 +83,8 @@ def test_no_gcloud_command_is_overlooked() -> None:
 def test_every_variable_of_a_command_is_set() -> None:
     """The set-up document, or what the cloud answers, sets each variable of the shell code."""
     text = "\n".join(shell(page) for page in PAGES)
-    left = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
-    assert left == set()
+    unset = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
+    assert unset == set()
     assert variables()["RUNNER"] == "etl-runner@my-project-123.iam.gserviceaccount.com"
 
 

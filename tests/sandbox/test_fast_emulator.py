@@ -128,11 +128,11 @@ def test_remembered_trees_change_no_result_of_parsing() -> None:
 
 def test_translations_are_shared_by_key(tmp_path: Path) -> None:
     """A process gets what another one put last under a key; without a folder it gets nothing."""
-    mine, others = (SharedTranslations(str(tmp_path)) for _ in range(2))
+    one, other = (SharedTranslations(str(tmp_path)) for _ in range(2))
     for value in (["first"], ["second"]):
-        mine.put(("a", 1), value)
-    assert others.get(("a", 1)) == ["second"]
-    assert others.get(("a", 2)) == []
+        one.put(("a", 1), value)
+    assert other.get(("a", 1)) == ["second"]
+    assert other.get(("a", 2)) == []
     unshared = SharedTranslations(None)
     unshared.put("a", ["first"])
     assert unshared.get("a") == []

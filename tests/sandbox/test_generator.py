@@ -130,7 +130,7 @@ def test_the_same_seed_gives_the_same_rows(generated: Generated) -> None:
 
 @pytest.mark.parametrize("table", TABLE_NAMES)
 def test_tables_have_their_columns_in_order(generated: Generated, table: TableName) -> None:
-    """So that a forgotten one is noticed."""
+    """A forgotten column would be noticed."""
     assert generated.tables[table].column_names == [field.name for field in schema(table, "string")]
 
 

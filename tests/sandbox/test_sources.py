@@ -396,7 +396,7 @@ def test_up_prints_its_address_and_ends_cleanly(tmp_path: Path) -> None:
     ) as up:
         assert up.stdout is not None
         assert up.stdout.readline() == f"REST  http://127.0.0.1:{port}\n"
-        taken = subprocess.run(  # noqa: S603 - our own program
+        second = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "sandbox", "up", "--port", port],
             cwd=ROOT,
             env=environment | {"SANDBOX_DIR": str(tmp_path / "other")},
@@ -404,9 +404,9 @@ def test_up_prints_its_address_and_ends_cleanly(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        assert taken.returncode == 2
-        assert taken.stderr.startswith(f"Port {port} of 127.0.0.1 can't be used")
-        assert taken.stderr.count("\n") == 1
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"Port {port} of 127.0.0.1 can't be used")
+        assert second.stderr.count("\n") == 1
         up.send_signal(signal.SIGTERM)
         _, errors = up.communicate()
     assert up.returncode == 0

@@ -176,11 +176,11 @@ def test_readers_of_the_past_wait_for_a_change(database: duckdb.DuckDBPyConnecti
     """Only when it has ended is it known whether it succeeded."""
     past, found_tables = Past(database.cursor), list[Any]()
 
-    def look(at: int) -> None:
+    def read_past(at: int) -> None:
         with past.reading():
             found_tables.append(past.as_of(T, at))
 
-    reader = threading.Thread(target=look, args=(past_module.now() - 1,))
+    reader = threading.Thread(target=read_past, args=(past_module.now() - 1,))
     with past.changing({T}):
         reader.start()
         reader.join(0.2)
