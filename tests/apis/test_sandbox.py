@@ -33,7 +33,7 @@ DAY = dt.date(2026, 10, 20)
 
 
 def read(settings: Mapping[str, str], today: dt.date) -> tuple[int, int, int]:
-    """Read with these settings: the number of days of costs, of breeds, and of changed movies."""
+    """Read with these settings; count a week's costs, the breeds, and the changed movies."""
     window = trailing_window(today, days=7)
     usage = anthropic_api(
         settings["ANTHROPIC_ADMIN_API_KEY"], base_url=settings["ANTHROPIC_BASE_URL"]

@@ -125,7 +125,7 @@ def test_missing_days_have_changed_since_the_last_run(recorder: Recorder) -> Non
 
 
 def test_a_day_without_sessions_is_reported(scenario: Scenario) -> None:
-    """The query names a day with less than half of its neighbours' sessions, and no usual day."""
+    """It names a day with less than half of its neighbours' sessions, and no ordinary day."""
     days = [NOW - timedelta(days=number) for number in range(1, 12)]
     gap = days[5]
     scenario.arrive("posthog_events", [event(f"on {day}", day) for day in days if day != gap])

@@ -123,7 +123,7 @@ def test_an_unknown_past_is_an_error(client: bigquery.Client, table: str, name: 
 
 
 def test_a_past_within_a_transaction_is_an_error(client: bigquery.Client, table: str) -> None:
-    """There the table is what it was when the transaction began."""
+    """In a transaction BigQuery reads a table as it was when the transaction began."""
     client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
     script = f"BEGIN TRANSACTION; {AS_OF.format(t=table)}; COMMIT TRANSACTION;"
     with pytest.raises(GoogleAPICallError, match="outside transactions"):

@@ -174,7 +174,7 @@ def test_the_overview_counts_by_day_and_by_week(scenario: Scenario, tables: Tabl
 
 
 def test_a_person_has_the_sessions_of_all_tied_ids(scenario: Scenario, tables: Tables) -> None:
-    """Each of these ids is listed with the user that it matches by itself."""
+    """Each of these ids is listed with its own match to the user, if it has one."""
     sql = people_sql.person_sessions_sql(tables, DAYS, ("session_id",))
     rows = scenario.query(sql.replace("@id", "'user'"))
     assert [row["session_id"] for row in rows] == ["is back, not signed in", "signs in"]

@@ -442,7 +442,7 @@ def used_id(id_: str, user_match: str | None = None) -> dict[str, Any]:
 
 
 def test_every_id_says_why_it_belongs_to_the_person() -> None:
-    """By its own match, by an event that ties it, or by use in the same session as another id."""
+    """By its own match, by an event that ties it, or by use beside another id of theirs."""
     ids = [used_id("user"), used_id("+1555", "phone"), used_id("device"), used_id("beside")]
     ties = [tie("device", "aaa"), tie("device", "user", "a session"), tie("unused", "user")]
     by_id = {each.id: each for each in person.own_ids("user", ids, ties)}

@@ -1,4 +1,4 @@
-"""All endpoints but POST /run: over gunicorn and HTTP, on the emulator."""
+"""The endpoints for status, runs, jobs, readiness and settings, over gunicorn and HTTP."""
 
 from __future__ import annotations
 
