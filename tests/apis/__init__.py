@@ -1,1 +1,1 @@
-"""What is read from APIs: the clients against stand-ins over HTTP, and the pure parts."""
+"""Tests of what reads APIs: the clients against fake servers over HTTP, and the pure parts."""

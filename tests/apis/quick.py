@@ -1,4 +1,4 @@
-"""Clients that lose patience soon, so that no test waits as long as a run would."""
+"""API clients with short timeouts and pauses, so that no test waits as long as a run would."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ RETRY_POLICY = RetryPolicy(
 
 
 def quick(api: Api) -> Api:
-    """The same API, asked as fast as it answers."""
+    """The same API with short timeouts, and a rate limit that no test reaches."""
     return replace(api, rate=Rate(requests=1000, seconds=1), retry_policy=RETRY_POLICY)

@@ -25,32 +25,38 @@ TABLES: dict[str, TableSchema] = {
 }
 
 
-def statements(full: Callable[[str], str] = str) -> dict[str, str]:
-    """Each, with tables under their short names unless `full` says how else they are written."""
+def statements(full_name: Callable[[str], str] = str) -> dict[str, str]:
+    """All statements; tables have short names unless `full_name` writes them otherwise."""
     usage = [
-        publication.Replacement(table=full(name), staged=full(f"staging_{name}"), schema=schema)
+        publication.Replacement(
+            table=full_name(name), staged=full_name(f"staging_{name}"), schema=schema
+        )
         for name, schema in CLAUDE_TABLES.items()
     ]
     breeds = publication.Replacement(
-        table=full("dog_breeds"),
-        staged=full("staging_dog_breeds"),
+        table=full_name("dog_breeds"),
+        staged=full_name("staging_dog_breeds"),
         schema=DOG_BREEDS,
         expressions=publication.BREED_EXPRESSIONS,
     )
     return {
-        "claude_audit_costs": publication.costs_audit_sql(full("staging_claude_costs")),
-        "claude_audit_usage": publication.usage_audit_sql(full("staging_claude_usage_keys")),
-        "claude_audit_code": publication.code_audit_sql(full("staging_claude_code_productivity")),
-        "claude_publish": publication.replace_window_sql(full(LEASE), usage, WINDOW),
-        "claude_latest_days": publication.latest_days_sql(
-            {name: full(name) for name in CLAUDE_TABLES}
+        "claude_audit_costs": publication.costs_audit_sql(full_name("staging_claude_costs")),
+        "claude_audit_usage": publication.usage_audit_sql(full_name("staging_claude_usage_keys")),
+        "claude_audit_code": publication.code_audit_sql(
+            full_name("staging_claude_code_productivity")
         ),
-        "claude_missing_days": publication.missing_days_sql(full("claude_costs")),
-        "claude_monthly_totals": publication.monthly_totals_sql(full("claude_costs")),
-        "dogs_audit": publication.breeds_audit_sql(full("staging_dog_breeds"), full("dog_breeds")),
-        "dogs_check": publication.breeds_check_sql(full("dog_breeds")),
-        "dogs_publish": publication.replace_window_sql(full(LEASE), [breeds], None),
-        "tmdb_watermarks": publication.watermarks_sql(full(STATE)),
-        "tmdb_move_watermarks": publication.move_watermarks_sql(full(LEASE), full(STATE)),
-        "tmdb_complete": publication.complete_only_sql(full(LEASE)),
+        "claude_publish": publication.replace_window_sql(full_name(LEASE), usage, WINDOW),
+        "claude_latest_days": publication.latest_days_sql(
+            {name: full_name(name) for name in CLAUDE_TABLES}
+        ),
+        "claude_missing_days": publication.missing_days_sql(full_name("claude_costs")),
+        "claude_monthly_totals": publication.monthly_totals_sql(full_name("claude_costs")),
+        "dogs_audit": publication.breeds_audit_sql(
+            full_name("staging_dog_breeds"), full_name("dog_breeds")
+        ),
+        "dogs_check": publication.breeds_check_sql(full_name("dog_breeds")),
+        "dogs_publish": publication.replace_window_sql(full_name(LEASE), [breeds], None),
+        "tmdb_watermarks": publication.watermarks_sql(full_name(STATE)),
+        "tmdb_move_watermarks": publication.move_watermarks_sql(full_name(LEASE), full_name(STATE)),
+        "tmdb_complete": publication.complete_only_sql(full_name(LEASE)),
     }

@@ -1,4 +1,4 @@
-"""Anthropic's three reports are read whole, whatever their pages, and refused when they change."""
+"""Anthropic's three reports: every page is read once, and a report of another shape is refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DAY = dt.date(2026, 10, 20)
 
 
 def ago(days: int) -> dt.date:
-    """So many days before DAY."""
+    """The date so many days before DAY."""
     return DAY - dt.timedelta(days=days)
 
 
@@ -34,20 +34,20 @@ WEEK = Window(first=ago(6), last=DAY)
 
 @pytest.fixture
 def fake() -> Iterator[FakeAnthropic]:
-    """A fake without data."""
+    """A fake Anthropic API without data."""
     with serve(FakeAnthropic()) as found:
         yield found
 
 
 @pytest.fixture
 def client(fake: FakeAnthropic) -> Iterator[ApiClient]:
-    """A client of it."""
+    """A client of the fake API."""
     with ApiClient(quick(anthropic_api(fake.key or "", base_url=fake.url))) as found:
         yield found
 
 
 def read(client: ApiClient, window: Window = WEEK) -> dict[str, list[tuple[dt.date, Any]]]:
-    """All three reports: each result with its day."""
+    """Read all three reports: each result with its day."""
     reports: dict[str, Iterator[list[Any]]] = {
         "costs": read_costs(client, window),
         "usage": read_usage(client, window),
@@ -59,8 +59,8 @@ def read(client: ApiClient, window: Window = WEEK) -> dict[str, list[tuple[dt.da
     }
 
 
-def asked_of(fake: FakeAnthropic, report: str) -> list[ApiRequest]:
-    """The requests of one report."""
+def requests_for(fake: FakeAnthropic, report: str) -> list[ApiRequest]:
+    """The requests that the fake received for one report."""
     return [request for request in fake.requests if request.path.endswith(report)]
 
 
@@ -75,7 +75,7 @@ def test_every_page_is_read_once(
     *,
     has_trailing_token: bool,
 ) -> None:
-    """Whatever a page holds, whether empty days come, and though a last page has a token."""
+    """With any page size, with or without empty days, and if the last page has a token, too."""
     fake.page_size, fake.empty_days = page_size, empty_days
     fake.has_trailing_token = has_trailing_token
     for number in (0, 1, 3, 6):
@@ -93,14 +93,14 @@ def test_every_page_is_read_once(
     assert [day for day, _ in found["code"]] == [day for day in days for _ in range(4)]
 
 
-def test_a_day_may_stand_on_two_pages_that_follow_each_other(
-    fake: FakeAnthropic, client: ApiClient
-) -> None:
-    """A page may end within a day, and nothing of the day is lost."""
+def test_a_day_may_continue_on_the_next_page(fake: FakeAnthropic, client: ApiClient) -> None:
+    """A page may end within a day, and no result of that day is lost."""
     fake.page_size = 1
     fake.costs = {DAY: [cost("1")], ago(1): [cost("2")]}
-    same = f"{ago(1)}T00:00:00Z"
-    fake.break_down(Fault(trouble="changed", skip=6, change=lambda body: _with_day(body, same)))
+    previous_day = f"{ago(1)}T00:00:00Z"
+    fake.break_down(
+        Fault(trouble="changed", skip=6, change=lambda body: _with_day(body, previous_day))
+    )
     assert [each.amount for _, each in read(client)["costs"]] == ["2", "1"]
 
 
@@ -110,22 +110,24 @@ def _with_day(body: Any, day: str) -> Any:  # noqa: ANN401 - what JSON holds
 
 
 def test_pages_that_repeat_a_day_are_refused(fake: FakeAnthropic, client: ApiClient) -> None:
-    """Or its costs would be counted twice."""
+    """Otherwise that day's costs would be counted twice."""
     fake.page_size = 1
-    first = f"{ago(6)}T00:00:00Z"
-    fake.break_down(Fault(trouble="changed", skip=3, change=lambda body: _with_day(body, first)))
-    with pytest.raises(SourceShapeError, match=rf"cost_report repeat {first}"):
+    first_day = f"{ago(6)}T00:00:00Z"
+    fake.break_down(
+        Fault(trouble="changed", skip=3, change=lambda body: _with_day(body, first_day))
+    )
+    with pytest.raises(SourceShapeError, match=rf"cost_report repeat {first_day}"):
         read(client)
 
 
-def test_windows_are_whole_utc_days_in_bounded_parts(
+def test_windows_are_split_into_parts_of_whole_utc_days(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
-    """From midnight to midnight, the end left out, at most 31 days a part, each day once."""
+    """From midnight up to but not including a midnight, at most 31 days, each day in one part."""
     read(client, Window(first=ago(69), last=DAY))
     parts = [
         (request.value("starting_at"), request.value("ending_at"))
-        for request in asked_of(fake, "cost_report")
+        for request in requests_for(fake, "cost_report")
         if request.value("page") is None
     ]
     assert parts == [
@@ -133,20 +135,20 @@ def test_windows_are_whole_utc_days_in_bounded_parts(
         (f"{ago(38)}T00:00:00Z", f"{ago(7)}T00:00:00Z"),
         (f"{ago(7)}T00:00:00Z", "2026-10-21T00:00:00Z"),
     ]
-    assert len(asked_of(fake, "cost_report")) == 3  # a page holds a part
-    assert len(asked_of(fake, "usage_report/messages")) == 70  # and of usage a day
-    assert [request.value("starting_at") for request in asked_of(fake, "claude_code")] == [
+    assert len(requests_for(fake, "cost_report")) == 3  # one page holds a whole part
+    assert len(requests_for(fake, "usage_report/messages")) == 70  # a page of usage holds one day
+    assert [request.value("starting_at") for request in requests_for(fake, "claude_code")] == [
         str(ago(number)) for number in range(69, -1, -1)
     ]
 
 
-def test_a_token_is_sent_back_with_the_same_parameters(
+def test_a_page_token_is_sent_with_the_same_parameters(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
-    """The API refuses a token of another request, and says so of no other."""
+    """The API accepts a token only with the parameters of the request that returned it."""
     fake.page_size = 3
     read(client)
-    first, *others = asked_of(fake, "cost_report")
+    first, *others = requests_for(fake, "cost_report")
     assert len(others) > 1
     for request in others:
         assert request.value("page")
@@ -154,8 +156,8 @@ def test_a_token_is_sent_back_with_the_same_parameters(
     assert len({request.value("page") for request in others}) == len(others)
 
 
-def test_the_dimensions_are_asked_for(fake: FakeAnthropic, client: ApiClient) -> None:
-    """Without them the API adds everything up."""
+def test_the_dimensions_are_requested(fake: FakeAnthropic, client: ApiClient) -> None:
+    """Without them the API returns sums over all of them."""
     dimensions = {"workspace_id": "w", "model": "m", "token_type": "output_tokens"}
     fake.costs[DAY] = [cost("1", description="a", **dimensions), cost("2", description="b")]
     fake.usage[DAY] = [usage(1, api_key_id="k", workspace_id="w", model="m"), usage(2, model="m")]
@@ -167,7 +169,7 @@ def test_the_dimensions_are_asked_for(fake: FakeAnthropic, client: ApiClient) ->
 
 
 class Endless(FakeAnthropic):
-    """Says of every page that there are more, and of each the same of where."""
+    """Always announces another page, and always gives the same token for it."""
 
     next_page: str | None = None
 
@@ -177,8 +179,8 @@ class Endless(FakeAnthropic):
 
 
 @pytest.mark.parametrize("next_page", [None, "", "same"])
-def test_pages_without_a_way_on_are_refused(next_page: str | None) -> None:
-    """More pages and no token, or one that leads back, is no end of the report."""
+def test_another_page_without_a_new_token_is_refused(next_page: str | None) -> None:
+    """A report is incomplete if another page is announced with no token, or with a repeated one."""
     with serve(Endless()) as fake:
         fake.next_page = next_page
         with (
@@ -200,10 +202,10 @@ def test_pages_without_a_way_on_are_refused(next_page: str | None) -> None:
         ("messages", {"cache_creation": {"total": 1}}, r"ephemeral_5m_input_tokens"),
     ],
 )
-def test_a_changed_report_is_refused_by_field(
+def test_a_changed_report_is_refused_and_its_field_named(
     fake: FakeAnthropic, client: ApiClient, report: str, change: dict[str, Any], field: str
 ) -> None:
-    """The error names the endpoint and the field, and nothing is made up in its place."""
+    """The error names the endpoint and the field; no value is invented for it."""
     fake.costs[WEEK.first], fake.usage[WEEK.first] = [cost("1")], [usage(1)]
 
     def changed(body: Any) -> Any:  # noqa: ANN401 - what JSON holds
@@ -223,24 +225,24 @@ def test_a_changed_report_is_refused_by_field(
         ({"core_metrics": {"num_sessions": 1}}, "lines_of_code"),
     ],
 )
-def test_a_changed_record_is_refused_by_field(
+def test_a_changed_claude_code_record_is_refused_and_its_field_named(
     fake: FakeAnthropic, client: ApiClient, change: dict[str, Any], field: str
 ) -> None:
-    """The same for Claude Code's report."""
+    """The error names the endpoint and the field."""
     fake.code[DAY] = [code(DAY, email="a@example.com") | change]
     with pytest.raises(SourceShapeError, match=rf"claude_code.*{field}"):
         read(client)
 
 
-def test_what_may_be_null_may_be_missing(fake: FakeAnthropic, client: ApiClient) -> None:
-    """A result of nothing but its amount, and fields that nobody knows, are no other shape."""
-    bare = {"amount": "1", "currency": "USD", "speed": "fast"}
+def test_optional_fields_may_be_missing(fake: FakeAnthropic, client: ApiClient) -> None:
+    """A result with nothing but its amount is accepted, and so are unknown fields."""
+    minimal_result = {"amount": "1", "currency": "USD", "speed": "fast"}
     fake.break_down(
         Fault(
             trouble="changed",
             path=".*cost_report",
             change=lambda _: {
-                "data": [{"starting_at": f"{DAY}T00:00:00Z", "results": [bare]}],
+                "data": [{"starting_at": f"{DAY}T00:00:00Z", "results": [minimal_result]}],
                 "has_more": False,
             },
         )
@@ -256,26 +258,26 @@ def test_what_may_be_null_may_be_missing(fake: FakeAnthropic, client: ApiClient)
 def test_the_fake_refuses_what_the_api_refuses(
     fake: FakeAnthropic, client: ApiClient, name: str, value: str
 ) -> None:
-    """Windows that end at 23:59:59, or begin at noon, are a 400."""
+    """A window that ends at 23:59:59, or begins at noon, gets status 400."""
     read(client)
-    request = asked_of(fake, "cost_report")[0]
-    query = tuple((each, value if each == name else kept) for each, kept in request.query)
+    request = requests_for(fake, "cost_report")[0]
+    query = tuple((each, value if each == name else original) for each, original in request.query)
     reply = fake.reply(type(request)(path=request.path, query=query, headers=request.headers))
     assert reply.status == 400
     assert reply.body["error"]["type"] == "invalid_request_error"
 
 
-def test_the_key_must_be_of_the_organization(fake: FakeAnthropic, client: ApiClient) -> None:
-    """Or another organization's costs would be stored under this one's id."""
+def test_the_key_must_belong_to_the_organization(fake: FakeAnthropic, client: ApiClient) -> None:
+    """Otherwise another organization's costs would be stored under this one's id."""
     check_organization(client, fake.organization)
     with pytest.raises(SettingsError, match="another organization than ANTHROPIC_ORGANIZATION_ID"):
         check_organization(client, "00000000-0000-4000-8000-000000000000")
 
 
-def test_every_request_says_who_asks_and_for_which_version(
+def test_every_request_has_the_key_and_api_version_in_its_headers(
     fake: FakeAnthropic, client: ApiClient
 ) -> None:
-    """By headers; the key stands in no address."""
+    """No URL contains the key."""
     check_organization(client, fake.organization)
     read(client)
     for request in fake.requests:

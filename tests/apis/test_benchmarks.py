@@ -1,4 +1,4 @@
-"""The benchmarks of what is read from APIs run, at sizes that show a leak and not a speed."""
+"""The benchmarks of the API jobs run, at sizes that show a memory leak but measure no speed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     import pytest
 
 
-def test_memory_is_measured_in_a_process_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """Every row is read and written, within the memory that ten times as many may take."""
+def test_memory_is_measured_in_a_separate_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row is read and written, within the memory limit for ten times as many rows."""
     claude_usage.main(["--rows=10000"])
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (found["rows"], found["reported_rows"]) == (10_000, 10_000)
-    assert 50 < found["peak_mib"] < claude_usage.TARGET_MIB
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["rows"], figures["reported_rows"]) == (10_000, 10_000)
+    assert 50 < figures["peak_mib"] < claude_usage.TARGET_MIB
 
 
-def test_a_day_of_changes_is_measured_against_its_rate(
+def test_a_day_of_changes_is_measured_against_the_rate_limit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every id is in Redis, and the requests took about as long as they had to."""
+    """Every id reaches Redis, in about the time that the rate limit makes necessary."""
     tmdb_day.main(["--ids=23", "--latency=0.1", "--rate=20"])
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["ids"] == found["upserted"] == 23
-    assert found["requests"] == 24
-    assert 0.9 < found["ratio"] < tmdb_day.TARGET
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["ids"] == figures["upserted"] == 23
+    assert figures["requests"] == 24
+    assert 0.9 < figures["ratio"] < tmdb_day.TARGET

@@ -1,4 +1,4 @@
-"""The three secrets, and Redis's password, are in nothing that anybody reads."""
+"""The three API keys and Redis's password appear in nothing that anybody reads."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ type Case = tuple[FakeApi, Callable[[str], Api], Callable[[ApiClient], object]]
 
 
 def cases() -> dict[str, Case]:
-    """Each API with its secret, how it is asked, and all that is read of it."""
+    """By name: a fake API with its key, the settings of its client, and how all of it is read."""
     return {
         "anthropic": (
             anthropic.FakeAnthropic(key=CANARY),
@@ -95,7 +95,7 @@ def test_a_secret_is_in_a_header_and_nowhere_else(
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Not in an address, nor in any log, error, traceback or output, whatever the API does."""
+    """Not in a URL, log, error, traceback or output, whatever the API does."""
     caplog.set_level(logging.DEBUG)
     fake, api_of, read = cases()[name]
     with serve(fake):
@@ -109,7 +109,7 @@ def test_a_secret_is_in_a_header_and_nowhere_else(
         if raised:
             output += "".join(traceback.format_exception(raised.value))
     assert CANARY not in output + caplog.text + "".join(capsys.readouterr())
-    assert "httpcore" in caplog.text  # so its logs have been looked at
+    assert "httpcore" in caplog.text  # proves that the HTTP library's logs were captured
     assert fake.requests
     assert all(CANARY in str(request.headers) for request in fake.requests)
     assert all(CANARY not in f"{request.path}{request.query}" for request in fake.requests)
@@ -119,10 +119,10 @@ def test_a_secret_is_in_a_header_and_nowhere_else(
 def test_the_password_of_redis_is_reported_nowhere(
     password: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Accepted or not; nor what a document holds, where Redis refuses it."""
+    """Whether accepted or refused; nor is the content of a document that Redis refuses."""
     caplog.set_level(logging.DEBUG)
     server = RedisServer(host=HOST, port=0, password=CANARY, tls=False)
-    output, held = repr(server), {"a": {"text": "canary-text"}}
+    output, contents = repr(server), {"a": {"text": "canary-text"}}
     with (
         serve_redis(tmp_path, password=password, json=password != CANARY) as port,
         RedisDocuments(
@@ -130,7 +130,7 @@ def test_the_password_of_redis_is_reported_nowhere(
         ) as documents,
     ):
         try:
-            output += str(documents.write(held, []))
+            output += str(documents.write(contents, []))
             documents.check_ready()
         except EtlError as error:
             output += "".join(traceback.format_exception(error))
@@ -138,8 +138,8 @@ def test_the_password_of_redis_is_reported_nowhere(
     assert "canary-text" not in output + caplog.text
 
 
-def test_a_failed_id_tells_no_secret(tmp_path: Path) -> None:
-    """What a run reports of each id that failed has been in nobody's hands but ours."""
+def test_the_failure_of_an_id_contains_no_secret(tmp_path: Path) -> None:
+    """What a run reports of an id that failed contains neither the API key nor the password."""
     with (
         serve(tmdb.FakeTmdb(key=CANARY)) as fake,
         serve_redis(tmp_path, password=CANARY) as port,

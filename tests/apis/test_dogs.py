@@ -1,4 +1,4 @@
-"""The Dog API's list is read whole, paged or not, and its dirt becomes nulls."""
+"""The Dog API's list is read whole, paged or not, and values without a meaning become null."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ NOW = dt.datetime(2026, 10, 20, 6, tzinfo=dt.UTC)
 
 @pytest.fixture
 def fake() -> Iterator[FakeDogs]:
-    """A fake without breeds."""
+    """A fake Dog API without breeds."""
     with serve(FakeDogs()) as found:
         yield found
 
 
 def read(fake: FakeDogs, key: str | None = None) -> list[RawBreed]:
-    """All of its breeds."""
+    """Read all its breeds."""
     with ApiClient(quick(dog_api(key, base_url=f"{fake.url}/v1"))) as client:
         return read_breeds(client)
 
@@ -46,15 +46,15 @@ def read(fake: FakeDogs, key: str | None = None) -> list[RawBreed]:
 def test_every_breed_is_read_once(
     fake: FakeDogs, size: int, *, is_paged: bool, counts: bool
 ) -> None:
-    """Whether the API pages, says how many there are, or gives all of them at once."""
+    """Whether or not the API has pages, and whether or not it reports the number of breeds."""
     fake.is_paged, fake.counts = is_paged, counts
     fake.breeds = [breed(number, f"Dog {number}") for number in range(1, size + 1)]
     assert [each.breed.id for each in read(fake)] == list(range(1, size + 1))
     assert len(fake.requests) <= size // 100 + 2
 
 
-def test_a_list_that_is_not_as_long_as_it_says_is_refused(fake: FakeDogs) -> None:
-    """It changed while its pages were read: a breed may be missing, so the run tries again."""
+def test_a_list_shorter_than_its_reported_length_is_refused(fake: FakeDogs) -> None:
+    """It changed while its pages were read, so a breed may be missing: the run may be retried."""
     fake.breeds = [breed(number, f"Dog {number}") for number in range(1, 151)]
     fake.break_down(Fault(trouble="changed", skip=1, change=lambda body: body[:-1]))
     with pytest.raises(UnavailableError, match="counts 150 breeds and gave 149"):
@@ -70,24 +70,24 @@ def test_a_list_that_is_not_as_long_as_it_says_is_refused(fake: FakeDogs) -> Non
         ({"id": 1, "name": "Dog", "weight": "6 - 13"}, r"\$\[0\]\.weight"),
     ],
 )
-def test_a_changed_element_is_refused_by_field(
+def test_a_changed_element_is_refused_and_its_field_named(
     fake: FakeDogs, element: dict[str, Any], reported: str
 ) -> None:
-    """Only id and name are certain; what else is there has its own type."""
+    """Only id and name are required; any other field that is present must have its own type."""
     fake.breeds = [element]
     with pytest.raises(SourceShapeError, match=rf"/breeds: .*{reported}"):
         read(fake)
 
 
-def test_an_error_instead_of_a_list_is_no_empty_list(fake: FakeDogs) -> None:
-    """An object in the list's place is another shape."""
+def test_an_error_instead_of_a_list_is_not_an_empty_list(fake: FakeDogs) -> None:
+    """An object in the list's place is refused as a changed shape."""
     fake.break_down(Fault(trouble="changed", change=lambda _: {"message": "none", "status": 200}))
     with pytest.raises(SourceShapeError, match="Expected `array`"):
         read(fake)
 
 
 def test_a_key_is_optional(fake: FakeDogs) -> None:
-    """None is sent where none is set, and one that is refused is named by its setting."""
+    """Without a key no header is sent; the error for a refused key names its setting."""
     read(fake)
     assert "x-api-key" not in fake.requests[0].headers
     fake.key = "right"
@@ -114,13 +114,13 @@ def test_a_key_is_optional(fake: FakeDogs) -> None:
         ("unknown", (None, None)),
     ],
 )
-def test_ranges_are_read(text: str | None, ends: tuple[float | None, float | None]) -> None:
-    """Both ends, one number for both, and NaN as what it is: not known."""
+def test_ranges_are_parsed(text: str | None, ends: tuple[float | None, float | None]) -> None:
+    """Both ends, or one number for both; an end that is NaN or unknown is null."""
     assert parse_range(text) == ends
 
 
 def test_a_row_has_every_column_and_its_raw_element(fake: FakeDogs) -> None:
-    """The parsed columns beside the element as the API gave it."""
+    """The parsed columns, and the element exactly as the API returned it."""
     fake.breeds = [
         breed(
             7,
@@ -154,8 +154,8 @@ def test_a_row_has_every_column_and_its_raw_element(fake: FakeDogs) -> None:
     }
 
 
-def test_sample_breeds_are_a_table(fake: FakeDogs) -> None:
-    """All of the sandbox's breeds, the poorest too, have a place in the staging table."""
+def test_sample_breeds_fit_the_staging_table(fake: FakeDogs) -> None:
+    """All of the sandbox's breeds do, also those with the fewest values."""
     fake.breeds = sample_breeds()
     table = pq.read_table(parquet_file(breed_rows(read(fake), now=NOW), DOG_BREEDS_STAGED))
     assert table.num_rows == len(sample_breeds()) == 172

@@ -1,4 +1,4 @@
-"""The HTTP client: what is tried again, what is final, what stops it, and what it never tells."""
+"""The HTTP client: what it retries, what is final, what stops it, and that it reports no key."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ KEY = "canary-key-4711"
 
 
 class Item(Record, frozen=True, kw_only=True):
-    """What the fake answers."""
+    """The body of the fake's answers."""
 
     number: int
 
 
 class Numbers(FakeApi):
-    """Answers with the number that it is asked for."""
+    """A fake API that answers with the number in the path."""
 
     key = KEY
 
     def reply(self, request: ApiRequest) -> Reply:
-        """The number."""
+        """The number in the path."""
         return Reply(body={"number": int(request.path.rpartition("/")[2])})
 
     def error(self, status: int, message: str) -> Reply:
@@ -54,13 +54,13 @@ class Numbers(FakeApi):
 
 @pytest.fixture
 def fake() -> Iterator[Numbers]:
-    """A fake that nothing is wrong with."""
+    """A fake API without faults."""
     with serve(Numbers()) as found:
         yield found
 
 
 def api_of(fake: FakeApi, key: str | None = KEY) -> Api:
-    """How the fake is asked."""
+    """The settings of a client of the fake."""
     return quick(
         Api(
             name="The API",
@@ -75,12 +75,12 @@ def api_of(fake: FakeApi, key: str | None = KEY) -> Api:
 
 @pytest.fixture
 def client(fake: Numbers) -> Iterator[ApiClient]:
-    """A client of it."""
+    """A client of the fake."""
     with ApiClient(api_of(fake)) as found:
         yield found
 
 
-def ask(number: int = 1) -> Request[Item]:
+def item_request(number: int = 1) -> Request[Item]:
     """A request for a number."""
     return Request(endpoint="/items/{id}", path=f"/items/{number}", read=json_as(Item))
 
@@ -102,18 +102,18 @@ def ask(number: int = 1) -> Request[Item]:
     ],
     ids=lambda fault: f"{fault.trouble} {fault.status} {fault.retry_after}",
 )
-def test_what_passes_is_tried_again(fake: Numbers, client: ApiClient, fault: Fault) -> None:
-    """One bad attempt of any such kind costs a second request, and nothing else."""
+def test_temporary_failures_are_retried(fake: Numbers, client: ApiClient, fault: Fault) -> None:
+    """One temporary failure of any kind costs a second request, and nothing else."""
     fake.break_down(fault)
-    assert client.get(ask(7)) == Item(number=7)
+    assert client.get(item_request(7)) == Item(number=7)
     assert len(fake.requests) == 2
 
 
 def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:
-    """An API that stays away ends the request, as worth trying again later."""
+    """If the API stays down the request fails, with an error that may be retried later."""
     fake.break_down(Fault(status=503, times=None))
     with pytest.raises(UnavailableError, match=r"The API failed 4 times at /items/\{id\} \(503\)"):
-        client.get(ask())
+        client.get(item_request())
     assert len(fake.requests) == RETRY_POLICY.attempts
 
 
@@ -130,13 +130,13 @@ def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:
     ],
     ids=lambda value: f"{value.trouble} {value.status}" if isinstance(value, Fault) else "",
 )
-def test_what_is_final_is_not_tried_again(
+def test_final_failures_are_not_retried(
     fake: Numbers, client: ApiClient, fault: Fault, refused_as: type[EtlError], reported: str
 ) -> None:
-    """Such an answer is the only one, and its class says whose fault it is."""
+    """There is only one request, and the class of the error says whose fault it is."""
     fake.break_down(fault)
     with pytest.raises(refused_as, match=reported) as raised:
-        client.get(ask())
+        client.get(item_request())
     assert type(raised.value) is refused_as
     assert len(fake.requests) == 1
 
@@ -152,28 +152,28 @@ def test_what_is_final_is_not_tried_again(
 def test_a_changed_shape_names_endpoint_and_field(
     fake: Numbers, client: ApiClient, body: object, reported: str
 ) -> None:
-    """One clear error at the first answer, and nothing of it is used."""
+    """One clear error after the first answer, of which nothing is used."""
     fake.break_down(Fault(trouble="changed", change=lambda _: body))
     with pytest.raises(
         SourceShapeError, match=rf"changed the shape of /items/\{{id\}}: .*{reported}"
     ):
-        client.get(ask())
+        client.get(item_request())
     assert len(fake.requests) == 1
 
 
-def test_retry_after_is_waited_for(fake: Numbers, client: ApiClient) -> None:
-    """The pause is as long as the API asks for, also where ours would be shorter."""
+def test_the_client_waits_as_long_as_retry_after_says(fake: Numbers, client: ApiClient) -> None:
+    """Even where its own pause would be shorter."""
     fake.break_down(Fault(status=429, retry_after="1"))
-    client.get(ask())
+    client.get(item_request())
     first, second = (request.at for request in fake.requests)
     assert second - first >= 0.99
 
 
 def test_retry_after_holds_for_every_request(fake: Numbers, client: ApiClient) -> None:
-    """While one request waits as the API asked, no other is sent."""
+    """While one request waits as long as the API asked, no other is sent."""
     fake.latency_seconds = 0.05
     fake.break_down(Fault(status=429, retry_after="1", path="/items/0"))
-    client.get_each([ask(number) for number in range(80)])
+    client.get_each([item_request(number) for number in range(80)])
     refused = next(request.at for request in fake.requests if request.path == "/items/0")
     assert [
         request for request in fake.requests if refused + 0.2 < request.at < refused + 0.9
@@ -181,10 +181,10 @@ def test_retry_after_holds_for_every_request(fake: Numbers, client: ApiClient) -
 
 
 def test_a_pause_that_is_too_long_ends_the_request(fake: Numbers, client: ApiClient) -> None:
-    """A run does not wait for an hour: it says when to come again."""
+    """A run does not wait for an hour: the error says when to try again."""
     fake.break_down(Fault(status=429, retry_after="3600"))
     with pytest.raises(UnavailableError, match="again in 3600 s"):
-        client.get(ask())
+        client.get(item_request())
     assert len(fake.requests) == 1
 
 
@@ -204,14 +204,14 @@ def test_a_pause_that_is_too_long_ends_the_request(fake: Numbers, client: ApiCli
         ("²", None),
     ],
 )
-def test_retry_after_is_read(header: str | None, seconds: float | None) -> None:
-    """Seconds or a date, as HTTP has it; what is neither counts as nothing."""
+def test_retry_after_is_parsed(header: str | None, seconds: float | None) -> None:
+    """It is a number of seconds or an HTTP date; anything else is ignored."""
     assert retry_after_seconds(header, now=1_792_481_280.0) == seconds
 
 
-def stops(after: float) -> Callable[[], None]:
-    """A check that stops a run so many seconds from now."""
-    end = time.monotonic() + after
+def stop_after(seconds: float) -> Callable[[], None]:
+    """A check that stops the run after so many seconds."""
+    end = time.monotonic() + seconds
 
     def check() -> None:
         if time.monotonic() > end:
@@ -232,7 +232,7 @@ def stops(after: float) -> Callable[[], None]:
 )
 @pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
 def test_what_stops_a_run_stops_a_request(fake: Numbers, fault: Fault, *, many: bool) -> None:
-    """Deadline, SIGTERM and lost lease are heeded within 2 s, whatever the client waits for."""
+    """A deadline, SIGTERM or a lost lease ends any wait of the client within 2 s."""
     retry_policy = replace(
         RETRY_POLICY,
         first_pause_seconds=60,
@@ -242,20 +242,22 @@ def test_what_stops_a_run_stops_a_request(fake: Numbers, fault: Fault, *, many: 
         attempt_seconds=60,
     )
     fake.break_down(fault)
-    requests = [ask(number) for number in range(20 if many else 1)]
+    requests = [item_request(number) for number in range(20 if many else 1)]
     started = time.monotonic()
     with (
         pytest.raises(AbortedError),
-        ApiClient(replace(api_of(fake), retry_policy=retry_policy), check=stops(0.1)) as client,
+        ApiClient(
+            replace(api_of(fake), retry_policy=retry_policy), check=stop_after(0.1)
+        ) as client,
     ):
         client.get_each(requests)
     assert time.monotonic() - started < 2.0
 
 
-def test_a_run_that_is_over_asks_nothing(fake: Numbers) -> None:
-    """A check that raises at once lets no request out, and the client still closes."""
-    with ApiClient(api_of(fake), check=stops(-1)) as client, pytest.raises(AbortedError):
-        client.get(ask())
+def test_a_stopped_run_sends_no_request(fake: Numbers) -> None:
+    """If the check raises at once no request is sent, and the client still closes."""
+    with ApiClient(api_of(fake), check=stop_after(-1)) as client, pytest.raises(AbortedError):
+        client.get(item_request())
     assert fake.requests == []
 
 
@@ -269,23 +271,23 @@ def test_a_run_that_is_over_asks_nothing(fake: Numbers) -> None:
 def test_a_key_is_reported_nowhere(
     fake: Numbers, client: ApiClient, fault: Fault, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in an address, an error, a traceback or a log of any level, even where the API tells."""
+    """Not in a URL, error, traceback or log of any level, even if the API's answer repeats it."""
     caplog.set_level(logging.DEBUG)
     fake.break_down(fault)
     with pytest.raises(EtlError) as raised:
-        client.get(ask())
+        client.get(item_request())
     reported = "".join(traceback.format_exception(raised.value)) + caplog.text + repr(client.api)
     assert KEY not in reported
-    assert "httpcore" in caplog.text  # so its logs have been looked at
+    assert "httpcore" in caplog.text  # proves that the HTTP library's logs were captured
     assert all(KEY not in f"{request.path} {request.query}" for request in fake.requests)
     assert all(request.headers["x-api-key"] == KEY for request in fake.requests)
 
 
 def test_no_key_is_sent_where_there_is_none(fake: Numbers) -> None:
-    """An API without a key gets no such header."""
+    """The requests to an API without a key have no header for it."""
     fake.key = None  # type: ignore[assignment] # nobody checks it
     with ApiClient(api_of(fake, key=None)) as client:
-        client.get(ask())
+        client.get(item_request())
     assert "x-api-key" not in fake.requests[0].headers
     assert fake.requests[0].headers["user-agent"].startswith("posthog-etl/")
 
@@ -302,7 +304,7 @@ def test_no_key_is_sent_where_there_is_none(fake: Numbers) -> None:
         ("https://api.example.com", ""),
     ],
 )
-def test_an_address_or_key_that_can_not_be_is_refused(url: str, key: str) -> None:
+def test_an_invalid_url_or_key_is_refused(url: str, key: str) -> None:
     """Before anything is sent, and without repeating the value."""
     with pytest.raises(SettingsError, match=r"API_(URL|KEY)") as raised:
         Api(
@@ -311,13 +313,15 @@ def test_an_address_or_key_that_can_not_be_is_refused(url: str, key: str) -> Non
     assert "secret" not in str(raised.value)
 
 
-def test_the_environment_leads_nowhere_else(fake: Numbers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy of the environment sees no key."""
+def test_proxies_of_the_environment_are_ignored(
+    fake: Numbers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No proxy receives the key."""
     with serve(Numbers()) as proxy:
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         with ApiClient(api_of(fake)) as client:
-            client.get(ask())
+            client.get(item_request())
     assert proxy.requests == []
 
 
@@ -326,38 +330,38 @@ def test_a_redirect_is_not_followed(fake: Numbers, client: ApiClient) -> None:
     with serve(Numbers()) as other:
         fake.break_down(Fault(status=302, location=f"{other.url}/items/1"))
         with pytest.raises(SourceError, match=r"elsewhere \(302\)"):
-            client.get(ask())
+            client.get(item_request())
     assert other.requests == []
 
 
-def test_the_rate_is_kept(fake: Numbers) -> None:
-    """However many are asked at once and however fast the answers are, retries included."""
+def test_the_rate_limit_is_kept(fake: Numbers) -> None:
+    """However many requests there are and however fast the answers; retries count, too."""
     fake.break_down(Fault(status=503, times=5))
     api = replace(api_of(fake), rate=Rate(requests=1, seconds=1 / 50))
     started = time.monotonic()
     with ApiClient(api) as client:
-        client.get_each([ask(number) for number in range(40)])
+        client.get_each([item_request(number) for number in range(40)])
     times = sorted(request.at for request in fake.requests)
     assert len(times) == 45
     assert time.monotonic() - started >= 44 / 50 * 0.95
     assert min(later - earlier for earlier, later in zip(times, times[10:], strict=False)) > 0.15
 
 
-def test_several_are_asked_at_a_time(fake: Numbers, client: ApiClient) -> None:
-    """Answers that take long are waited for together."""
+def test_several_requests_wait_at_the_same_time(fake: Numbers, client: ApiClient) -> None:
+    """Slow answers do not add up."""
     fake.latency_seconds = 0.1
     started = time.monotonic()
-    client.get_each([ask(number) for number in range(32)])
+    client.get_each([item_request(number) for number in range(32)])
     assert time.monotonic() - started < 32 * 0.1 / 3
 
 
 def test_each_request_has_its_outcome(fake: Numbers, client: ApiClient) -> None:
-    """In order; one that fails for good is an outcome, too, and takes no other with it."""
+    """Outcomes are in order; a request that fails for good has one, too, and stops no other."""
     fake.break_down(Fault(path="/items/3", status=503, times=None))
     fake.break_down(Fault(path="/items/5", status=400, times=None))
-    outcomes = client.get_each([ask(number) for number in range(12)])
+    outcomes = client.get_each([item_request(number) for number in range(12)])
     failed = {
-        place: type(each) for place, each in enumerate(outcomes) if not isinstance(each, Item)
+        index: type(each) for index, each in enumerate(outcomes) if not isinstance(each, Item)
     }
     assert failed == {3: UnavailableError, 5: SourceError}
     assert [each.number for each in outcomes if isinstance(each, Item)] == [
@@ -366,25 +370,27 @@ def test_each_request_has_its_outcome(fake: Numbers, client: ApiClient) -> None:
     assert client.get_each([]) == []
 
 
-def test_an_api_that_is_down_is_not_asked_for_everything(fake: Numbers, client: ApiClient) -> None:
-    """After 20 failures in a row the run fails as the last of them, and can be tried again."""
+def test_an_api_that_is_down_is_not_sent_every_request(fake: Numbers, client: ApiClient) -> None:
+    """After 20 failures in a row the run fails with the last error, and may be retried."""
     fake.break_down(Fault(status=503, times=None))
     with pytest.raises(RetryableError, match="503"):
-        client.get_each([ask(number) for number in range(500)])
+        client.get_each([item_request(number) for number in range(500)])
     assert len({request.path for request in fake.requests}) < 40
 
 
-def test_failures_that_are_not_in_a_row_end_nothing(fake: Numbers, client: ApiClient) -> None:
-    """Many ids may fail for good among others that don't."""
+def test_failures_that_are_not_in_a_row_do_not_end_the_run(
+    fake: Numbers, client: ApiClient
+) -> None:
+    """Many ids may fail for good among others that succeed."""
     for number in range(0, 90, 3):
         fake.break_down(Fault(path=f"/items/{number}", status=400, times=None))
-    outcomes = client.get_each([ask(number) for number in range(90)])
+    outcomes = client.get_each([item_request(number) for number in range(90)])
     assert sum(isinstance(each, SourceError) for each in outcomes) == 30
 
 
-def test_a_refused_key_ends_everything(fake: Numbers, client: ApiClient) -> None:
-    """No other request would fare better."""
+def test_a_refused_key_ends_all_requests(fake: Numbers, client: ApiClient) -> None:
+    """The API would refuse every other request, too."""
     fake.break_down(Fault(status=401, times=None))
     with pytest.raises(CredentialsError):
-        client.get_each([ask(number) for number in range(100)])
+        client.get_each([item_request(number) for number in range(100)])
     assert len(fake.requests) < 20

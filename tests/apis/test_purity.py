@@ -1,4 +1,4 @@
-"""What the records of an API need, and when the heavy libraries are loaded."""
+"""What the API modules import: which of them are pure, and when heavy libraries are loaded."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ def test_records_need_nothing_but_msgspec() -> None:
 
 
 def test_transforms_load_no_client() -> None:
-    """Records in, rows out: neither httpx nor redis nor pyarrow is needed for that."""
+    """They turn records into rows and need neither httpx nor redis nor pyarrow."""
     names = "process_claude_usage, process_dog_breeds, process_tmdb_changes"
     loaded = imported_by(f"import {names}")
     assert loaded & {"apis", "msgspec"} == {"apis", "msgspec"}
     assert loaded & {"httpx", "redis", "pyarrow", "tenacity", "google", "pandas"} == set()
 
 
-def test_what_is_pure_of_it_loads_nothing_installed() -> None:
-    """Windows, tables, statements and outcomes are Python's own library and ours."""
+def test_pure_modules_load_no_installed_package() -> None:
+    """Windows, tables, statements and outcomes need Python's own library and our modules alone."""
     loaded = imported_by("import apis.outcomes, apis.publication, apis.tables, apis.windows")
     assert loaded & {"httpx", "redis", "pyarrow", "msgspec", "google"} == set()
     assert "apis" in loaded & OURS

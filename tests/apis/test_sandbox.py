@@ -1,4 +1,4 @@
-"""The sandbox serves all that the jobs talk to, with sample data, until it is told to end."""
+"""The sandbox serves everything that the jobs talk to, with sample data, until it is stopped."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DAY = dt.date(2026, 10, 20)
 
 
 def read(settings: Mapping[str, str], today: dt.date) -> tuple[int, int, int]:
-    """What is read by these settings: costs of a week, breeds, and movies that have changed."""
+    """Read with these settings; count a week's costs, the breeds, and the changed movies."""
     window = trailing_window(today, days=7)
     usage = anthropic_api(
         settings["ANTHROPIC_ADMIN_API_KEY"], base_url=settings["ANTHROPIC_BASE_URL"]
@@ -57,7 +57,7 @@ def read(settings: Mapping[str, str], today: dt.date) -> tuple[int, int, int]:
 
 
 def test_everything_is_served_with_sample_data(tmp_path: Path) -> None:
-    """Each job finds something, by settings that stand in a file as long as they are true."""
+    """The settings by which jobs find the data are in a file while it is served, and not after."""
     with serve_everything(tmp_path, DAY) as settings:
         assert running_settings(tmp_path) == settings
         costs, breeds, movies = read(settings, DAY + dt.timedelta(days=1))
@@ -68,7 +68,7 @@ def test_everything_is_served_with_sample_data(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_data() -> None:
-    """And another seed another history."""
+    """Another seed gives other data."""
     fakes = [anthropic.FakeAnthropic() for _ in range(3)]
     titles = [tmdb.FakeTmdb() for _ in range(3)]
     for number, seed in enumerate((1, 1, 2)):
@@ -79,24 +79,24 @@ def test_the_same_seed_gives_the_same_data() -> None:
     assert titles[0].items == titles[1].items
 
 
-def test_the_demo_runs_the_jobs_and_shows_what_came_of_them(
+def test_the_demo_runs_the_jobs_and_shows_their_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """All of them by default; here one, without the sample data of the sessions job."""
+    """By default all jobs; here one, without the sample data of the sessions job."""
     assert tuple(JOBS) == demo.JOBS
     monkeypatch.setenv("SANDBOX_DIR", str(tmp_path))
     (tmp_path / "sample").touch()
     shown: list[str] = []
     demo.run_demo(tmp_path, DAY, say=shown.append, jobs=["dog_breeds"])
-    told = capfd.readouterr().out
-    assert re.search(r"^= rows read or counted +172 ", told, re.MULTILINE)
-    assert re.search(r"^1 +Example Hound 1 ", told, re.MULTILINE)
-    assert re.search(r"^dog_breeds +succeeded ", told, re.MULTILINE)
+    output = capfd.readouterr().out
+    assert re.search(r"^= rows read or counted +172 ", output, re.MULTILINE)
+    assert re.search(r"^1 +Example Hound 1 ", output, re.MULTILINE)
+    assert re.search(r"^dog_breeds +succeeded ", output, re.MULTILINE)
     assert "0 documents" in shown
 
 
-def test_the_command_serves_until_it_is_reported_to_end(tmp_path: Path) -> None:
-    """It prints the settings as a shell takes them, and leaves nothing running."""
+def test_the_command_serves_until_it_is_stopped(tmp_path: Path) -> None:
+    """It prints the settings as a shell reads them, and leaves nothing running."""
     command = [sys.executable, "-m", "sandbox", "apis"]
     environ = {**os.environ, "SANDBOX_DIR": str(tmp_path)}
     with subprocess.Popen(  # noqa: S603 - our own command
@@ -107,7 +107,7 @@ def test_the_command_serves_until_it_is_reported_to_end(tmp_path: Path) -> None:
         settings = running_settings(tmp_path)
         assert min(read(settings, dt.datetime.now(dt.UTC).date())) > 0
         process.send_signal(signal.SIGTERM)
-        reported, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert dict(re.findall(r"^export (\w+)=(.*)$", reported, re.MULTILINE)) == settings
+    assert dict(re.findall(r"^export (\w+)=(.*)$", output, re.MULTILINE)) == settings
     assert running_settings(tmp_path) == {}

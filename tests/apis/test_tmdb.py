@@ -35,7 +35,7 @@ DAY = dt.date(2026, 10, 20)
 
 
 def ago(days: int) -> dt.date:
-    """So many days before DAY."""
+    """The date so many days before DAY."""
     return DAY - dt.timedelta(days=days)
 
 
@@ -44,20 +44,20 @@ ONE_DAY = Window(first=DAY, last=DAY)
 
 @pytest.fixture
 def fake() -> Iterator[FakeTmdb]:
-    """A fake without data."""
+    """A fake TMDB without data."""
     with serve(FakeTmdb()) as found:
         yield found
 
 
 @pytest.fixture
 def client(fake: FakeTmdb) -> Iterator[ApiClient]:
-    """A client of it."""
+    """A client of the fake TMDB."""
     with ApiClient(quick(tmdb_api(fake.key or "", base_url=fake.url))) as found:
         yield found
 
 
 def changed(*numbers: int | None) -> list[dict[str, Any]]:
-    """Entries of a list of changes."""
+    """Entries of TMDB's list of changes."""
     return [{"id": number, "adult": None} for number in numbers]
 
 
@@ -67,7 +67,7 @@ def changed(*numbers: int | None) -> list[dict[str, Any]]:
 def test_every_day_of_a_window_is_covered(
     fake: FakeTmdb, client: ApiClient, kind: Kind, days: int, *, end_is_inclusive: bool
 ) -> None:
-    """Whatever `end_date` means, and however long a run was away: no request is over 14 days."""
+    """Whether or not `end_date` is inclusive, and although a request may cover at most 14 days."""
     fake.end_is_inclusive = end_is_inclusive
     for number in range(days):
         fake.change(kind, ago(number), *changed(1000 + number))
@@ -76,7 +76,7 @@ def test_every_day_of_a_window_is_covered(
 
 
 def test_the_fake_refuses_more_than_14_days(fake: FakeTmdb, client: ApiClient) -> None:
-    """So that the test above would see a window that is too long."""
+    """So test_every_day_of_a_window_is_covered would fail if a request covered more."""
     read_changes(client, "tv", ONE_DAY)
     request = fake.requests[0]
     query = (("start_date", str(ago(20))), ("end_date", str(DAY)))
@@ -85,7 +85,7 @@ def test_the_fake_refuses_more_than_14_days(fake: FakeTmdb, client: ApiClient) -
 
 
 def test_every_page_is_read_and_every_id_reported_once(fake: FakeTmdb, client: ApiClient) -> None:
-    """Of 250 entries some repeat an id, on other pages too, and some have none."""
+    """Some of the 250 entries repeat an id, also across pages, and some have no id."""
     numbers = [*range(1, 241), 1, 2, 100, 240, 5, None, None, 6, 7, 8]
     fake.change("movie", DAY, *changed(*numbers))
     found = read_changes(client, "movie", ONE_DAY)
@@ -95,7 +95,7 @@ def test_every_page_is_read_and_every_id_reported_once(fake: FakeTmdb, client: A
 
 
 def test_adult_ids_are_known_from_the_list(fake: FakeTmdb, client: ApiClient) -> None:
-    """Wherever one of an id's entries says so; null says nothing."""
+    """An id is adult if any of its entries says so; null counts as no."""
     fake.change("movie", DAY, {"id": 1, "adult": None}, {"id": 1, "adult": True})
     fake.change("movie", DAY, {"id": 2, "adult": False}, {"id": 3, "adult": None})
     found = read_changes(client, "movie", ONE_DAY)
@@ -114,17 +114,17 @@ def test_adult_ids_are_known_from_the_list(fake: FakeTmdb, client: ApiClient) ->
     ids=["503", "422", "401", "no results", "an error in their place"],
 )
 @pytest.mark.parametrize("page", [0, 1], ids=["first page", "another page"])
-def test_a_failed_page_is_never_no_changes(
+def test_a_failed_page_fails_the_whole_list(
     fake: FakeTmdb, client: ApiClient, fault: Fault, refused_as: type[Exception], page: int
 ) -> None:
-    """It fails the whole list."""
+    """It never counts as a page without changes."""
     fake.change("tv", DAY, *changed(*range(250)))
     fake.break_down(replace(fault, skip=page))
     with pytest.raises(refused_as):
         read_changes(client, "tv", ONE_DAY)
 
 
-def test_more_pages_than_tmdb_gives_are_read_in_parts(fake: FakeTmdb, client: ApiClient) -> None:
+def test_a_window_of_too_many_pages_is_split(fake: FakeTmdb, client: ApiClient) -> None:
     """A window of over 500 pages is halved, and no id of it is lost."""
     for number in range(4):
         fake.change("movie", ago(number), *changed(*range(number * 12_600, (number + 1) * 12_600)))
@@ -135,8 +135,8 @@ def test_more_pages_than_tmdb_gives_are_read_in_parts(fake: FakeTmdb, client: Ap
     }
 
 
-def test_a_day_of_more_pages_than_tmdb_gives_is_refused(fake: FakeTmdb, client: ApiClient) -> None:
-    """Rather than leaving its last ids out."""
+def test_a_day_of_too_many_pages_is_refused(fake: FakeTmdb, client: ApiClient) -> None:
+    """Its last ids could not be read."""
     fake.end_is_inclusive = False
     fake.change("movie", DAY, *changed(*range(50_001)))
     with pytest.raises(SourceShapeError, match="501 pages of changes on 2026-10-20"):
@@ -150,7 +150,7 @@ def test_a_day_of_more_pages_than_tmdb_gives_is_refused(fake: FakeTmdb, client: 
 def test_details_are_one_request_each(
     fake: FakeTmdb, client: ApiClient, kind: Kind, make: Maker, record: type
 ) -> None:
-    """With all that a document needs appended."""
+    """That request returns everything that a document needs."""
     for number in (1, 2):
         fake.put(kind, make(number))
     found = read_details(client, kind, [1, 2, 3])
@@ -168,16 +168,16 @@ def test_details_are_one_request_each(
         assert len(found[1].credits.cast) == 3
 
 
-def test_a_failed_detail_is_no_missing_one(fake: FakeTmdb, client: ApiClient) -> None:
-    """Each id keeps its own failure: gone is only what TMDB says it has not got."""
+def test_a_failed_id_does_not_count_as_gone(fake: FakeTmdb, client: ApiClient) -> None:
+    """Each id has its own error; gone are only the ids that TMDB says it does not have."""
     for number in range(1, 7):
         fake.put("movie", movie(number))
     fake.break_down(Fault(path="/3/movie/2", status=503, times=None))
     fake.break_down(Fault(path="/3/movie/3", trouble="truncated", times=None))
     fake.break_down(Fault(path="/3/movie/4", trouble="changed", change=lambda _: {"id": "4"}))
-    other = {"success": False, "status_code": 6, "status_message": "Invalid id."}
+    invalid_id = {"success": False, "status_code": 6, "status_message": "Invalid id."}
     fake.items["movie"].pop(5)
-    fake.break_down(Fault(path="/3/movie/5", trouble="changed", change=lambda _: other))
+    fake.break_down(Fault(path="/3/movie/5", trouble="changed", change=lambda _: invalid_id))
     found = read_details(client, "movie", range(1, 7))
     assert {number: type(outcome) for number, outcome in found.items()} == {
         1: Movie,
@@ -189,15 +189,15 @@ def test_a_failed_detail_is_no_missing_one(fake: FakeTmdb, client: ApiClient) ->
     }
 
 
-def test_a_token_travels_in_a_header(fake: FakeTmdb, client: ApiClient) -> None:
-    """As TMDB's read token does, and never as a parameter."""
+def test_the_token_is_sent_in_a_header(fake: FakeTmdb, client: ApiClient) -> None:
+    """It is never a parameter."""
     read_changes(client, "tv", ONE_DAY)
     assert fake.requests[0].headers["authorization"] == f"Bearer {fake.key}"
     assert "token" not in str(fake.requests[0].query)
 
 
-def test_the_limit_is_never_passed(fake: FakeTmdb) -> None:
-    """TMDB, allowing just what we say that we ask, answers every request at once."""
+def test_the_rate_limit_is_never_exceeded(fake: FakeTmdb) -> None:
+    """A TMDB that allows hardly more than the client's rate answers every request at once."""
     fake.requests_a_second = 40
     api = tmdb_api(fake.key or "", base_url=fake.url, requests_a_second=38)
     for number in range(1, 51):
@@ -208,8 +208,8 @@ def test_the_limit_is_never_passed(fake: FakeTmdb) -> None:
     assert len(fake.requests) == 50
 
 
-def test_a_day_takes_as_long_as_the_rate_allows(fake: FakeTmdb) -> None:
-    """Answers that take 100 ms are waited for together: under 1.3 times of what the rate says."""
+def test_slow_answers_do_not_lower_the_rate(fake: FakeTmdb) -> None:
+    """Although answers take 100 ms: under 1.3 times as long as the rate limit makes necessary."""
     ids, rate = 24, 20.0
     fake.latency_seconds = 0.1
     for number in range(1, ids + 1):

@@ -1,4 +1,4 @@
-"""TLS in front of a port on loopback, with a certificate that an authority of its own signed."""
+"""A TLS proxy for a port on loopback, with a certificate signed by a private authority."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Example Authority")])
 
 
-def certificate(directory: Path, host: str) -> tuple[Path, Path]:
-    """Two files: the certificate of an authority, and one of a host with its key."""
+def write_certificate(directory: Path, host: str) -> tuple[Path, Path]:
+    """Write two files: the authority's certificate, and the host's with its key."""
     authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     may_sign = x509.KeyUsage(
         key_cert_sign=True,
@@ -80,7 +80,7 @@ def _sign(
 
 @contextmanager
 def serve_tls(pair: Path, port: int) -> Iterator[int]:
-    """Take TLS on a port of its own within the block, and pass what comes on to another."""
+    """Accept TLS on a new port within the block, and forward it to another port in plain text."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pair)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -100,7 +100,7 @@ def _accept(listener: socket.socket, context: ssl.SSLContext, port: int) -> None
 
 
 def _serve(plain: socket.socket, context: ssl.SSLContext, port: int) -> None:
-    """One request at a time, as our client speaks: it waits for each answer."""
+    """Forward one request at a time, as our client sends them: it waits for each answer."""
     with (
         suppress(OSError),
         plain,

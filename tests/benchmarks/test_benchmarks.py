@@ -1,4 +1,4 @@
-"""The benchmarks run, at sizes that measure nothing: what they compare agrees, and is all there."""
+"""The benchmarks run, at sizes too small to measure: their results are complete and agree."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def last_line(
     arguments: Sequence[str],
     capsys: pytest.CaptureFixture[str],
 ) -> Any:  # noqa: ANN401 - what JSON holds
-    """What a benchmark prints last, read as JSON."""
+    """Run a benchmark; the JSON of the last line that it prints."""
     command(arguments)
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_engine_computes_every_cell_alike(order: Order) -> None:
-    """Four engines make the same sessions of the same events, however these are ordered."""
+def test_every_engine_computes_the_same_cells(order: Order) -> None:
+    """Four engines compute the same sessions from the same events, in any order of these."""
     assert {*ENGINES} == {"process_sessions", *RIVALS}
     table = events(8000, order=order)
     ours, *rivals = (
@@ -46,10 +46,10 @@ def test_every_engine_computes_every_cell_alike(order: Order) -> None:
     assert [transform.differences(ours, theirs) for theirs in rivals] == [[], [], []]
 
 
-def test_the_engines_are_timed_in_processes_of_their_own(
+def test_each_engine_is_timed_in_a_process_of_its_own(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each has its figures in the last line, and the floor is there."""
+    """The last line has the figures of each engine, and the floor: the least that any has to do."""
     figures = last_line(transform.main, ["--events=3000", "--rounds=1"], capsys)
     for engine in ENGINES:
         assert figures[engine].keys() >= {"seconds", "ratio", "extra_mib"}
@@ -59,8 +59,8 @@ def test_the_engines_are_timed_in_processes_of_their_own(
     assert (figures["events"], figures["sessions"]) == (3000, 75)
 
 
-def test_no_time_counts_where_engines_differ() -> None:
-    """A rival that computes something else ends the comparison, by its name and the column's."""
+def test_a_different_result_ends_the_comparison() -> None:
+    """The error names the engine, the column and both values."""
     ours, theirs = (pa.table({"session_no": [1], "n": [n]}) for n in (1, 2))
     transform.check_agreement({"process_sessions": ours, "duckdb": ours})
     with pytest.raises(AssertionError, match="and polars differ: n, 1 and 2"):
@@ -68,7 +68,7 @@ def test_no_time_counts_where_engines_differ() -> None:
 
 
 def test_every_metric_is_compared() -> None:
-    """A result without one of the metric table's columns is none."""
+    """The schema of the results has every column of the metric table."""
     assert schema().names == ["session_no", *(metric.name for metric in METRIC_TABLE.metrics)]
 
 
@@ -85,14 +85,14 @@ def test_every_metric_is_compared() -> None:
     ids=["same", "last bit", "number", "null", "text", "order"],
 )
 def test_differences_are_found(theirs: pa.Table, found: list[str]) -> None:
-    """A number, a null, a text or an order that differs is named; the last bit of a float isn't."""
+    """A number, a null, a text or an order; the last bit of a float may differ."""
     ours = pa.table({"session_no": [1, 2], "n": [0.5, None], "s": ["a", "b"]})
     reported = transform.differences(ours, theirs)
     assert [each[: len(start)] for each, start in zip(reported, found, strict=True)] == found
 
 
-def test_events_are_those_of_a_download() -> None:
-    """The columns that travel, whole sessions in a skewed size, and the same for the same seed."""
+def test_events_are_like_those_of_a_download() -> None:
+    """The downloaded columns, whole sessions of skewed sizes; the same events for the same seed."""
     table = events(20_000)
     assert tuple(table.column_names) == downloaded_columns(METRIC_TABLE)
     assert table.equals(events(20_000))
@@ -108,14 +108,14 @@ def test_events_are_those_of_a_download() -> None:
 
 
 def test_health_is_measured_against_imports(capsys: pytest.CaptureFixture[str]) -> None:
-    """The service answers, the dependencies import, and the ratio is of the two."""
+    """The ratio is the time until the service answers, over the time to import its dependencies."""
     figures = last_line(startup.main, ["--rounds=1"], capsys)
     measured = figures["health_seconds"] / figures["imports_seconds"]
     assert figures["ratio"] == pytest.approx(measured, rel=0.02)
 
 
 def test_every_kind_of_file_is_written_and_loaded(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each has its bytes and seconds, each codec a load job, and compression compresses."""
+    """Each kind has its bytes and seconds, each codec a load job, and zstd makes smaller files."""
     figures = last_line(load.main, ["--events=8000", "--rounds=1"], capsys)
     kinds = figures["per_million_sessions"]
     assert figures["sessions"] == 200
@@ -127,6 +127,6 @@ def test_every_kind_of_file_is_written_and_loaded(capsys: pytest.CaptureFixture[
     assert kinds["zstd"]["bytes"] < kinds["none"]["bytes"]
 
 
-def test_ratios_are_of_pairs() -> None:
-    """The median of ratios, not the ratio of medians: a slow moment slows both of a pair."""
+def test_a_ratio_is_the_median_of_pairs() -> None:
+    """Not the ratio of the medians: a slow moment slows both runs of a pair."""
     assert ratio([1.0, 10.0, 1.0], [2.0, 50.0, 4.0]) == 4.0

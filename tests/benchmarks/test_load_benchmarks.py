@@ -1,4 +1,4 @@
-"""The benchmarks that run the whole product, at a small size, so that they can't rot."""
+"""The benchmarks that run the whole product, at a small size, so that they keep working."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from benchmarks import engines_agree, full_load, growth, latency
 
 
 def test_both_engines_are_compared_cell_by_cell() -> None:
-    """The comparison sees every session, and finds no cell that differs."""
+    """The comparison covers every session, and finds no cell that differs."""
     found = engines_agree.compare(1_000, days=2)
     assert found["differing"] == {}
     assert found["sessions"] > 20
     assert set(found["seconds"]) == {"pandas", "bigquery"}
 
 
-def test_a_full_load_tells_its_memory_and_its_seconds() -> None:
-    """The figures come from the report of a run in a process of its own."""
+def test_a_full_load_reports_its_memory_and_seconds() -> None:
+    """The figures come from the report of a run in a separate process."""
     outcome = full_load.measure(1_000, days=2)
     assert 900 < outcome.report["counts"]["aggregated"] <= 1_000
     assert outcome.peak_mib > 50
@@ -22,8 +22,8 @@ def test_a_full_load_tells_its_memory_and_its_seconds() -> None:
     assert set(parts["aggregate"]) == {"download", "compute", "load"}
 
 
-def test_growth_counts_what_a_night_reads() -> None:
-    """A day's run reads that day and its neighbours, whatever the history; persons stand apart."""
+def test_growth_counts_what_a_nightly_run_reads() -> None:
+    """A run of one day reads that day and its neighbours, however long the history."""
     found = growth.measure(2, 100, nights=1)
     assert found["history_events"] == 200
     assert 1 <= found["days_read"] <= 3
@@ -32,7 +32,7 @@ def test_growth_counts_what_a_night_reads() -> None:
 
 
 def test_latency_counts_the_jobs_that_a_run_waits_for() -> None:
-    """A run with nothing new sends fewer of them, and none of them for events."""
+    """A run without new events sends fewer BigQuery jobs, none of them for events."""
     found = latency.measure(0.1, days=2, events_per_day=50)
     idle, ordinary = found["nothing_new"], found["ordinary"]
     assert (idle["kind"], ordinary["kind"]) == ("nothing_new", "incremental")
@@ -41,7 +41,7 @@ def test_latency_counts_the_jobs_that_a_run_waits_for() -> None:
     assert idle["seconds"] > idle["in_a_row"] * 0.1
 
 
-def test_jobs_side_by_side_count_once_in_a_row() -> None:
-    """What begins while another job takes its time is not waited for besides."""
+def test_parallel_jobs_count_as_one() -> None:
+    """A job that begins while another one takes its time adds no wait of its own."""
     assert latency.in_a_row([0.0, 0.5, 1.0, 1.2, 2.5], 1.0) == 3
     assert latency.in_a_row([], 1.0) == 0

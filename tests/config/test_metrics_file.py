@@ -30,7 +30,7 @@ PRICE = "properties:\n  - {name: price, names: [price, $price], type: number}\n"
 
 
 def read(folder: Path, text: str) -> MetricTable:
-    """The table that a file of this text declares."""
+    """The metric table that a file with this text declares."""
     file = folder / "metrics.yaml"
     file.write_text(text, "utf-8")
     metric_table.cache_clear()
@@ -38,7 +38,7 @@ def read(folder: Path, text: str) -> MetricTable:
 
 
 def refusals(folder: Path, text: str) -> list[str]:
-    """What is said about a file, a line each, without its path."""
+    """The lines of the error about a file with this text, without its path."""
     with pytest.raises(SettingsError) as caught:
         read(folder, text)
     lines = str(caught.value).split("\n")
@@ -48,20 +48,20 @@ def refusals(folder: Path, text: str) -> list[str]:
 
 
 def declared(table: MetricTable) -> dict[str, Metric]:
-    """The metrics that are not of every project."""
-    of_all = {column.name for column in POSTHOG_METRICS.columns}
-    return {metric.name: metric for metric in table.metrics if metric.name not in of_all}
+    """The metrics that the file declares: all but the built-in ones."""
+    built_in = {column.name for column in POSTHOG_METRICS.columns}
+    return {metric.name: metric for metric in table.metrics if metric.name not in built_in}
 
 
 def entry(**keys: str) -> str:
-    """A file of one metric; a key without a text is left out."""
+    """The text of a file with one metric; a key without a value is left out."""
     given = {"name": "answers", "aggregation": "count", "description": "Answers."} | keys
     lines = [f"{key.removesuffix('_')}: {value}" for key, value in given.items() if value]
     return "metrics:\n  - " + "\n    ".join(lines) + "\n"
 
 
-def test_declared_columns_stand_after_scrolled() -> None:
-    """In the order of the file, before what the user created."""
+def test_declared_columns_follow_scrolled() -> None:
+    """In the order of the file, and before the columns of what the user created."""
     names = [column.name for column in metric_table().columns]
     start = names.index("scrolled") + 1
     assert names[start : start + 2] == ["viewed_event", "events_viewed"]
@@ -69,13 +69,13 @@ def test_declared_columns_stand_after_scrolled() -> None:
 
 
 def test_the_file_is_read_once() -> None:
-    """Each run of a process has the same table."""
+    """All runs of a process share one table."""
     assert metric_table() is metric_table()
     assert SHIPPED_FILE.exists()
 
 
 EVENTS = (Filter(events=("buy",)),)
-MADE = {
+EXPECTED = {
     "count": ("", Aggregation.COUNT, "INT64", None, RollUp.SUM),
     "any": ("", Aggregation.ANY, "BOOL", None, RollUp.EVER),
     "sum": ("price", Aggregation.SUM, "FLOAT64", "price", RollUp.SUM),
@@ -88,27 +88,27 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("word", MADE)
+@pytest.mark.parametrize("word", EXPECTED)
 def test_each_aggregation_becomes_a_metric(tmp_path: Path, word: str) -> None:
-    """With the type that follows, and the usual roll-up."""
-    value, *expected = MADE[word]
+    """With the type that follows from the aggregation and its property, and the usual roll-up."""
+    value, *expected = EXPECTED[word]
     text = PRICE + entry(name="found", aggregation=word, property=value, events="[buy]")
     metric = declared(read(tmp_path, text))["found"]
-    made = (metric.aggregation, metric.type, metric.value, metric.roll_up)
-    assert made == tuple(expected)
+    actual = (metric.aggregation, metric.type, metric.value, metric.roll_up)
+    assert actual == tuple(expected)
     assert metric.where == EVENTS
 
 
-def test_every_word_is_tried() -> None:
-    """The tests above, and the clock of the quiz in the file that ships."""
-    assert {*MADE, "seconds_between"} == {*AGGREGATIONS}
+def test_every_aggregation_is_tested() -> None:
+    """By the test above, and seconds_between by the quiz of the shipped file."""
+    assert {*EXPECTED, "seconds_between"} == {*AGGREGATIONS}
     quiz = declared(metric_table())["quiz_seconds"]
     assert quiz.since == (Filter(events=("start_quiz",)),)
     assert quiz.where == (Filter(events=("finish_quiz",)),)
 
 
-def test_a_property_is_declared(tmp_path: Path) -> None:
-    """It stands after those of every project, and a filter can read it."""
+def test_a_property_can_be_declared(tmp_path: Path) -> None:
+    """It follows the built-in properties, and a filter can read it."""
     text = PRICE + entry(where="{property: price}", roll_up="max")
     table = read(tmp_path, text)
     assert table.properties[-1] == Property(name="price", names=("price", "$price"), kind="number")
@@ -117,8 +117,8 @@ def test_a_property_is_declared(tmp_path: Path) -> None:
     assert metric.roll_up is RollUp.MAX
 
 
-def test_rules_for_documents_and_sessions_are_declared(tmp_path: Path) -> None:
-    """Each replaces what holds without it, and no column."""
+def test_rules_for_documents_and_sessions_can_be_declared(tmp_path: Path) -> None:
+    """Each rule replaces its default; the file may leave all of them out."""
     text = f"""metrics:
 {GOOD}creation: {{checkins: [visit], ignored: [draft]}}
 sessions: {{id_properties: [visitId], ignored_events: [push_received]}}
@@ -221,11 +221,11 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize(("text", "told"), REFUSED.values(), ids=REFUSED)
-def test_what_cannot_be_used_is_refused(tmp_path: Path, text: str, told: str) -> None:
-    """At its place, with what was found and the remedy."""
+@pytest.mark.parametrize(("text", "error"), REFUSED.values(), ids=REFUSED)
+def test_an_invalid_file_is_refused(tmp_path: Path, text: str, error: str) -> None:
+    """The error has the line and column, what was found there, and the remedy."""
     (line,) = refusals(tmp_path, text)
-    assert line.startswith(told)
+    assert line.startswith(error)
     assert re.search(r"[.:] ?\S", line)
 
 
@@ -235,26 +235,28 @@ def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     assert [line.split(" ")[0] for line in refusals(tmp_path, text)] == ["2:11:", "5:13:", "7:12:"]
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    """With the setting that names it."""
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """With the setting that holds its path."""
     metric_table.cache_clear()
     with pytest.raises(SettingsError, match=r"none\.yaml of METRICS_FILE can't be read"):
         metric_table(tmp_path / "none.yaml")
 
 
 def test_every_key_is_explained() -> None:
-    """By a sentence; the words of SQL are upper case, as the check compares them."""
+    """By a sentence; the reserved words are in upper case, as the check compares them."""
     assert all(text.endswith(".") for text in METRIC_KEYS.values())
     assert all(word.isupper() for word in (each.replace("_", "") for each in RESERVED_WORDS))
 
 
-def test_the_check_of_a_file_tells_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_check_of_a_file_reports_all_problems(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     """`make check-config` passes the shipped file, and names the problems of another."""
     assert metrics_file.main([]) == 0
     assert capsys.readouterr().out.endswith("metrics.yaml declares 10 metrics and can be used.\n")
     path = tmp_path / "metrics.yaml"
     path.write_text("metrics: [{name: select}, {name: 1}]", "utf-8")
     assert metrics_file.main([str(path)]) == 2
-    told = capsys.readouterr().err
-    assert f"{path}:1:18: The name select is a word of SQL: choose another." in told
-    assert f"{path}:1:34: Found 1 for name" in told
+    errors = capsys.readouterr().err
+    assert f"{path}:1:18: The name select is a word of SQL: choose another." in errors
+    assert f"{path}:1:34: Found 1 for name" in errors

@@ -1,4 +1,4 @@
-"""config/jobs.yaml: each job once, whole, and as the documents say."""
+"""config/jobs.yaml: every job once, with valid values, as the documents say."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 SETUP = ROOT / "docs" / "CLOUD_RUN_SCHEDULER_SETUP.md"
 
 
-def test_every_job_has_a_schedule_and_no_other() -> None:
+def test_every_job_has_one_schedule() -> None:
     """The file and the registry name the same jobs, in the same order."""
     assert list(read_schedules()) == list(JOBS)
 
 
-def test_sessions_alone_is_deployed_by_default() -> None:
-    """Nobody gets a job, and what it costs, without asking for it."""
+def test_only_sessions_is_deployed_by_default() -> None:
+    """Any other job, and its cost, is a choice of the operator."""
     assert [job for job, each in read_schedules().items() if each.deployed] == ["sessions"]
 
 
 def cells(label: str) -> list[str]:
-    """A row of the set-up document's table of jobs."""
+    """The cells of a row in the set-up document's table of jobs."""
     section = SETUP.read_text("utf-8").partition("\n## The other jobs\n")[2].partition("\n## ")[0]
     (row,) = re.findall(rf"^\| {re.escape(label)} \| (.*) \|$", section, re.MULTILINE)
     return [cell.strip() for cell in row.split("|")]
@@ -47,7 +47,7 @@ def test_the_set_up_document_says_what_the_file_says() -> None:
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong", "said"),
+    ("right", "wrong", "message"),
     [
         ('cron: "0 2 * * *"', 'cron: "daily"', "sessions in config/jobs.yaml has a wrong cron"),
         ("mode: job", "mode: both", "has a wrong mode"),
@@ -60,18 +60,18 @@ def test_the_set_up_document_says_what_the_file_says() -> None:
         ("sessions:", "sessions: [", "can't be read as YAML"),
     ],
 )
-def test_what_can_not_be_right_is_named(right: str, wrong: str, said: str, tmp_path: Path) -> None:
-    """One sentence that names the job and the value."""
+def test_an_invalid_value_is_named(right: str, wrong: str, message: str, tmp_path: Path) -> None:
+    """One sentence names the job and the key."""
     text = FILE.read_text("utf-8")
     assert right in text
     file = tmp_path / "jobs.yaml"
     file.write_text(text.replace(right, wrong, 1), "utf-8")
-    with pytest.raises(SettingsError, match=re.escape(said)):
+    with pytest.raises(SettingsError, match=re.escape(message)):
         read_schedules(file)
 
 
 def test_a_schedule_shows_when_it_runs() -> None:
-    """What GET /jobs shows of it: nothing of its size."""
+    """GET /jobs shows these fields, and neither memory nor CPU."""
     shown = read_schedules()["dog_breeds"]
     assert isinstance(shown, Schedule)
     assert shown.to_json() == {

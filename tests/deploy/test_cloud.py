@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class _InterruptedError(Exception):
-    """Something that ends the test before it has deleted anything."""
+    """Interrupts the test before it has deleted anything."""
 
 
-def test_it_loads_compares_and_deletes_what_it_made(clients: Clients) -> None:
-    """Both engines and both kinds of run agree with the oracle; however it ends, nothing stays.
+def test_it_loads_compares_and_deletes_its_datasets(clients: Clients) -> None:
+    """Both engines and both kinds of run agree with the oracle; however it ends, nothing is left.
 
-    A dataset that is no test's is refused and stays. A wrong cell is noticed.
+    A dataset that it did not create is refused and kept. A wrong cell is noticed.
     """
-    told: list[str] = []
+    lines: list[str] = []
 
-    def tell(line: str) -> None:
-        told.append(line)
-        if len(told) == 8:  # it has done everything
-            by_name = f"{test.names[-1]}.sessions"
-            client.query(f"UPDATE {by_name} SET event_count = 99 WHERE TRUE").result()
+    def record(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 8:  # it has done everything
+            table = f"{test.names[-1]}.sessions"
+            client.query(f"UPDATE {table} SET event_count = 99 WHERE TRUE").result()
             with pytest.raises(AuditError, match=r"event_count is 99 and should be"):
                 test.compare_all()
             raise _InterruptedError
@@ -42,7 +42,7 @@ def test_it_loads_compares_and_deletes_what_it_made(clients: Clients) -> None:
         settings=Settings(project_id="local", location="US"),
         prefix="cloud_test",
         max_usd=0.0,
-        tell=tell,
+        tell=record,
         sample=cloud.Sample(sessions=20, days=2, next_sessions=4),
     )
     client = clients.bigquery
@@ -50,13 +50,13 @@ def test_it_loads_compares_and_deletes_what_it_made(clients: Clients) -> None:
     with pytest.raises(RequestError, match=f"{test.names[-1]} is there"):
         test.run_all()
     assert datasets(clients) == {test.names[-1]}
-    left = client.get_dataset(test.names[-1])  # as by a test that was killed
-    left.labels = {cloud.LABEL: "another"}
-    client.update_dataset(left, ["labels"])
+    leftover = client.get_dataset(test.names[-1])  # as by a test that was killed
+    leftover.labels = {cloud.LABEL: "another"}
+    client.update_dataset(leftover, ["labels"])
     with pytest.raises(_InterruptedError):
         test.run_all()
     assert datasets(clients) == set()
-    assert [line.partition(":")[0] for line in told[:8]] == [
+    assert [line.partition(":")[0] for line in lines[:8]] == [
         "load the sample",
         "full_load by pandas",
         "full_load by bigquery",
@@ -66,19 +66,19 @@ def test_it_loads_compares_and_deletes_what_it_made(clients: Clients) -> None:
         "incremental by bigquery",
         "compare with the oracle",
     ]
-    assert all(re.search(r" cells, all right; .* MB, \$0\.0000;", told[each]) for each in (3, 7))
+    assert all(re.search(r" cells, all right; .* MB, \$0\.0000;", lines[each]) for each in (3, 7))
 
 
 def datasets(clients: Clients) -> set[str]:
-    """The datasets of the test that are there."""
+    """The datasets of the cloud test that exist."""
     found = {each.dataset_id for each in clients.bigquery.list_datasets()}
     return {name for name in found if name.startswith("cloud_test_")}
 
 
-def test_it_says_what_it_needs(
+def test_it_reports_what_it_needs(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Without a project, a prefix or credentials it does nothing and says so in one sentence."""
+    """Without a project, a prefix or credentials it does nothing, and one sentence says so."""
     for name in ("GOOGLE_APPLICATION_CREDENTIALS", "BIGQUERY_CREDENTIALS_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -91,15 +91,15 @@ def test_it_says_what_it_needs(
     assert "DATASET_PREFIX must be" in capsys.readouterr().err
 
 
-def test_it_ends_above_its_bound() -> None:
-    """What it has cost is checked after each step."""
+def test_it_stops_above_its_budget() -> None:
+    """Its cost so far is checked after each step."""
     cloud.check_cost(0.5, 0.5)
     with pytest.raises(BudgetError, match=r"\$0\.5100, more than MAX_USD \(0\.5\)"):
         cloud.check_cost(0.51, 0.5)
 
 
-def test_it_compares_what_a_run_billed() -> None:
-    """A run that reports other bytes than BigQuery's list of its jobs is told of."""
+def test_it_compares_the_bytes_billed() -> None:
+    """A run that reports other bytes than BigQuery's list of its jobs is an error."""
     cloud.check_bill("1", reported=5, listed=5)
     with pytest.raises(AuditError, match=r"Run 1 .* billed 5 bytes, .* says 6"):
         cloud.check_bill("1", reported=5, listed=6)

@@ -32,18 +32,18 @@ print(*(step.id for step in build.steps))
 
 
 def substitutions(text: str) -> set[str]:
-    """The names that a text of the build file is substituted with."""
+    """The names of the substitutions in a text of the build file."""
     return set(re.findall(r"\$\{?([A-Z_]+)\b", text))
 
 
-def used() -> set[str]:
-    """What is substituted, wherever Cloud Build does that: everywhere but in scripts."""
+def used_substitutions() -> set[str]:
+    """The substitutions that Cloud Build makes: anywhere in the file but in scripts."""
     parts = {**BUILD, "steps": [{**step, "script": ""} for step in BUILD["steps"]]}
     return substitutions(json.dumps(parts))
 
 
 def test_the_order_is_test_build_push_deploy() -> None:
-    """Each step waits for the one before: nothing is pushed untested, or deployed before it is.
+    """Each step waits for the one before: nothing is pushed untested, or deployed before the push.
 
     An image that did not answer does not become `latest`, which deploy.sh takes by default.
     """
@@ -58,23 +58,23 @@ def test_the_order_is_test_build_push_deploy() -> None:
 
 
 def test_every_substitution_is_declared_and_used() -> None:
-    """Cloud Build refuses what is declared and unused; of its own none is empty but SHORT_SHA."""
+    """Cloud Build refuses unused ones; of its own, only SHORT_SHA may be empty here."""
     declared = set(BUILD["substitutions"])
-    assert used() == declared | BUILT_IN
+    assert used_substitutions() == declared | BUILT_IN
     assert all(re.fullmatch(r"_[A-Z0-9_]+", name) for name in declared)
     assert "COMMIT_SHA" not in FILE.read_text("utf-8")
 
 
-def test_every_script_is_reported_its_variables() -> None:
-    """What a script reads is what its step gives it."""
+def test_every_script_is_given_its_variables() -> None:
+    """A script reads exactly the variables that its step gives it."""
     for name, step in STEPS.items():
         given = {each.partition("=")[0] for each in step.get("env", [])}
         read = set(re.findall(r"\$\{?([A-Z_]+)\b", step["script"]))
         assert read == given, name
 
 
-def test_the_account_is_ours_and_logs_to_cloud_logging() -> None:
-    """A build under an account of one's own is refused where it says nothing about logs."""
+def test_the_build_has_its_own_account_and_logs_to_cloud_logging() -> None:
+    """Cloud Build refuses such an account unless the file says where logs go."""
     assert BUILD["serviceAccount"].endswith(
         "/serviceAccounts/${_BUILD_ACCOUNT}@${PROJECT_ID}.iam.gserviceaccount.com"
     )
@@ -83,7 +83,7 @@ def test_the_account_is_ours_and_logs_to_cloud_logging() -> None:
 
 
 def test_the_manual_build_names_substitutions_that_exist() -> None:
-    """deploy/build.sh passes substitutions that the file declares, and all that may differ."""
+    """deploy/build.sh passes only declared substitutions, and all that may differ."""
     script = (ROOT / "deploy" / "build.sh").read_text("utf-8")
     passed = set(re.findall(r"[\",](_[A-Z_]+)=", script))
     assert passed <= set(BUILD["substitutions"])
@@ -91,8 +91,8 @@ def test_the_manual_build_names_substitutions_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_scripts_are_sound(name: str) -> None:
-    """Shellcheck has nothing to say about a step's script, and it ends at the first failure."""
+def test_scripts_pass_shellcheck(name: str) -> None:
+    """Shellcheck finds nothing in them, and each script ends at the first failure."""
     shellcheck = str(Path(sys.executable).parent / "shellcheck")
     ran = subprocess.run(  # noqa: S603
         [shellcheck, "-"], input=STEPS[name]["script"], capture_output=True, text=True, check=False
@@ -118,8 +118,8 @@ def test_googles_reader_accepts_the_file(misspelt: str, accepted: bool, tmp_path
     """Every field is one that Cloud Build knows, and one that it doesn't know would be noticed."""
     file = tmp_path / "cloudbuild.yaml"
     file.write_text(FILE.read_text("utf-8").replace("waitFor", misspelt))
-    asked = ["gcloud", "info", "--format=value(installation.sdk_root,basic.python_location)"]
-    reported = subprocess.run(asked, capture_output=True, text=True, check=True)  # noqa: S603
+    command = ["gcloud", "info", "--format=value(installation.sdk_root,basic.python_location)"]
+    reported = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     root, python = reported.stdout.split()
     ran = subprocess.run(  # noqa: S603
         [python, "-S", "-c", READER, f"{root}/lib", str(file)],
@@ -131,7 +131,7 @@ def test_googles_reader_accepts_the_file(misspelt: str, accepted: bool, tmp_path
     assert (f".steps[1].{misspelt}: unused" in ran.stderr) is not accepted
 
 
-# The scripts at work.
+# Running the scripts.
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def cloud(tmp_path: Path) -> FakeCloud:
     return found
 
 
-def step(
+def run_step(
     name: str, cloud: FakeCloud, folder: Path, **values: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the script of a step as Cloud Build does, with its substitutions."""
@@ -185,10 +185,10 @@ def step(
 def test_the_tag_is_never_empty(
     values: dict[str, str], tag: str, cloud: FakeCloud, tmp_path: Path
 ) -> None:
-    """The given tag, else the commit's, else the build's id, which a build by hand has too."""
-    assert step("build", cloud, tmp_path, **values).returncode == 0
-    assert step("push", cloud, tmp_path, **values).returncode == 0
-    assert step("latest", cloud, tmp_path, **values).returncode == 0
+    """The given tag, else the commit's, else the build's id, which a build by hand has, too."""
+    assert run_step("build", cloud, tmp_path, **values).returncode == 0
+    assert run_step("push", cloud, tmp_path, **values).returncode == 0
+    assert run_step("latest", cloud, tmp_path, **values).returncode == 0
     built, tried, *pushed = cloud.calls
     assert tried[1:] == [
         "run",
@@ -206,14 +206,14 @@ def test_the_tag_is_never_empty(
 
 
 def deploy(cloud: FakeCloud, folder: Path, **values: str) -> tuple[int, list[list[str]]]:
-    """The exit code and the commands of the deploying step."""
+    """Run the deploying step; its exit code and the commands so far."""
     (folder / "image").write_text("registry/posthog-etl:7073d41\n")
-    ran = step("deploy", cloud, folder, **values)
+    ran = run_step("deploy", cloud, folder, **values)
     return ran.returncode, cloud.calls
 
 
 def test_traffic_moves_after_health_has_answered(cloud: FakeCloud, tmp_path: Path) -> None:
-    """A revision without traffic, its /health by a token, then the traffic and the job."""
+    """First a revision without traffic, then its /health with a token, then traffic and job."""
     code, (revision, token, health, traffic, job) = deploy(cloud, tmp_path)
     assert code == 0
     assert revision[1:4] == ["run", "deploy", "posthog-etl"]
@@ -231,14 +231,14 @@ def test_traffic_moves_after_health_has_answered(cloud: FakeCloud, tmp_path: Pat
 
 
 @pytest.mark.parametrize("broken", ["run deploy", "print-identity-token", "/health"])
-def test_traffic_stays_where_something_fails(broken: str, cloud: FakeCloud, tmp_path: Path) -> None:
-    """No revision, token or answer: the build fails, and neither traffic nor job has moved."""
+def test_traffic_stays_if_something_fails(broken: str, cloud: FakeCloud, tmp_path: Path) -> None:
+    """Without a revision, token or answer the build fails, and neither traffic nor job moves."""
     cloud.answer(broken.replace("/", ""), "!")
     code, calls = deploy(cloud, tmp_path)
     assert code != 0
     assert not {"update-traffic", "update"} & {word for call in calls for word in call}
 
 
-def test_the_first_build_makes_the_image_alone(cloud: FakeCloud, tmp_path: Path) -> None:
+def test_the_first_build_only_builds_the_image(cloud: FakeCloud, tmp_path: Path) -> None:
     """With _DEPLOY=false nothing is deployed, and the build succeeds."""
     assert deploy(cloud, tmp_path, _DEPLOY="false") == (0, [])

@@ -1,4 +1,4 @@
-"""The configuration of the scripts of deploy/: what is refused, and what to do then."""
+"""The configuration of deploy/'s scripts: what is refused, and with which advice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.deploy.test_deploy import DEPLOY, LEAST, MOST, script, write_jobs
+from tests.deploy.test_deploy import DEPLOY, LEAST, MOST, run_script, write_jobs
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ def test_every_variable_of_the_configuration_is_described_and_used() -> None:
         assert re.search(
             rf"\$\{{?{variable}\b|^ *for name in .*\b{variable}\b", texts, re.MULTILINE
         )
-    # Whatever is neither of the example nor set by the scripts would be unset, or the caller's.
+    # Any other variable would be unset, or come from the caller's environment.
     read = set(re.findall(r"\$\{?([A-Z][A-Z_]+)\b", texts))
     assigned = set(re.findall(r"\b([A-Z][A-Z_]+)\+?=", texts)) | {"BASH_SOURCE", "DEPLOY_CONFIG"}
     assert read <= set(variables) | assigned
 
 
-def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
-    """A configuration that says nothing needs one thing: the project."""
-    ran = script(["deploy", "--dry-run"], tmp_path, {})
+def test_the_example_lacks_only_the_project(tmp_path: Path) -> None:
+    """An empty configuration does, too: all else has a default."""
+    ran = run_script(["deploy", "--dry-run"], tmp_path, {})
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr == "PROJECT_ID must be a project id, like my-project-123.\n"
 
@@ -54,9 +54,9 @@ def test_the_example_is_complete_but_for_the_project(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_value_is_named(variable: str, value: str, tmp_path: Path) -> None:
-    """Before anything is done, in one sentence for each."""
+    """Before anything is done, one sentence for each."""
     config = {**LEAST, "CONCURRENCY": "many", variable: value}
-    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
+    ran = run_script(["setup-iam", "--dry-run"], tmp_path, config)
     assert (ran.returncode, ran.stdout) == (2, "")
     sentences = {line.partition(" must be ")[0] for line in ran.stderr.splitlines()}
     assert sentences == {"CONCURRENCY", variable}
@@ -72,14 +72,15 @@ def test_a_wrong_value_is_named(variable: str, value: str, tmp_path: Path) -> No
     ],
 )
 def test_a_wrong_value_of_a_job_is_named(right: str, wrong: str, name: str, tmp_path: Path) -> None:
-    """Before anything is done, with its job."""
+    """Before anything is done, with the job's name."""
     file = write_jobs(tmp_path)
     before, marker, after = file.read_text("utf-8").partition("claude_usage:")
-    named = tmp_path / "wrong.yaml"
-    named.write_text(before + marker + after.replace(right, wrong, 1), "utf-8")
+    wrong_file = tmp_path / "wrong.yaml"
+    wrong_file.write_text(before + marker + after.replace(right, wrong, 1), "utf-8")
     config = {name: value for name, value in MOST.items() if name != "JOBS_FILE"}
     (tmp_path / "config.env").write_text(
-        "".join(f'{name}="{value}"\n' for name, value in config.items()) + f'JOBS_FILE="{named}"\n'
+        "".join(f'{name}="{value}"\n' for name, value in config.items())
+        + f'JOBS_FILE="{wrong_file}"\n'
     )
     ran = subprocess.run(  # noqa: S603 - our own script
         [DEPLOY / "deploy.sh", "--dry-run"],
@@ -91,12 +92,12 @@ def test_a_wrong_value_of_a_job_is_named(right: str, wrong: str, name: str, tmp_
 
 
 def test_a_variable_that_has_moved_is_refused(tmp_path: Path) -> None:
-    """It would mean nothing, and the schedule would be another than its owner believes."""
-    ran = script(["setup-scheduler", "--dry-run"], tmp_path, {**LEAST, "SCHEDULE": "0 5 * * *"})
+    """It would be ignored, and the schedule would be another than its owner expects."""
+    ran = run_script(["setup-scheduler", "--dry-run"], tmp_path, {**LEAST, "SCHEDULE": "0 5 * * *"})
     assert (ran.returncode, ran.stdout) == (2, "")
     assert ran.stderr.startswith("SCHEDULE means nothing any more: remove it")
-    inherited = {"SCHEDULE": "0 5 * * *"}  # of the caller's environment: nothing of ours
-    assert script(["setup-scheduler", "--dry-run"], tmp_path, LEAST, inherited).returncode == 0
+    inherited = {"SCHEDULE": "0 5 * * *"}  # the caller's variable, and none of ours
+    assert run_script(["setup-scheduler", "--dry-run"], tmp_path, LEAST, inherited).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -109,37 +110,37 @@ def test_a_variable_that_has_moved_is_refused(tmp_path: Path) -> None:
 def test_data_stay_on_their_continent(
     tmp_path: Path, region: str, location: str, *, fits: bool
 ) -> None:
-    """A service in Iowa that downloads batches from the EU moves people's data across the sea."""
+    """A service in Iowa that downloads rows from the EU would move people's data to America."""
     config = {**LEAST, "CONCURRENCY": "many", "REGION": region, "BIGQUERY_LOCATION": location}
-    ran = script(["setup-iam", "--dry-run"], tmp_path, config)
+    ran = run_script(["setup-iam", "--dry-run"], tmp_path, config)
     assert ran.returncode == 2  # for the concurrency at any rate
     assert ("REGION must be on the continent" in ran.stderr) is not fits
 
 
-def test_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_configuration_says_what_to_do(tmp_path: Path) -> None:
     """One sentence that names the file and the example."""
     missing = {"DEPLOY_CONFIG": str(tmp_path / "missing.env")}
-    ran = script(["deploy"], tmp_path, LEAST, missing)
+    ran = run_script(["deploy"], tmp_path, LEAST, missing)
     assert ran.returncode == 2
     assert "missing.env: copy config.example.env to it" in ran.stderr
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.sh")), ids=lambda path: path.name)
 def test_a_script_explains_itself(path: Path, tmp_path: Path) -> None:
-    """--help prints its usage, without a configuration; what it does not know it refuses."""
+    """--help prints its usage without a configuration; an unknown option is refused."""
     if path.name == "lib.sh":
         assert not path.stat().st_mode & 0o111
         return
-    helped = script([path.stem, "--help"], tmp_path, {})
+    helped = run_script([path.stem, "--help"], tmp_path, {})
     assert helped.returncode == 0
     assert helped.stdout.startswith(f"Usage: deploy/{path.name}")
     assert "source" not in helped.stdout
-    unknown = script([path.stem, "--unknown", "--dry-run"], tmp_path, LEAST)
+    unknown = run_script([path.stem, "--unknown", "--dry-run"], tmp_path, LEAST)
     assert (unknown.returncode, unknown.stdout) == (2, "")
 
 
 def test_the_configuration_is_not_committed() -> None:
-    """Git ignores deploy/config.env, and so does what gcloud sends to Cloud Build."""
+    """Git ignores deploy/config.env, and gcloud does not upload it to Cloud Build."""
     ignored = (ROOT / ".gitignore").read_text("utf-8").splitlines()
     assert "/deploy/config.env" in ignored
     assert not (ROOT / ".gcloudignore").exists()  # gcloud then goes by .gitignore

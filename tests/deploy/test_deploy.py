@@ -1,4 +1,4 @@
-"""The scripts of deploy/: what they would do, that gcloud can parse it, and that they do it."""
+"""The scripts of deploy/: what their dry runs print, that gcloud parses it, and what they do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LEAST = {"PROJECT_ID": "my-project-123"}
 BY_SERVICE = {**LEAST, "JOBS_FILE": "service.yaml"}
 MOST = {
     **LEAST,
-    "JOBS_FILE": "all.yaml",  # `script` writes it: every job as a Cloud Run job, in New York
+    "JOBS_FILE": "all.yaml",  # `run_script` writes it: every job as a Cloud Run job, in New York
     "WEEKLY_FULL_LOAD": "0 4 * * 0",
     "WEEKLY_VERIFY": "0 6 * * 1",
     "CLAUDE_USAGE_SETTINGS": "ANTHROPIC_ORGANIZATION_ID=12345678-9abc-4def-8123-456789abcdef",
@@ -58,7 +58,7 @@ CALLS = (
 
 
 def write_jobs(folder: Path, name: str = "all.yaml") -> Path:
-    """The file of jobs: each is deployed as a Cloud Run job, or each runs in the service."""
+    """Write a jobs file: all jobs are deployed as Cloud Run jobs, or all run in the service."""
     changes = {
         "all.yaml": (("deployed: false", "deployed: true"), ("Etc/UTC", "America/New_York")),
         "service.yaml": (("mode: job", "mode: service"),),
@@ -71,14 +71,14 @@ def write_jobs(folder: Path, name: str = "all.yaml") -> Path:
     return file
 
 
-def script(
+def run_script(
     call: list[str],
     folder: Path,
     config: Mapping[str, str],
     environ: Mapping[str, str] | None = None,
     answer: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script with a configuration; without `environ` no program of Google's is in reach."""
+    """Run a script with a configuration; without `environ` it can call no program of Google's."""
     file = folder / "config.env"
     if "JOBS_FILE" in config:
         config = {**config, "JOBS_FILE": str(write_jobs(folder, config["JOBS_FILE"]))}
@@ -97,28 +97,28 @@ _PRINTED: dict[object, str] = {}
 
 
 def dry_run(call: list[str], folder: Path, config: Mapping[str, str] = LEAST) -> str:
-    """What a script would do; each dry run is made once."""
-    asked = (tuple(call), tuple(config.items()))
-    if asked not in _PRINTED:
-        ran = script([*call, "--dry-run"], folder, config)
+    """What the dry run of a script prints; each is run once."""
+    key = (tuple(call), tuple(config.items()))
+    if key not in _PRINTED:
+        ran = run_script([*call, "--dry-run"], folder, config)
         assert (ran.returncode, ran.stderr) == (0, "")
-        _PRINTED[asked] = ran.stdout
-    return _PRINTED[asked]
+        _PRINTED[key] = ran.stdout
+    return _PRINTED[key]
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> FakeCloud:
-    """A project with nothing in it."""
+    """A faked project with nothing in it."""
     found = install(tmp_path / "cloud")
     found.answer("status.url", URL)
     found.answer("projectNumber", "123456789")
     return found
 
 
-def deployed(cloud: FakeCloud, folder: Path, config: Mapping[str, str] = LEAST) -> FakeCloud:
-    """The project after every script of a first deployment."""
+def deploy_all(cloud: FakeCloud, folder: Path, config: Mapping[str, str] = LEAST) -> FakeCloud:
+    """Run every script of a first deployment; the project afterwards."""
     for call in SETUP:
-        ran = script(call, folder, config, cloud.environ)
+        ran = run_script(call, folder, config, cloud.environ)
         assert ran.returncode == 0, (call, ran.stderr)
     return cloud
 
@@ -128,11 +128,11 @@ def deployed(cloud: FakeCloud, folder: Path, config: Mapping[str, str] = LEAST) 
 
 @needs_gcloud
 def test_googles_parser_accepts_every_command(tmp_path: Path) -> None:
-    """Each gcloud command of each dry run parses, and one wrong flag would be noticed."""
+    """Each gcloud command of each dry run parses, and a wrong flag would be noticed."""
     printed = "".join(
         dry_run(call, tmp_path, config) for config in CONFIGURATIONS.values() for call in CALLS
     )
-    # The parser knows no names: commands that differ in a role or an account are one to it.
+    # The parser ignores names: of commands that differ only in a role or account it needs one.
     printed = re.sub(r"(?<=--role=)\S+|(?<=--image=)\S+|[\w-]+(?=@my-project)", "any", printed)
     printed = re.sub(r"posthog-etl-[\w-]*(full-load|trigger)", "any", printed)
     calls = commands(printed, "gcloud")
@@ -148,31 +148,31 @@ def test_googles_parser_accepts_every_command(tmp_path: Path) -> None:
 def test_a_dry_run_needs_nothing_and_prints_shell(
     call: list[str], config: dict[str, str], tmp_path: Path
 ) -> None:
-    """No program of Google's is called, no question asked, and bash can read what is printed."""
+    """It calls no program of Google's and asks no question, and bash can read what it prints."""
     text = dry_run(call, tmp_path, config)
     assert text
     subprocess.run(["/bin/bash", "-n"], input=text, text=True, check=True)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_a_dry_run_shows_all_that_is_done(
+def test_dry_runs_print_every_command(
     config: dict[str, str], cloud: FakeCloud, tmp_path: Path
 ) -> None:
-    """Whatever a first deployment calls to change anything stands in the dry runs, and in order."""
+    """Every command of a first deployment that changes anything is in the dry runs."""
     printed = "".join(dry_run(call, tmp_path, config) for call in SETUP)
     printed = printed.replace("https://SERVICE_URL", URL).replace("PROJECT_NUMBER", "123456789")
     shown = [call for program in ("gcloud", "bq") for call in commands(printed, program)]
-    done = deployed(cloud, tmp_path, config).calls
+    done = deploy_all(cloud, tmp_path, config).calls
     assert len(done) > 20
     for call in done:
         assert call in shown
 
 
-# What is made.
+# What is created.
 
 
 def granted(text: str) -> dict[str, set[str]]:
-    """The roles of each account in a dry run, each with what it is on."""
+    """The roles that a dry run grants to each account, each with its resource."""
     roles = defaultdict(set)
     for call in commands(text, "gcloud"):
         options = dict(re.findall(r"--(member|role)=(\S+)", " ".join(call)))
@@ -190,8 +190,8 @@ def granted(text: str) -> dict[str, set[str]]:
     return dict(roles)
 
 
-def test_nobody_gets_more_than_needed(tmp_path: Path) -> None:
-    """The three accounts and all their roles, each on the least that it must be on."""
+def test_accounts_get_only_the_roles_they_need(tmp_path: Path) -> None:
+    """The three accounts and all their roles, each on as few resources as possible."""
     text = "".join(dry_run(call, tmp_path) for call in SETUP)
     assert granted(text) == {
         "etl-runner": {
@@ -228,7 +228,7 @@ def test_a_weekly_full_load_by_the_job_may_override_its_arguments(tmp_path: Path
 
 
 def test_without_a_secret_there_is_no_key(tmp_path: Path) -> None:
-    """BIGQUERY_SECRET_NAME set to empty makes no secret, and the service is told so."""
+    """An empty BIGQUERY_SECRET_NAME creates no secret, and the service gets the empty value."""
     config = {**LEAST, "BIGQUERY_SECRET_NAME": ""}
     assert "gcloud secrets" not in dry_run(["setup-iam"], tmp_path, config)
     assert "BIGQUERY_SECRET_NAME='" in dry_run(["deploy"], tmp_path, config)
@@ -240,16 +240,16 @@ def flags(call: list[str]) -> dict[str, str]:
     return dict(word.removeprefix("--").partition("=")[::2] for word in call if word[:2] == "--")
 
 
-def one(text: str, *words: str) -> dict[str, str]:
-    """The flags of the one gcloud command that begins with these words."""
+def flags_of(text: str, *words: str) -> dict[str, str]:
+    """The flags of the only gcloud command that begins with these words."""
     (found,) = [call for call in commands(text, "gcloud") if call[1 : 1 + len(words)] == [*words]]
     return flags(found)
 
 
-def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> None:
+def test_the_service_is_private_and_has_one_instance_of_the_declared_size(tmp_path: Path) -> None:
     """One instance of 2 vCPU and 2 GiB, one request at a time, an hour, no anonymous caller."""
-    found = one(dry_run(["deploy"], tmp_path), "run", "deploy", "posthog-etl")
-    message = {
+    found = flags_of(dry_run(["deploy"], tmp_path), "run", "deploy", "posthog-etl")
+    expected = {
         "cpu": "2",
         "memory": "2Gi",
         "concurrency": "1",
@@ -259,7 +259,7 @@ def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> No
         "region": "us-central1",
         "service-account": "etl-runner@my-project-123.iam.gserviceaccount.com",
     }
-    assert message.items() <= found.items()
+    assert expected.items() <= found.items()
     assert found["startup-probe"].startswith("httpGet.path=/health,")
     assert (
         found["image"] == "us-central1-docker.pkg.dev/my-project-123/posthog-etl/posthog-etl:latest"
@@ -267,36 +267,38 @@ def test_the_service_is_private_alone_and_as_large_as_said(tmp_path: Path) -> No
 
 
 def variables(found: dict[str, str]) -> dict[str, str]:
-    """The environment that a command gives."""
+    """The environment variables that a command sets."""
     pairs = found["set-env-vars"].removeprefix("^|^").split("|")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
-def test_the_service_and_the_job_are_reported_settings_that_exist(
+def test_the_service_and_the_job_get_settings_that_exist(
     config: dict[str, str], tmp_path: Path
 ) -> None:
     """Every variable is a setting; the job ends before its time-out and waits for the lease."""
     text = dry_run(["deploy"], tmp_path, config)
     named = (("run", "deploy"), ("run", "jobs", "deploy", "posthog-etl-job"))
-    service, job = (variables(one(text, *words)) for words in named)
+    service, job = (variables(flags_of(text, *words)) for words in named)
     assert job.keys() <= {setting.variable for setting in SETTINGS}
     assert service["GOOGLE_CLOUD_PROJECT_ID"] == "my-project-123"
     assert job == {**service, "ETL_TIMEOUT_SECONDS": "21300", "LEASE_WAIT_SECONDS": "3600"}
     assert service.get("EXCLUDE_LIBS") == (
         "posthog-node,posthog-python" if config is MOST else None
     )
-    assert one(text, *named[1])["task-timeout"] == "21600s"
+    assert flags_of(text, *named[1])["task-timeout"] == "21600s"
 
 
-def test_the_schedule_calls_the_service_as_scheduler(tmp_path: Path) -> None:
-    """Daily at 02:00 UTC, an identity token for the service's URL, JSON, 30 minutes, retries."""
+def test_the_schedule_calls_the_service_with_its_own_account(tmp_path: Path) -> None:
+    """Daily at 02:00 UTC, with an identity token for the service's URL, JSON, and retries."""
     text = dry_run(["setup-scheduler"], tmp_path, BY_SERVICE)
-    made = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
-    changed = one(text, "scheduler", "jobs", "update", "http", "posthog-etl-trigger")
-    assert made.pop("headers") == changed.pop("update-headers") == "Content-Type=application/json"
-    assert made == changed
-    assert made == {
+    created = flags_of(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
+    updated = flags_of(text, "scheduler", "jobs", "update", "http", "posthog-etl-trigger")
+    assert (
+        created.pop("headers") == updated.pop("update-headers") == "Content-Type=application/json"
+    )
+    assert created == updated
+    assert created == {
         "schedule": "0 2 * * *",
         "time-zone": "Etc/UTC",
         "uri": "https://SERVICE_URL/run",
@@ -315,10 +317,10 @@ def test_the_schedule_calls_the_service_as_scheduler(tmp_path: Path) -> None:
 
 
 def test_the_schedule_starts_the_job_by_its_api(tmp_path: Path) -> None:
-    """An access token, Cloud Run's own address, and bodies that this API takes."""
+    """With an access token, at Cloud Run's own address, and with bodies that its API accepts."""
     text = dry_run(["setup-scheduler"], tmp_path, MOST)
-    daily = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
-    weekly = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-full-load")
+    daily = flags_of(text, "scheduler", "jobs", "create", "http", "posthog-etl-trigger")
+    weekly = flags_of(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-full-load")
     assert (
         daily["uri"]
         == weekly["uri"]
@@ -337,10 +339,10 @@ def test_the_schedule_starts_the_job_by_its_api(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [MOST, {**BY_SERVICE, "WEEKLY_VERIFY": "0 6 * * 1"}])
-def test_a_weekly_verification_is_by_the_job(tmp_path: Path, config: dict[str, str]) -> None:
-    """Whatever starts the runs: its outcome is in the ledger, and an answer is nobody's."""
+def test_the_job_does_the_weekly_verification(tmp_path: Path, config: dict[str, str]) -> None:
+    """Even if the service does the runs: the ledger has the outcome, and nobody reads an answer."""
     text = dry_run(["setup-scheduler"], tmp_path, config)
-    weekly = one(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-verify")
+    weekly = flags_of(text, "scheduler", "jobs", "create", "http", "posthog-etl-weekly-verify")
     assert weekly["uri"].endswith("/jobs/posthog-etl-job:run")
     assert weekly["schedule"] == "0 6 * * 1"
     (container,) = json.loads(weekly["message-body"])["overrides"]["containerOverrides"]
@@ -356,30 +358,32 @@ def test_a_weekly_verification_is_by_the_job(tmp_path: Path, config: dict[str, s
 
 
 def cloud_run_job(job: str) -> str:
-    """The Cloud Run job of a job."""
+    """The name of a job's Cloud Run job."""
     return f"posthog-etl-{job.replace('_', '-')}"
 
 
 def test_bash_reads_the_jobs_as_yaml_does(tmp_path: Path) -> None:
-    """Every value of config/jobs.yaml, quotes and all: deploy/lib.sh and PyYAML agree."""
+    """deploy/lib.sh and PyYAML agree on every value of config/jobs.yaml, also on quoted ones."""
     (tmp_path / "config.env").write_text("PROJECT_ID=my-project-123\n")
     names = [name for name in JOBS["sessions"].__dataclass_fields__ if name != "job"]
-    asked = "".join(f"job_value {job} {name}\n" for job in JOBS for name in names)
+    script = "".join(f"job_value {job} {name}\n" for job in JOBS for name in names)
     ran = subprocess.run(  # noqa: S603 - our own script
-        ["/bin/bash", "-c", f'source "{DEPLOY}/lib.sh"\nbegin\n{asked}'],
+        ["/bin/bash", "-c", f'source "{DEPLOY}/lib.sh"\nbegin\n{script}'],
         env={"PATH": "/usr/bin:/bin", "DEPLOY_CONFIG": str(tmp_path / "config.env")},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     expected = [getattr(each, name) for each in JOBS.values() for name in names]
-    shown = [str(each).lower() if isinstance(each, bool) else str(each) for each in expected]
-    assert ran.stdout.splitlines() == shown
+    printed = [str(each).lower() if isinstance(each, bool) else str(each) for each in expected]
+    assert ran.stdout.splitlines() == printed
 
 
 @pytest.mark.parametrize("job", OTHERS)
 def test_a_job_is_deployed_as_the_file_says(job: str, tmp_path: Path) -> None:
     """Size, time-out and retries; its settings are accepted and lack nothing but the secrets."""
     declared = JOBS[job]
-    found = one(dry_run(["deploy"], tmp_path, MOST), "run", "jobs", "deploy", cloud_run_job(job))
+    found = flags_of(
+        dry_run(["deploy"], tmp_path, MOST), "run", "jobs", "deploy", cloud_run_job(job)
+    )
     assert (found["cpu"], found["memory"]) == (str(declared.cpu), declared.memory)
     assert found["max-retries"] == str(declared.retries)
     assert found["task-timeout"] == f"{declared.timeout_minutes * 60}s"
@@ -398,10 +402,10 @@ def test_a_job_is_deployed_as_the_file_says(job: str, tmp_path: Path) -> None:
 def test_a_job_is_scheduled_as_the_file_says(job: str, tmp_path: Path) -> None:
     """Its cron and time zone; the schedule starts its own Cloud Run job."""
     text = dry_run(["setup-scheduler"], tmp_path, MOST)
-    made = one(text, "scheduler", "jobs", "create", "http", f"{cloud_run_job(job)}-trigger")
-    assert (made["schedule"], made["time-zone"]) == (JOBS[job].cron, "America/New_York")
-    assert made["uri"].endswith(f"/jobs/{cloud_run_job(job)}:run")
-    assert made["message-body"] == "{}"
+    created = flags_of(text, "scheduler", "jobs", "create", "http", f"{cloud_run_job(job)}-trigger")
+    assert (created["schedule"], created["time-zone"]) == (JOBS[job].cron, "America/New_York")
+    assert created["uri"].endswith(f"/jobs/{cloud_run_job(job)}:run")
+    assert created["message-body"] == "{}"
 
 
 def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
@@ -424,14 +428,14 @@ def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         printed[call[0]] = ran.stdout
-    service = one(printed["deploy"], "run", "deploy", "posthog-etl")
+    service = flags_of(printed["deploy"], "run", "deploy", "posthog-etl")
     assert variables(service)["REDIS_HOST"] == "redis.example.com"
     assert "TMDB_READ_TOKEN=tmdb-read-token:latest" in service["set-secrets"]
     name = "posthog-etl-tmdb-changes-trigger"
-    made = one(printed["setup-scheduler"], "scheduler", "jobs", "create", "http", name)
-    assert made["uri"] == "https://SERVICE_URL/run"
-    asked = RunRequest.from_json(made["message-body"].encode())
-    assert asked.job == "tmdb_changes"
+    created = flags_of(printed["setup-scheduler"], "scheduler", "jobs", "create", "http", name)
+    assert created["uri"] == "https://SERVICE_URL/run"
+    request = RunRequest.from_json(created["message-body"].encode())
+    assert request.job == "tmdb_changes"
     assert "etl-tmdb-changes" not in printed["setup-iam"]
     assert granted(printed["setup-iam"])["etl-runner"] >= {
         "secretmanager.secretAccessor on secrets tmdb-read-token",
@@ -440,7 +444,7 @@ def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
 
 
 def test_each_job_has_its_own_account_and_reads_its_own_secrets(tmp_path: Path) -> None:
-    """None may read another's secret or a source of sessions, or write another's dataset."""
+    """None may read another's secret or the sources of sessions, or write another's dataset."""
     roles = granted(dry_run(["setup-iam"], tmp_path, MOST))
     common = {
         "bigquery.jobUser on projects my-project-123",
@@ -460,53 +464,56 @@ def test_each_job_has_its_own_account_and_reads_its_own_secrets(tmp_path: Path) 
     assert "secretmanager.secretAccessor on secrets tmdb-read-token" not in roles["etl-runner"]
 
 
-def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
-    """As config/jobs.yaml stands, sessions alone is made."""
+def test_a_job_that_is_not_deployed_is_in_no_command(tmp_path: Path) -> None:
+    """With config/jobs.yaml as it is, only sessions is deployed."""
     text = "".join(dry_run(call, tmp_path) for call in CALLS)
     assert not [job for job in OTHERS if cloud_run_job(job) in text]
 
 
-# What is done.
+# What the scripts do.
 
 
 @pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 def test_every_script_can_be_run_again(
     config: dict[str, str], cloud: FakeCloud, tmp_path: Path
 ) -> None:
-    """The first deployment succeeds in an empty project; a second one makes nothing anew."""
-    things = deployed(cloud, tmp_path, config).things
+    """The first deployment succeeds in an empty project; a second one creates nothing."""
+    things = deploy_all(cloud, tmp_path, config).things
     assert {"run services posthog-etl", "run jobs posthog-etl-job"} < things
     cloud.forget()
-    assert deployed(cloud, tmp_path, config).things == things
+    assert deploy_all(cloud, tmp_path, config).things == things
     assert [call for call in cloud.calls if {"create", "create-oidc", "add"} & set(call)] == []
 
 
 def test_a_refused_command_ends_the_script(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Nothing is built on what failed: the schedule is not made where the job is missing."""
-    assert script(["setup-iam"], tmp_path, LEAST, cloud.environ).returncode == 0
-    ran = script(["setup-scheduler"], tmp_path, LEAST, cloud.environ)
+    """The commands after it are not run: without the job no schedule is created."""
+    assert run_script(["setup-iam"], tmp_path, LEAST, cloud.environ).returncode == 0
+    ran = run_script(["setup-scheduler"], tmp_path, LEAST, cloud.environ)
     assert ran.returncode != 0
     assert "there is no run jobs posthog-etl-job" in ran.stderr
     assert not any(thing.startswith("scheduler") for thing in cloud.things)
 
 
-def test_no_weekly_full_load_any_more(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Emptying WEEKLY_FULL_LOAD and running the script again deletes that schedule."""
+def test_an_emptied_weekly_full_load_deletes_its_schedule(cloud: FakeCloud, tmp_path: Path) -> None:
+    """When WEEKLY_FULL_LOAD is emptied and the script is run again."""
     weekly = {**LEAST, "WEEKLY_FULL_LOAD": "0 4 * * 0"}
-    assert "scheduler jobs posthog-etl-weekly-full-load" in deployed(cloud, tmp_path, weekly).things
-    assert "scheduler jobs posthog-etl-weekly-full-load" not in deployed(cloud, tmp_path).things
+    assert (
+        "scheduler jobs posthog-etl-weekly-full-load" in deploy_all(cloud, tmp_path, weekly).things
+    )
+    assert "scheduler jobs posthog-etl-weekly-full-load" not in deploy_all(cloud, tmp_path).things
 
 
-TRAFFIC = "\tposthog-etl-00005-eee\n100\tposthog-etl-00003-ccc\n"  # the first: a tag alone
+# The first has a tag and no traffic.
+TRAFFIC = "\tposthog-etl-00005-eee\n100\tposthog-etl-00003-ccc\n"
 REVISIONS = [f"posthog-etl-0000{number}-{3 * name}" for number, name in enumerate("abcde", 1)]
 
 
 def test_a_rollback_goes_to_the_revision_before(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Before the one that serves, not before the newest, which may never have served."""
-    deployed(cloud, tmp_path).forget()
+    """Before the one that serves: the newest may never have served."""
+    deploy_all(cloud, tmp_path).forget()
     cloud.answer("status.traffic", TRAFFIC)
     cloud.answer("run revisions list", "\n".join(reversed(REVISIONS)))
-    ran = script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
+    ran = run_script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
     assert ran.returncode == 0, ran.stderr
     (call,) = cloud.calls
     assert flags(call)["to-revisions"] == "posthog-etl-00002-bbb=100"
@@ -515,39 +522,39 @@ def test_a_rollback_goes_to_the_revision_before(cloud: FakeCloud, tmp_path: Path
 def test_a_rollback_without_an_earlier_revision_does_nothing(
     cloud: FakeCloud, tmp_path: Path
 ) -> None:
-    """The first revision has none before it: one sentence, and the traffic stays."""
-    deployed(cloud, tmp_path).forget()
+    """One sentence says so, and the traffic stays."""
+    deploy_all(cloud, tmp_path).forget()
     cloud.answer("status.traffic", "100\tposthog-etl-00001-aaa\n")
     cloud.answer("run revisions list", "posthog-etl-00001-aaa")
-    ran = script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
+    ran = run_script(["rollback", "service"], tmp_path, LEAST, cloud.environ)
     assert (ran.returncode, cloud.calls) == (2, [])
     assert "There is no earlier revision of posthog-etl: name one." in ran.stderr
 
 
 def test_the_schedules_pause_and_resume(cloud: FakeCloud, tmp_path: Path) -> None:
-    """All schedules there are, or that of one job."""
-    deployed(cloud, tmp_path, MOST)
+    """All schedules, or only those of one job."""
+    deploy_all(cloud, tmp_path, MOST)
     others = [f"{cloud_run_job(job)}-trigger" for job in OTHERS]
-    every = [
+    all_schedules = [
         "posthog-etl-trigger", "posthog-etl-weekly-full-load", "posthog-etl-weekly-verify", *others,
     ]  # fmt: skip
     for verb, job, names in (
-        ("pause", [], every),
-        ("resume", [], every),
+        ("pause", [], all_schedules),
+        ("resume", [], all_schedules),
         ("pause", ["dog_breeds"], ["posthog-etl-dog-breeds-trigger"]),
-        ("resume", ["sessions"], every[:3]),
+        ("resume", ["sessions"], all_schedules[:3]),
     ):
         cloud.forget()
-        assert script(["rollback", verb, *job], tmp_path, MOST, cloud.environ).returncode == 0
+        assert run_script(["rollback", verb, *job], tmp_path, MOST, cloud.environ).returncode == 0
         assert [call[3:5] for call in cloud.calls] == [[verb, name] for name in names]
 
 
 @pytest.mark.parametrize("answer", ["", "\n", "yes\n", "my-project\n"])
-def test_a_teardown_asks(answer: str, cloud: FakeCloud, tmp_path: Path) -> None:
-    """Anything but the project's id deletes nothing."""
-    things = deployed(cloud, tmp_path).things
+def test_a_teardown_asks_for_confirmation(answer: str, cloud: FakeCloud, tmp_path: Path) -> None:
+    """Any answer but the project's id deletes nothing."""
+    things = deploy_all(cloud, tmp_path).things
     cloud.forget()
-    ran = script(["teardown"], tmp_path, LEAST, cloud.environ, answer)
+    ran = run_script(["teardown"], tmp_path, LEAST, cloud.environ, answer)
     assert ran.returncode != 0
     assert (cloud.calls, cloud.things) == ([], things)
 
@@ -556,11 +563,11 @@ def test_a_teardown_asks(answer: str, cloud: FakeCloud, tmp_path: Path) -> None:
 def test_a_teardown_leaves_nothing_but_data(
     config: dict[str, str], cloud: FakeCloud, tmp_path: Path
 ) -> None:
-    """All that the scripts made is gone, no dataset is touched, and it can be run again."""
-    deployed(cloud, tmp_path, config).forget()
-    answered = script(["teardown"], tmp_path, config, cloud.environ, "my-project-123\n")
+    """Everything that the scripts created is deleted, but no dataset; it can be run again."""
+    deploy_all(cloud, tmp_path, config).forget()
+    answered = run_script(["teardown"], tmp_path, config, cloud.environ, "my-project-123\n")
     assert answered.returncode == 0, answered.stderr
     left = {"secrets versions latest", "iam workload-identity-pools providers github"}
     assert cloud.things <= left  # which go with the secret and the pool
     assert not re.search("DROP|bq rm", str(cloud.calls))
-    assert script(["teardown", "--yes"], tmp_path, config, cloud.environ).returncode == 0
+    assert run_script(["teardown", "--yes"], tmp_path, config, cloud.environ).returncode == 0

@@ -1,4 +1,4 @@
-"""The image, rehearsed from its Dockerfile: what is in it, who runs it, and that it works.
+"""The image, built from its Dockerfile without Docker: what is in it, who runs it, that it works.
 
 `make rehearse` installs the packages as the image does, by pip and over the network; without
 REHEARSE_WITH_PIP they are copied from this environment.
@@ -38,7 +38,7 @@ NAMES = {str(path) for path in image.context_files(ROOT)}
 
 @pytest.fixture(scope="module")
 def work() -> Iterator[Path]:
-    """A folder that the user of the image may pass through, as pytest's own may not be."""
+    """A folder that the image's user may enter; pytest's own may forbid that."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name)
         path.chmod(0o755)
@@ -47,7 +47,7 @@ def work() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stage(work: Path) -> image.Stage:
-    """The image's last stage."""
+    """The last stage of the image, built."""
     programs = work / "programs"
     if WITH_PIP:
         return image.build(ROOT / "Dockerfile", work)
@@ -60,16 +60,16 @@ def stage(work: Path) -> image.Stage:
 
 @pytest.fixture(scope="module")
 def service(stage: image.Stage, work: Path) -> Iterator[image.Running]:
-    """The service as it starts where no setting was given."""
+    """The service, started without any setting."""
     with image.serving(stage, work / "service.log", {}) as running:
         yield running
 
 
-# What is in it.
+# What is in the image.
 
 
 def needed(name: str, found: set[str]) -> set[str]:
-    """Add the file of a module of ours to those found, and the files of all that it imports."""
+    """Add to `found` the file of one of our modules, and the files of all that it imports."""
     path = name.replace(".", "/")
     for file in (f"{path}.py", f"{path}/__init__.py", f"{name}.py"):
         if (ROOT / file).is_file() and file not in found:
@@ -81,15 +81,15 @@ def needed(name: str, found: set[str]) -> set[str]:
     return found
 
 
-def test_all_that_runs_is_in_the_image() -> None:
-    """The service, the job, gunicorn's configuration and whatever they import, at any time."""
+def test_everything_that_runs_is_in_the_image() -> None:
+    """The service, the job, gunicorn's configuration, and whatever they ever import."""
     wanted = needed("main", needed("app", needed("gunicorn.conf", set())))
     assert len(wanted) > 10
     assert wanted - NAMES == set()
 
 
 def test_nothing_else_is_in_the_image() -> None:
-    """Modules that run, the packages' list, the console's pages, config; no test or document."""
+    """Only modules, requirements.txt, the console's pages and config; no test and no document."""
     tops = {name.partition("/")[0] for name in NAMES}
     modules = {path.name for path in ROOT.glob("*.py")}
     assert tops <= modules | {"requirements.txt", *PACKAGES}
@@ -102,8 +102,8 @@ def test_nothing_else_is_in_the_image() -> None:
     assert "config/jobs.yaml" in NAMES  # which the service reads
 
 
-def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
-    """Key files, the deployment's configuration, history and caches never reach the engine."""
+def test_secrets_beside_the_code_are_not_in_the_image(tmp_path: Path) -> None:
+    """.dockerignore leaves out key files, the deployment's configuration, history and caches."""
     shutil.copy(ROOT / ".dockerignore", tmp_path)
     kept = {"main.py", "gunicorn.conf.py", "requirements.txt", "sessions/plan.py"}
     left_out = {
@@ -126,7 +126,7 @@ def test_a_secret_beside_the_code_stays_out(tmp_path: Path) -> None:
 
 
 def test_the_packages_are_the_locked_ones_and_no_others(stage: image.Stage) -> None:
-    """What requirements.txt pins for this machine is there in that version, and nothing more."""
+    """Those that requirements.txt pins for this machine, in these versions."""
     folder = stage.path("/usr/local/lib") / f"python3.{sys.version_info.minor}" / "site-packages"
     installed = {(_plain(each.name), each.version) for each in distributions(path=[str(folder)])}
     text = (ROOT / "requirements.txt").read_text("utf-8")
@@ -142,37 +142,37 @@ def _plain(name: str) -> str:
 
 
 def test_the_dockerfile_installs_by_hash_and_compiles_nothing() -> None:
-    """Two stages; pip takes hashed wheels alone; no package manager, no download, no root."""
+    """Two stages; pip installs only hashed wheels; no package manager, no download, no root."""
     steps = image.instructions((ROOT / "Dockerfile").read_text("utf-8"))
-    reported = [(step.name, step.text) for step in steps]
-    assert [name for name, _ in reported].count("FROM") == 2
-    assert ("CMD", '["python", "-m", "gunicorn"]') in reported
-    assert ("USER", "10001:10001") in reported
-    runs = [text for name, text in reported if name == "RUN"]
+    named = [(step.name, step.text) for step in steps]
+    assert [name for name, _ in named].count("FROM") == 2
+    assert ("CMD", '["python", "-m", "gunicorn"]') in named
+    assert ("USER", "10001:10001") in named
+    runs = [text for name, text in named if name == "RUN"]
     assert [text.split()[0] for text in runs] == ["pip", "python"]
     assert {"--require-hashes", "--only-binary=:all:"} <= set(runs[0].split())
-    assert "PYTHONUNBUFFERED=1" in dict(reported)["ENV"]  # the last stage's
+    assert "PYTHONUNBUFFERED=1" in dict(named)["ENV"]  # the last stage's
 
 
 # How it runs.
 
 
 def test_health_is_answered(service: image.Running) -> None:
-    """The service starts from the image's packages alone and says its version."""
+    """The service starts with the image's packages alone and reports its version."""
     answer = service.request("GET", "/health")
     assert answer == (200, {"status": "ok", "version": VERSION})
 
 
-def test_another_user_runs_it_and_can_write_nothing(
+def test_the_user_of_the_service_can_write_nothing(
     service: image.Running, stage: image.Stage, work: Path
 ) -> None:
-    """The tree is read-only to the process that serves, which is root's only outside the image."""
+    """The service does not run as root, and the image's files are read-only for it."""
     if os.geteuid() == 0:
         status = Path(f"/proc/{service.process.pid}/status").read_text("utf-8")
         assert "Uid:\t10001\t10001\t10001\t10001" in status
-    for place in ("/app/new.py", "/app/runs/new.py", "/usr/local/lib/new.py"):
+    for path in ("/app/new.py", "/app/runs/new.py", "/usr/local/lib/new.py"):
         log = work / "write.log"
-        with stage.start(["/bin/sh", "-c", f"echo > {stage.path(place)}"], {}, log) as process:
+        with stage.start(["/bin/sh", "-c", f"echo > {stage.path(path)}"], {}, log) as process:
             assert process.wait() != 0
         assert "ermission denied" in log.read_text("utf-8")
 
@@ -187,14 +187,14 @@ def test_bytecode_is_in_the_image(stage: image.Stage) -> None:
 
 
 def test_a_run_without_settings_names_the_setting(service: image.Running) -> None:
-    """Not configured: the service lives, and POST /run says in one sentence what is missing."""
+    """The service starts without settings; POST /run names the missing one in a sentence."""
     status, body = service.request("POST", "/run", b"{}")
     assert (status, _error(body)["type"]) == (500, "SettingsError")
     assert "GOOGLE_CLOUD_PROJECT_ID must be set" in _error(body)["message"]
 
 
 def test_a_run_with_a_wrong_key_file_names_it(stage: image.Stage, work: Path) -> None:
-    """Wrongly configured: one sentence and no traceback, after every import of a run."""
+    """In one sentence without a traceback, after all modules of a run have been imported."""
     settings = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key"}
     log = work / "wrong-key.log"
     with image.serving(stage, log, settings) as running:
@@ -212,7 +212,7 @@ def _error(body: object) -> Any:  # noqa: ANN401 - JSON
 
 
 def test_the_job_ends_with_a_sentence_and_a_code(stage: image.Stage, work: Path) -> None:
-    """The image runs `python main.py`: without settings one line of JSON, and exit code 2."""
+    """`python main.py` without settings logs one line of JSON and exits with code 2."""
     log = work / "job.log"
     with stage.start([str(stage.path("/usr/local/bin/python")), "main.py"], {}, log) as process:
         assert process.wait() == 2
@@ -222,9 +222,11 @@ def test_the_job_ends_with_a_sentence_and_a_code(stage: image.Stage, work: Path)
 
 
 def test_a_real_run_succeeds(stage: image.Stage, work: Path) -> None:
-    """A day of events becomes sessions: the image's packages are all that a run needs."""
+    """A day of events becomes sessions with only the image's packages."""
     sandbox, modules = work / "sandbox", work / "modules"
-    shutil.copytree(ROOT / "sandbox", modules / "sandbox")  # of our own packages, this one alone
+    shutil.copytree(
+        ROOT / "sandbox", modules / "sandbox"
+    )  # the only package that is not the image's own
     environ = {"PYTHONPATH": str(modules), "SANDBOX_DIR": str(sandbox)}
     service = replace(stage, command=[*stage.command, "app:local()"])
     with emulator.attach(sandbox) as endpoints:
@@ -233,7 +235,7 @@ def test_a_real_run_succeeds(stage: image.Stage, work: Path) -> None:
         append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
         client.close()
         for path in (sandbox, *sandbox.glob("*.*")):
-            path.chmod(0o777)  # its locks are the image's user's too
+            path.chmod(0o777)  # the image's user writes its locks, too
         with image.serving(service, work / "run.log", environ) as running:
             status, body = running.request("POST", "/run", b'{"full_load": false}')
     assert isinstance(body, dict)

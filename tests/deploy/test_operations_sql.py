@@ -1,4 +1,4 @@
-"""The operations document, tried: statements on the tables of runs, filters on their lines."""
+"""docs/operations.md: its SQL runs on the tables of runs, its log filters on their log lines."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def statements(heading: str) -> list[str]:
     return re.findall(_SQL, rest[: end.start() if end else None], re.MULTILINE | re.DOTALL)
 
 
-def localized(scenario: Scenario, sql: str) -> str:
-    """A statement of the page, about the tables of a scenario."""
+def localize(scenario: Scenario, sql: str) -> str:
+    """A statement of the page with the names of a scenario's datasets."""
     datasets = {
         "posthog_aggregated": scenario.destination,
         "posthog_etl": scenario.datasets.posthog,
@@ -59,8 +59,8 @@ def localized(scenario: Scenario, sql: str) -> str:
 
 
 def query(scenario: Scenario, sql: str) -> list[dict[str, Any]]:
-    """What BigQuery answers."""
-    return scenario.query(localized(scenario, sql))
+    """Run a statement of the page; its rows."""
+    return scenario.query(localize(scenario, sql))
 
 
 PEOPLE = [
@@ -74,7 +74,7 @@ PEOPLE = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorder:
-    """A scenario in which one run has been, and the client that hears what is sent there."""
+    """A scenario after one run, with a client that records the statements sent."""
 
     scenario: Scenario
     client: ListeningClient
@@ -82,7 +82,7 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
-    """A person under three ids, somebody else, and an older session: the tests share them."""
+    """A person with three ids, somebody else, and an old session; all tests share it."""
     client = ListeningClient(endpoints)
     with Scenario(clients=replace(clients, bigquery=client)) as scenario:
         scenario.arrive("posthog_events", PEOPLE)
@@ -94,20 +94,20 @@ def recorder(endpoints: Endpoints, clients: Clients) -> Iterator[Recorder]:
 
 @pytest.fixture
 def scenario(recorder: Recorder) -> Scenario:
-    """The scenario alone."""
+    """The scenario of the recorder."""
     return recorder.scenario
 
 
 def billed(sql: str) -> list[str]:
-    """The statements of a script that are billed; those of a single one, just that."""
+    """The statements of a script that are billed."""
     free = ("BEGIN", "COMMIT", "ASSERT")
     return [part for part in sql.split(";\n") if part.strip() and not part.startswith(free)]
 
 
-def test_missing_days_are_those_that_a_run_has_not_seen(recorder: Recorder) -> None:
-    """The query names a day whose rows have changed since the last run, and else is empty.
+def test_missing_days_have_changed_since_the_last_run(recorder: Recorder) -> None:
+    """The query names a day whose rows have changed since the last run, and no other.
 
-    And the run that sees it sends as many statements as the cost counts, give or take a few.
+    The run that reads it sends about as many statements as the page counts for the cost.
     """
     missing, _ = statements("Missing days")
     assert query(recorder.scenario, missing) == []
@@ -125,7 +125,7 @@ def test_missing_days_are_those_that_a_run_has_not_seen(recorder: Recorder) -> N
 
 
 def test_a_day_without_sessions_is_reported(scenario: Scenario) -> None:
-    """The query names a day with less than half of its neighbours' sessions, and no usual day."""
+    """It names a day with less than half of its neighbours' sessions, and no ordinary day."""
     days = [NOW - timedelta(days=number) for number in range(1, 12)]
     gap = days[5]
     scenario.arrive("posthog_events", [event(f"on {day}", day) for day in days if day != gap])
@@ -136,8 +136,8 @@ def test_a_day_without_sessions_is_reported(scenario: Scenario) -> None:
     assert not {day.date() for day in days[1:] if day != gap} & set(named)
 
 
-def test_what_must_never_be_is_noticed(scenario: Scenario) -> None:
-    """Each count is 0 after a run, and is not where a row is wrong in that way."""
+def test_the_check_counts_impossible_rows(scenario: Scenario) -> None:
+    """Each count is 0 after a run, and not 0 once a row is wrong in that way."""
     check = statements("The latest load")[1]
     (row,) = query(scenario, check)
     assert set(row.values()) == {0}
@@ -156,19 +156,19 @@ WHERE session_id = 'other'""")
 
 
 def test_a_missing_run_fails_the_scheduled_query(scenario: Scenario) -> None:
-    """BigQuery answers while there was a good run; without one it fails, so that it mails."""
-    (question,) = statements("Alerts")
-    assert query(scenario, question) == [{"verdict": "fine"}]
+    """It succeeds after a good run; without one it fails, so that BigQuery sends a mail."""
+    (alert,) = statements("Alerts")
+    assert query(scenario, alert) == [{"verdict": "fine"}]
     scenario.query("UPDATE {d}.etl_runs SET status = 'failed' WHERE TRUE")
     with pytest.raises(GoogleAPICallError, match="no good run for 26 hours"):
-        query(scenario, question)
+        query(scenario, alert)
     scenario.query("UPDATE {d}.etl_runs SET status = 'succeeded' WHERE TRUE")
 
 
-def test_a_person_is_deleted_by_the_steps(scenario: Scenario) -> None:
-    """The steps find a person's ids, and after the next run nothing is left, of them alone.
+def test_the_steps_delete_a_persons_data(scenario: Scenario) -> None:
+    """They find a person's ids, and after the next run only that person's data is gone.
 
-    And, as the page warns: a day that the source no longer has takes its sessions with it.
+    And, as the page warns, the sessions of a day that the source no longer has.
     """
     find, *deletions, count_left = statements("Deleting a person's data")
     before = scenario.sessions().keys()
@@ -183,7 +183,7 @@ def test_a_person_is_deleted_by_the_steps(scenario: Scenario) -> None:
 
 
 def test_every_statement_runs(scenario: Scenario) -> None:
-    """BigQuery's emulator takes each statement of the page, in its order, on a run's tables."""
+    """BigQuery's emulator accepts each statement of the page, in order, on a run's tables."""
     found = re.findall(_SQL, PAGE, re.MULTILINE | re.DOTALL)
     assert len(found) > 15
     for sql in found:
@@ -207,12 +207,12 @@ def test_the_cost_adds_up() -> None:
         assert reported == pytest.approx(expected, abs=0.05, rel=0.01)
 
 
-# Filters, on the lines that runs have written.
+# Filters, on the lines that runs have logged.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """The last line of a run, as Cloud Logging has it."""
+    """The last line that a run logs, as Cloud Logging stores it."""
 
     name: str
     entry: dict[str, Any]
@@ -220,7 +220,7 @@ class Ending:
 
 @pytest.fixture(scope="module")
 def endings(clients: Clients) -> list[Ending]:
-    """The lines that end a run on stale sources, a good one, and one that fails."""
+    """The last lines of three runs: on stale sources, a good one, and a failed one."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", [event("old", LONG_AGO)])
         stale = _last_line(scenario)
@@ -233,7 +233,7 @@ def endings(clients: Clients) -> list[Ending]:
 
 
 def _last_line(scenario: Scenario) -> dict[str, Any]:
-    """What a run writes last."""
+    """Run, and return the last line that is logged."""
     stream = io.StringIO()
     handlers, level, propagates = LOG.handlers[:], LOG.level, LOG.propagate
     configure_logging(stream, as_json=True)
@@ -259,7 +259,7 @@ _COMPARISON = re.compile(r'([\w.]+) ?(!=|>=|>|=|:) ?("[^"]*"|\w+)')
 
 
 def matches(filter_: str, entry: dict[str, Any]) -> bool:
-    """Whether a filter of Cloud Logging takes an entry; a field that isn't there equals nothing."""
+    """Whether a filter of Cloud Logging matches an entry; a missing field equals nothing."""
     text = re.sub(r"\n(?=\S)", " AND ", filter_.strip())
     known = _COMPARISON.sub(lambda found: str(_compare(entry, *found.groups())), text)
     assert not re.sub(r"True|False|AND|OR|[() ]", "", known), known
@@ -291,7 +291,7 @@ def alerts() -> dict[str, str]:
     }
 
 
-def written(alert: str) -> str:
+def documented_filter(alert: str) -> str:
     """The filter of an alert in the page's table."""
     row = re.search(rf"^\| {alert} \| `(.*?)` \|", PAGE, re.MULTILINE)
     assert row, alert
@@ -299,15 +299,15 @@ def written(alert: str) -> str:
 
 
 @pytest.mark.parametrize("name", ["failed", "stale"])
-def test_an_alert_goes_off_for_its_runs_alone(name: str, endings: list[Ending]) -> None:
-    """Terraform's filter takes the line of the run it is meant for, and so does the page's."""
+def test_an_alert_matches_only_its_run(name: str, endings: list[Ending]) -> None:
+    """Terraform's filter and the page's match the last line of that run, and of no other."""
     page = {"failed": "a run failed", "stale": "the sources are stale"}[name]
-    for filter_ in (alerts()[name], written(page)):
+    for filter_ in (alerts()[name], documented_filter(page)):
         assert [each.name for each in endings if matches(filter_, each.entry)] == [name]
 
 
-def test_an_alert_is_of_our_service_and_job(endings: list[Ending]) -> None:
-    """A line of the same words from another service raises no alert."""
+def test_an_alert_matches_only_our_service_and_job(endings: list[Ending]) -> None:
+    """The same line from another service raises no alert."""
     for ending in endings:
         other = ending.entry | {"resource.labels.service_name": "another"}
         assert not any(matches(filter_, other) for filter_ in alerts().values())
@@ -319,33 +319,33 @@ def test_an_alert_is_of_our_service_and_job(endings: list[Ending]) -> None:
         assert raised == ({ending.name} - {"good"})
 
 
-def test_the_undelivered_alert_is_the_schedule_s() -> None:
-    """A failed attempt of Cloud Scheduler raises it, a good one does not, nor another schedule."""
+def test_the_undelivered_alert_matches_failed_attempts_of_the_schedule() -> None:
+    """A successful attempt does not raise it, nor does another schedule."""
     attempt = {
         "severity": "ERROR",
         "resource.type": "cloud_scheduler_job",
         "resource.labels.job_id": "posthog-etl-trigger",
     }
-    page = written("a run was not delivered, or ended without an answer")
+    page = documented_filter("a run was not delivered, or ended without an answer")
     for filter_ in (alerts()["undelivered"], page):
         assert matches(filter_, attempt)
         assert not matches(filter_, attempt | {"severity": "INFO"})
         assert not matches(filter_, attempt | {"resource.labels.job_id": "another"})
 
 
-def test_the_mail_names_fields_of_the_line(endings: list[Ending]) -> None:
-    """What the alerts take out of the line is there, and every label of a text is taken out."""
+def test_alert_mails_use_fields_of_the_line(endings: list[Ending]) -> None:
+    """The line has all fields that alerts extract, and every label in a text is extracted."""
     code = (MODULE / "alerts.tf").read_text("utf-8")
-    taken = re.findall(r'(\w+)\s+= "EXTRACT\((jsonPayload\.\w+)\)"', code)
-    assert taken
+    extracted = re.findall(r'(\w+)\s+= "EXTRACT\((jsonPayload\.\w+)\)"', code)
+    assert extracted
     for ending in endings:
-        assert {field for _, field in taken} <= ending.entry.keys()
+        assert {field for _, field in extracted} <= ending.entry.keys()
     used = re.findall(r"extracted_label\.(\w+)\}", code)
-    assert set(used) == {label for label, _ in taken}
+    assert set(used) == {label for label, _ in extracted}
 
 
-def test_queries_of_logs_find_what_they_say(endings: list[Ending]) -> None:
-    """Each query about runs names fields of the lines only, and finds the runs it is for."""
+def test_log_queries_find_the_runs_that_they_name(endings: list[Ending]) -> None:
+    """Each query about runs uses only fields that the lines have, and finds the right runs."""
     text = PAGE.partition("\n## Logs\n")[2].partition("\n## ")[0]
     queries = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     ours = [query for query in queries if "jsonPayload" in query]

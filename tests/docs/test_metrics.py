@@ -1,4 +1,4 @@
-"""docs/metrics.md: every block of it, run in its order, and every word of its reference."""
+"""docs/metrics.md: every block is executed in order, and its reference is that of the code."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ FILES: Final = iter(("shop/posthog_events.jsonl", "shop/metrics.yaml", "shop/rul
 
 
 class Reader:
-    """Somebody who does what the page says, in a folder and a sandbox."""
+    """A reader who does what the page says, in a folder and a sandbox."""
 
     def __init__(self, folder: Path, scenario: Scenario, sandbox_dir: Path, run: Run) -> None:
         """Begin with an empty folder for the shop."""
@@ -79,11 +79,11 @@ class Reader:
             if program == ".venv/bin/python":
                 program, *arguments = arguments
             printed = self._programs[program](arguments)
-            place = 0
+            position = 0
             for part in " ".join(self._here(shown).split()).split("…"):
-                found = printed.find(part.strip(), place)
+                found = printed.find(part.strip(), position)
                 assert found >= 0, (part, printed)
-                place = found
+                position = found
 
     @property
     def _programs(self) -> dict[str, Callable[[list[str]], str]]:
@@ -100,7 +100,7 @@ class Reader:
 
     def _export(self, words: list[str]) -> str:
         name, _, value = words[0].partition("=")
-        if name != "SANDBOX_DIR":  # that of the tests
+        if name != "SANDBOX_DIR":  # the tests have their own
             self.environ[name] = str(self.folder / value)
         return ""
 
@@ -117,8 +117,10 @@ class Reader:
         done = self.run(*words, environment=self.environ)
         assert done.returncode == 0, done.stderr
         self.runs += 1
-        told = next((line for line in done.stderr.splitlines() if "Metrics changed" in line), None)
-        assert (told is None) == (self.runs == 1)  # said while it ran, too
+        change = next(
+            (line for line in done.stderr.splitlines() if "Metrics changed" in line), None
+        )
+        assert (change is None) == (self.runs == 1)  # logged during the run, too
         return " ".join(done.stdout.split())
 
     def _check(self, words: list[str]) -> str:
@@ -157,22 +159,22 @@ def _lines(table: str) -> list[str]:
 def reader(
     tmp_path_factory: pytest.TempPathFactory, clients: Clients, sandbox_dir: Path, run: Run
 ) -> Iterator[Reader]:
-    """A reader with a sandbox, and nothing in it."""
+    """A reader with an empty sandbox."""
     with Scenario(clients=clients) as scenario:
-        made = Reader(tmp_path_factory.mktemp("reader"), scenario, sandbox_dir, run)
-        with made.open:
-            yield made
+        found = Reader(tmp_path_factory.mktemp("reader"), scenario, sandbox_dir, run)
+        with found.open:
+            yield found
 
 
 def test_every_block_does_what_the_page_says(reader: Reader) -> None:
-    """From the question to the chart: files are saved, commands typed, and answers compared."""
+    """Files are saved, commands are executed, and what they print is compared."""
     for language, text in BLOCKS:
         reader.read(language, text)
     assert reader.runs == 2
 
 
 def test_every_sql_example_runs(reader: Reader) -> None:
-    """BigQuery's emulator answers each statement of the other pages over what is left of that."""
+    """The emulator answers each statement of the other pages, on the tables of that shop."""
     if not reader.runs:  # where this test runs alone
         test_every_block_does_what_the_page_says(reader)
     examples = [sql for name in PAGES if name != PAGE for sql in fenced(page(name), "sql")]
@@ -189,11 +191,13 @@ def test_every_sql_example_runs(reader: Reader) -> None:
     ]
     reported = [row["warnings"] for rows in answers for row in rows if "warnings" in row]
     assert len(reported) == reader.runs
-    assert any("Column viewed_event of sessions" in each for told in reported for each in told)
+    assert any(
+        "Column viewed_event of sessions" in each for warnings in reported for each in warnings
+    )
 
 
-def test_every_key_is_explained_in_its_words() -> None:
-    """As in editors, for all sections of the file."""
+def test_every_key_is_explained() -> None:
+    """In the words that editors show, for all sections of the file."""
     of_metrics, _, of_properties, of_rules = tables(section(PAGE, "What the file may say"))
     assert of_metrics == [
         *([f"`{key}`", text] for key, text in declarations.METRIC_KEYS.items()),
@@ -224,7 +228,7 @@ VALUES: Final[dict[str, dict[str, Any]]] = {
 
 
 def test_every_aggregation_gives_what_the_table_says(tmp_path: Path) -> None:
-    """Its type, what stands for nothing, and its roll-up."""
+    """Its type, its value without any event, and its roll-up."""
     metrics: list[dict[str, Any]] = [
         {"name": f"m_{word}", "aggregation": word, "description": "A column."}
         | VALUES.get(word, {})

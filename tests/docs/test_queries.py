@@ -1,4 +1,4 @@
-"""The questions of docs/queries.md, over a small known scenario, on a day that stands still."""
+"""The questions of docs/queries.md, over a small known scenario, on a fixed day."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ TODAY = datetime(2026, 10, 20, 3, tzinfo=UTC)  # a Tuesday
 
 
 def at(day: str, seconds: int = 0) -> datetime:
-    """A time at ten on a day of this year, and so many seconds."""
+    """Ten o'clock on a day of 2026, and so many seconds later."""
     return datetime.fromisoformat(f"2026-{day}T10:00:00+00:00") + timedelta(seconds=seconds)
 
 
@@ -138,14 +138,14 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 
 
 def test_there_are_ten_questions() -> None:
-    """Each with an answer below, which the tests know."""
+    """Each has its expected answer above."""
     assert [*QUESTIONS] == [*ANSWERS]
     assert len(QUESTIONS) == 10
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_question_is_answered(scenario: Scenario, question: str) -> None:
-    """The page's statement gives the rows that follow from the events above, in their order."""
+    """The page's statement returns the rows that follow from the events above, in order."""
     sql = QUESTIONS[question].replace("posthog_aggregated", scenario.destination)
     sql = sql.replace("CURRENT_DATE()", f"DATE '{TODAY.date()}'")
     assert [tuple(row.values()) for row in scenario.query(sql)] == ANSWERS[question]
@@ -153,7 +153,7 @@ def test_a_question_is_answered(scenario: Scenario, question: str) -> None:
 
 @pytest.mark.parametrize("table", DESCRIBED)
 def test_bigquery_has_the_descriptions(scenario: Scenario, table: str) -> None:
-    """Whoever opens a table reads what the data dictionary says, of each column and field."""
+    """Each table, column and field has the description of the data dictionary."""
     schema = DESCRIBED[table]
     found = scenario.clients.bigquery.get_table(f"local.{scenario.destination}.{table}")
     assert found.description == schema.description
@@ -161,5 +161,5 @@ def test_bigquery_has_the_descriptions(scenario: Scenario, table: str) -> None:
 
 
 def described(columns: Iterable[bigquery.SchemaField | Field]) -> dict[str, object]:
-    """The description of each column, with those of its fields."""
+    """The description of each column, and of the fields within it."""
     return {each.name: (each.description, described(each.fields)) for each in columns}

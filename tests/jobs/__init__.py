@@ -1,1 +1,1 @@
-"""The jobs that read APIs, from their request to what readers see."""
+"""Tests of the jobs that read APIs, from a request to what readers see."""

@@ -1,4 +1,4 @@
-"""Places for jobs to run in, and a process whose children are killed."""
+"""Scenarios for jobs to run in, and a process whose child processes are killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.apis.dogs import FakeDogs
 from sandbox.apis.serving import serve
 from sandbox.apis.tmdb import FakeTmdb
 from sandbox.apis.valkey import HOST, serve_redis
-from tests.jobs.place import PASSWORD, SECRETS, Place
+from tests.jobs.scenario import PASSWORD, SECRETS, JobScenario
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
@@ -24,23 +24,27 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from sandbox.emulator import Endpoints
 
-type Kill = Callable[[Place, str, str], int]
+type Kill = Callable[[JobScenario, str, str], int]
 
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Where a Redis with JSON and a password answers."""
+    """The port of a Redis with JSON and a password."""
     with serve_redis(tmp_path_factory.mktemp("redis"), password=PASSWORD) as found:
         yield found
 
 
 @contextmanager
-def made_place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[Place]:
-    """Stand-ins without data, and datasets that are not there yet."""
+def create_scenario(
+    clients: Clients, endpoints: Endpoints, redis_port: int
+) -> Iterator[JobScenario]:
+    """A scenario of fake APIs without data, whose datasets do not exist yet."""
     with ExitStack() as stack:
-        stored = redis.Redis(host=HOST, port=redis_port, password=PASSWORD, decode_responses=True)
-        stack.callback(stored.close)
-        found = Place(
+        redis_client = redis.Redis(
+            host=HOST, port=redis_port, password=PASSWORD, decode_responses=True
+        )
+        stack.callback(redis_client.close)
+        found = JobScenario(
             clients=clients,
             endpoints=endpoints,
             anthropic=stack.enter_context(
@@ -48,7 +52,7 @@ def made_place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Itera
             ),
             dogs=stack.enter_context(serve(FakeDogs())),
             tmdb=stack.enter_context(serve(FakeTmdb(key=SECRETS["TMDB_READ_TOKEN"]))),
-            redis=stored,
+            redis=redis_client,
             redis_port=redis_port,
         )
         stack.callback(found.drop)
@@ -56,27 +60,27 @@ def made_place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Itera
 
 
 @pytest.fixture
-def place(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[Place]:
-    """A place for one test."""
-    with made_place(clients, endpoints, redis_port) as found:
+def scenario(clients: Clients, endpoints: Endpoints, redis_port: int) -> Iterator[JobScenario]:
+    """A scenario for one test."""
+    with create_scenario(clients, endpoints, redis_port) as found:
         yield found
 
 
 @pytest.fixture(scope="session")
 def kill() -> Iterator[Kill]:
-    """Run a job in a process that is killed at a point of it; its exit code."""
-    command = [sys.executable, "-m", "tests.jobs.victim"]
+    """Run a job in a process that kills itself at a given point; its exit code."""
+    command = [sys.executable, "-m", "tests.jobs.killed_jobs"]
     with subprocess.Popen(  # noqa: S603 - our own command
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin
         assert process.stdout
-        told, answers = process.stdin, process.stdout
+        requests, exit_codes = process.stdin, process.stdout
 
-        def kill(place: Place, job: str, at: str) -> int:
-            told.write(place.asked_of_victim(job, at))
-            told.flush()
-            return int(answers.readline())
+        def kill(scenario: JobScenario, job: str, at: str) -> int:
+            requests.write(scenario.kill_request(job, at))
+            requests.flush()
+            return int(exit_codes.readline())
 
         yield kill
-        told.close()
+        requests.close()

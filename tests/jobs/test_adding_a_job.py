@@ -27,8 +27,8 @@ def blocks(language: str) -> list[str]:
     )
 
 
-def copy_of_the_repository(folder: Path) -> None:
-    """All that a run and its tests need: linked, but for what the page changes."""
+def copy_repository(folder: Path) -> None:
+    """Link all that a run and its tests need, and copy what the page changes."""
     for found in ROOT.iterdir():
         if found.name in COPIED:
             shutil.copytree(found, folder / found.name)
@@ -41,7 +41,7 @@ def copy_of_the_repository(folder: Path) -> None:
 
 
 def follow_the_page(folder: Path) -> None:
-    """The file, the entries and the test, as they stand there."""
+    """Write the job's file, its entries and its test as the page shows them."""
     job, entry, test = blocks("python")
     for name, text in zip(FILES, (job, test), strict=True):
         (folder / name).write_text(text, "utf-8")
@@ -56,7 +56,7 @@ def follow_the_page(folder: Path) -> None:
 
 
 def run(folder: Path, *command: str) -> None:
-    """Run a Python program there, which succeeds."""
+    """Run a Python module in the copy; it must succeed."""
     environ = {**os.environ, "PYTHONPATH": str(folder)}
     ran = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *command],
@@ -65,9 +65,9 @@ def run(folder: Path, *command: str) -> None:
     assert ran.returncode == 0, f"{ran.stdout}{ran.stderr}"
 
 
-def test_a_fourth_job_is_one_file_one_entry_and_one_test(tmp_path: Path) -> None:
-    """Its test passes, its style is ours, and its schedule is read."""
-    copy_of_the_repository(tmp_path)
+def test_a_job_can_be_added_as_the_page_says(tmp_path: Path) -> None:
+    """Its test passes, ruff accepts its files, and its schedule is read."""
+    copy_repository(tmp_path)
     follow_the_page(tmp_path)
     run(tmp_path, "pytest", "-n", "0", "-q", "-p", "no:cacheprovider", FILES[1])
     run(tmp_path, "ruff", "check", *FILES)

@@ -1,4 +1,4 @@
-"""Translations that the fast emulator remembers: what it answers is what the plain one answers."""
+"""The fast emulator remembers translations, and still answers exactly as the plain one does."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def fast(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    """A fast emulator, whatever the other tests run on."""
+    """Clients of a fast emulator, whichever kind the other tests use."""
     with clients_of("fast", tmp_path_factory) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
-    """A plain emulator, likewise."""
+    """Clients of a plain emulator, whichever kind the other tests use."""
     with clients_of("plain", tmp_path_factory) as found:
         yield found
 
 
-# What is the same for every dataset and day but for what the tables hold, or that they are there.
+# The same for every dataset and day, except for the types and the existence of the tables.
 STATEMENTS = [
     "SELECT CAST(v AS STRING) AS v, TO_JSON_STRING(t) AS t FROM `local`.`{d}`.`t` AS t",
     "SELECT '`local`.`{d}`.`t`' AS text, DATE '{day}' AS day, COUNT(*) AS n FROM `local`.`{d}`.`t`",
@@ -55,8 +55,8 @@ STATEMENTS = [
 TYPES = {"dataset_one": "1.0", "dataset_two": "b'bytes'"}
 
 
-def answered(client: bigquery.Client, sql: str) -> str:
-    """The rows or the error."""
+def answer_of(client: bigquery.Client, sql: str) -> str:
+    """The rows of a statement, or its error."""
     try:
         found = client.query(sql).result()
         return f"{found.num_dml_affected_rows} {[dict(row.items()) for row in found]}"
@@ -64,11 +64,9 @@ def answered(client: bigquery.Client, sql: str) -> str:
         return f"{error.code} {error.errors}"
 
 
-def test_a_remembered_translation_holds_for_its_own_kind_alone(
-    fast: Clients, plain: Clients
-) -> None:
-    """Tables of other types, missing ones, and days that are none get the answers they should."""
-    seen: list[list[str]] = []
+def test_remembered_translations_change_no_answer(fast: Clients, plain: Clients) -> None:
+    """Not for tables of other types, nor for missing ones, nor for days that do not exist."""
+    answers_of_each: list[list[str]] = []
     for clients in (fast, plain):
         client = clients.bigquery
         answers = []
@@ -76,18 +74,18 @@ def test_a_remembered_translation_holds_for_its_own_kind_alone(
             client.create_dataset(dataset)
             for number, day in enumerate(("2026-10-02", "2026-10-05", "2026-02-30")):
                 statements = [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
-                answers += [answered(client, sql) for sql in statements]
-                made = f"SELECT {value} AS v, STRUCT({value} AS v) AS a_record"
-                client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {made}").result()
-                answers += [answered(client, sql) for sql in statements]
+                answers += [answer_of(client, sql) for sql in statements]
+                columns = f"SELECT {value} AS v, STRUCT({value} AS v) AS a_record"
+                client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {columns}").result()
+                answers += [answer_of(client, sql) for sql in statements]
             client.delete_dataset(dataset, delete_contents=True)
-        seen.append(answers)
-    assert seen[0] == seen[1]
-    assert len(set(seen[0])) > 20  # or it says little
+        answers_of_each.append(answers)
+    assert answers_of_each[0] == answers_of_each[1]
+    assert len(set(answers_of_each[0])) > 20  # else the comparison says little
 
 
 def nodes_of(tree: exp.Expression) -> list[object]:
-    """Each node with what stands in it, and where it stood in the text."""
+    """Each node of a tree with its values and its position in the text."""
     return [
         (
             type(node),
@@ -100,7 +98,7 @@ def nodes_of(tree: exp.Expression) -> list[object]:
 
 
 def parsed(text: str, parse: Callable[[str], list[exp.Expression]]) -> object:
-    """The nodes, or the error."""
+    """The nodes of a text's trees, or the error."""
     try:
         return [nodes_of(tree) for tree in parse(text)]
     except BigQueryError as error:
@@ -116,8 +114,8 @@ OTHER_NAMES = {
 }
 
 
-def test_a_text_is_parsed_to_the_same_whatever_was_parsed_before() -> None:
-    """With the names of datasets, runs and days, and the places for errors, that are in it."""
+def test_remembered_trees_change_no_result_of_parsing() -> None:
+    """Not the names of datasets, runs and days in a text, nor its positions for errors."""
     trees = Trees(parse)
     commented = "SELECT 1 AS n  -- `my-project`.`posthog_etl`.`events`\nFROM t"
     for text in (*snapshots.statements().values(), commented):
@@ -129,19 +127,19 @@ def test_a_text_is_parsed_to_the_same_whatever_was_parsed_before() -> None:
 
 
 def test_translations_are_shared_by_key(tmp_path: Path) -> None:
-    """What one process has put another gets, the last one of a key; without a folder nothing."""
-    mine, others = (SharedTranslations(str(tmp_path)) for _ in range(2))
+    """A process gets what another one put last under a key; without a folder it gets nothing."""
+    one, other = (SharedTranslations(str(tmp_path)) for _ in range(2))
     for value in (["first"], ["second"]):
-        mine.put(("a", 1), value)
-    assert others.get(("a", 1)) == ["second"]
-    assert others.get(("a", 2)) == []
-    nowhere = SharedTranslations(None)
-    nowhere.put("a", ["first"])
-    assert nowhere.get("a") == []
+        one.put(("a", 1), value)
+    assert other.get(("a", 1)) == ["second"]
+    assert other.get(("a", 2)) == []
+    unshared = SharedTranslations(None)
+    unshared.put("a", ["first"])
+    assert unshared.get("a") == []
 
 
-def test_emulators_put_what_they_translate(fast: Clients) -> None:
-    """Into the directory that the tests share."""
+def test_emulators_share_their_translations(fast: Clients) -> None:
+    """They put them into the directory that all tests share."""
     column = f"c{time.monotonic_ns()}"  # in no statement so far
     fast.bigquery.query(f"SELECT 1 AS {column}").result()
     files = Path(os.environ[TRANSLATIONS]).iterdir()

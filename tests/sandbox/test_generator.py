@@ -1,4 +1,4 @@
-"""The generated app, as Arrow tables: the same for a seed, and with every mess that it promises."""
+"""The generated app, as Arrow tables: the same for the same seed, and as messy as promised."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def _history(seed: int = 1, sessions: int = 1_500) -> dict[TableName, pa.Table]:
 
 @dataclass(frozen=True)
 class Generated:
-    """The generated rows, with events told apart by what their properties say."""
+    """The generated rows, with the properties of events parsed."""
 
     tables: Mapping[TableName, pa.Table]
 
     @cached_property
     def events(self) -> list[dict[str, object]]:
-        """All events, with their properties parsed under `said`; None where malformed."""
+        """All events, with their properties parsed under `parsed`; None where malformed."""
         return [
-            row | {"said": _parsed(row["properties"])}
+            row | {"parsed": _parsed(row["properties"])}
             for row in self.tables["posthog_events"].to_pylist()
         ]
 
@@ -62,7 +62,7 @@ class Generated:
         """The well-formed events that have a session id and a time, by session."""
         found = defaultdict(list)
         for row in self.events:
-            properties = row["said"]
+            properties = row["parsed"]
             if (
                 isinstance(properties, dict)
                 and (session := _session(properties))
@@ -88,7 +88,7 @@ class Generated:
 
     def properties(self, name: str) -> list[object]:
         """Return every value of a property."""
-        all_properties = [row["said"] for row in self.events]
+        all_properties = [row["parsed"] for row in self.events]
         return [
             properties[name]
             for properties in all_properties
@@ -114,7 +114,7 @@ def _session(properties: Mapping[str, object]) -> str:
 
 @pytest.fixture(scope="module")
 def generated() -> Generated:
-    """Return a generated week."""
+    """The generated rows of eight days."""
     return Generated(_history())
 
 
@@ -129,8 +129,8 @@ def test_the_same_seed_gives_the_same_rows(generated: Generated) -> None:
 
 
 @pytest.mark.parametrize("table", TABLE_NAMES)
-def test_the_columns_are_the_tables_columns(generated: Generated, table: TableName) -> None:
-    """In the same order, so that a forgotten one is noticed."""
+def test_tables_have_their_columns_in_order(generated: Generated, table: TableName) -> None:
+    """A forgotten column would be noticed."""
     assert generated.tables[table].column_names == [field.name for field in schema(table, "string")]
 
 
@@ -172,7 +172,7 @@ def _signs_in_within_a_session(generated: Generated) -> bool:
     users = {row["user_id"] for row in generated.users}
     for rows in generated.sessions.values():
         for row in rows:
-            properties = row["said"]
+            properties = row["parsed"]
             if row["event"] == "$identify" and isinstance(properties, dict):
                 anonymous = properties["$anon_distinct_id"]
                 if row["distinct_id"] in users and {anonymous, row["distinct_id"]} <= _ids_of(rows):
@@ -288,7 +288,7 @@ def _posthog_is_stale(generated: Generated) -> bool:
 
 def _stamps_the_screen(generated: Generated) -> bool:
     return any(
-        isinstance(properties := row["said"], dict)
+        isinstance(properties := row["parsed"], dict)
         and properties["$lib"] == "posthog-react-native"
         and "$screen_name" in properties
         and row["event"] not in {"$screen", "$autocapture"}
@@ -298,7 +298,7 @@ def _stamps_the_screen(generated: Generated) -> bool:
 
 
 def _mobile_has_no_os(generated: Generated) -> bool:
-    all_properties = [row["said"] for row in generated.events]
+    all_properties = [row["parsed"] for row in generated.events]
     mobile = [
         s for s in all_properties if isinstance(s, dict) and s.get("$lib") == "posthog-react-native"
     ]
@@ -331,49 +331,49 @@ MESSES: dict[str, Callable[[Generated], bool]] = {
     "a sign-up within a session": _signs_up_within_a_session,
     "a copy ingested later": _redelivered_later,
     "an exact copy": _redelivered_exactly,
-    "rows days late": lambda w: any(_lateness(row) > dt.timedelta(days=2) for row in w.events),
+    "rows days late": lambda g: any(_lateness(row) > dt.timedelta(days=2) for row in g.events),
     "a clock put back within a session": _clock_put_back,
-    "a time long after ingestion": lambda w: any(
-        _lateness(row) < -dt.timedelta(hours=24) for row in w.events
+    "a time long after ingestion": lambda g: any(
+        _lateness(row) < -dt.timedelta(hours=24) for row in g.events
     ),
-    "a time before 2018": lambda w: any(
-        isinstance(t := row["timestamp"], dt.datetime) and t.year < 2018 for row in w.events
+    "a time before 2018": lambda g: any(
+        isinstance(t := row["timestamp"], dt.datetime) and t.year < 2018 for row in g.events
     ),
-    "a null time": lambda w: any(row["timestamp"] is None for row in w.events),
-    "a null ingestion time": lambda w: any(
-        row["bq_ingested_timestamp"] is None for row in w.events
+    "a null time": lambda g: any(row["timestamp"] is None for row in g.events),
+    "a null ingestion time": lambda g: any(
+        row["bq_ingested_timestamp"] is None for row in g.events
     ),
-    "every junk id": lambda w: w.ids() >= JUNK,
-    "an empty distinct id": lambda w: "" in w.ids(),
-    "a null uuid": lambda w: any(row["uuid"] is None for row in w.events),
-    "a null event name": lambda w: any(row["event"] is None for row in w.events),
-    "an empty session id": lambda w: "" in w.properties("$session_id"),
-    "malformed JSON": lambda w: any(row["said"] is None for row in w.events),
-    "server events without session": lambda w: "posthog-node" in w.properties("$lib"),
+    "every junk id": lambda g: g.ids() >= JUNK,
+    "an empty distinct id": lambda g: "" in g.ids(),
+    "a null uuid": lambda g: any(row["uuid"] is None for row in g.events),
+    "a null event name": lambda g: any(row["event"] is None for row in g.events),
+    "an empty session id": lambda g: "" in g.properties("$session_id"),
+    "malformed JSON": lambda g: any(row["parsed"] is None for row in g.events),
+    "server events without session": lambda g: "posthog-node" in g.properties("$lib"),
     "users who share a phone": _shares_a_phone,
     "users identified by phone": _identified_by_plain_phone,
     "users identified by a phone with spaces and dashes": _identified_by_formatted_phone,
     "users identified by e-mail": _identified_by_email,
-    "users without creation time": lambda w: any(row["createdAt"] is None for row in w.users),
-    "repeated users": lambda w: _repeated(w.users, "user_id"),
-    "repeated documents": lambda w: _repeated(w.documents, "document_id"),
-    "documents without creator": lambda w: any(row["user_id"] is None for row in w.documents),
+    "users without creation time": lambda g: any(row["createdAt"] is None for row in g.users),
+    "repeated users": lambda g: _repeated(g.users, "user_id"),
+    "repeated documents": lambda g: _repeated(g.documents, "document_id"),
+    "documents without creator": lambda g: any(row["user_id"] is None for row in g.documents),
     "documents made within sessions": _documents_within_sessions,
     "sessions that PostHog's table misses": _posthog_misses_sessions,
     "stale sessions in PostHog's table": _posthog_is_stale,
-    "channels": lambda w: len({row["channel_type"] for row in w.posthog_sessions}) >= 5,
+    "channels": lambda g: len({row["channel_type"] for row in g.posthog_sessions}) >= 5,
     "sessions across midnight": _crosses_midnight,
     "a hard-coded session id": _has_hard_coded_session,
     "the screen on events after it": _stamps_the_screen,
     "mobile events with $os_name alone": _mobile_has_no_os,
-    "every event name": lambda w: {row["event"] for row in w.events} >= EVENT_NAMES,
-    "every property": lambda w: all(w.properties(name) for name in PROPERTY_NAMES),
+    "every event name": lambda g: {row["event"] for row in g.events} >= EVENT_NAMES,
+    "every property": lambda g: all(g.properties(name) for name in PROPERTY_NAMES),
 }
 
 
 @pytest.mark.parametrize("mess", MESSES)
 def test_the_app_is_messy(generated: Generated, mess: str) -> None:
-    """The generated rows have this in them."""
+    """The generated rows contain this mess."""
     assert MESSES[mess](generated)
 
 
@@ -383,13 +383,13 @@ def test_session_ids_are_uuid7_of_their_start(generated: Generated) -> None:
     pattern = r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
     assert all(re.fullmatch(pattern, session) for session in sessions)
     starts = {s: int(s[:8] + s[9:13], 16) for s in sessions}
-    all_properties = [
+    matches = [
         starts[s] == round(_spans(rows)[0].timestamp() * 1_000) for s, rows in sessions.items()
     ]
-    assert sum(all_properties) > 0.9 * len(all_properties)
+    assert sum(matches) > 0.9 * len(matches)
 
 
-def test_phones_and_emails_are_nobodys(generated: Generated) -> None:
+def test_phones_and_emails_belong_to_nobody(generated: Generated) -> None:
     """Only +1555 numbers and addresses at example.com."""
     assert all(str(row["phoneNumber"] or "+1555").startswith("+1555") for row in generated.users)
     assert all(
@@ -397,8 +397,8 @@ def test_phones_and_emails_are_nobodys(generated: Generated) -> None:
     )
 
 
-def test_nothing_had_arrived_after_the_last_export(generated: Generated) -> None:
-    """What is ingested or loaded later than the night after the last day is left out."""
+def test_nothing_arrives_after_the_last_export(generated: Generated) -> None:
+    """Rows ingested or loaded after the night that follows the last day are left out."""
     export = MIDNIGHT_AFTER + dt.timedelta(hours=6)
     columns: list[tuple[TableName, str]] = [
         ("posthog_events", "bq_ingested_timestamp"),
@@ -412,7 +412,7 @@ def test_nothing_had_arrived_after_the_last_export(generated: Generated) -> None
 
 @pytest.fixture(scope="module")
 def stored(generated: Generated) -> Stored:
-    """Return what a next day builds on."""
+    """The stored rows that a next day continues."""
     users = {row["user_id"]: row for row in generated.users}
     return Stored(
         newest_day=PERIOD.last_day,
@@ -424,27 +424,25 @@ def stored(generated: Generated) -> Stored:
 
 
 def test_the_next_day_is_the_same_for_the_same_tables(stored: Stored) -> None:
-    """Every cell of every table."""
+    """In every cell of every table."""
     one, two = (_joined(next_day(stored, seed=1, sessions=100)) for _ in range(2))
     assert all(one[name].equals(two[name]) for name in TABLE_NAMES)
 
 
-def test_the_next_day_meets_known_users_and_brings_new_ones(
-    stored: Stored, generated: Generated
-) -> None:
-    """Both visit; the new ones have rows of their own."""
+def test_the_next_day_has_known_and_new_users(stored: Stored, generated: Generated) -> None:
+    """Both have events, and rows in the table of users."""
     rows = _joined(next_day(stored, seed=1, sessions=200))
     known = {row["user_id"] for row in generated.users}
-    all_properties = set(rows["firebase_users"]["user_id"].to_pylist())
+    users = set(rows["firebase_users"]["user_id"].to_pylist())
     ids = set(rows["posthog_events"]["distinct_id"].to_pylist())
-    assert all_properties - known
-    assert all_properties & known
+    assert users - known
+    assert users & known
     assert ids & known
-    assert ids & (all_properties - known)
+    assert ids & (users - known)
 
 
 def test_the_next_day_arrives_on_that_day(stored: Stored) -> None:
-    """Whatever it belongs to, it is ingested from its midnight on, and some belongs to before."""
+    """All rows are ingested from its midnight on, although some are of earlier days."""
     events = _joined(next_day(stored, seed=1, sessions=200))["posthog_events"].to_pylist()
     ingested = [t for row in events if (t := row["bq_ingested_timestamp"])]
     assert min(ingested) >= MIDNIGHT_AFTER

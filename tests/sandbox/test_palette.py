@@ -1,4 +1,4 @@
-"""Pictures of 256 colours: what is drawn stays the same."""
+"""PNG images of 256 colours: they look like what was drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sandbox.palette import to_png
 
 
 def pixels_of(png: bytes) -> list[tuple[int, ...]]:
-    """The colour of each pixel, as a reader of the format finds it; every chunk is sound."""
+    """The colour of each pixel, as a PNG reader finds it; checks the checksum of every chunk."""
     chunks = {}
     at = 8
     while at < len(png):
@@ -22,25 +22,25 @@ def pixels_of(png: bytes) -> list[tuple[int, ...]]:
     rows = zlib.decompress(chunks[b"IDAT"])
     palette = chunks[b"PLTE"]
     assert len(palette) <= 3 * 256
-    places = [rows[y * (width + 1) + 1 + x] for y in range(height) for x in range(width)]
-    return [tuple(palette[3 * each : 3 * each + 3]) for each in places]
+    indices = [rows[y * (width + 1) + 1 + x] for y in range(height) for x in range(width)]
+    return [tuple(palette[3 * each : 3 * each + 3]) for each in indices]
 
 
 def distance(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    """How far two colours are from each other."""
+    """How different two colours are."""
     return sum((a - b) ** 2 for a, b in zip(one, other, strict=True))
 
 
 def test_few_colours_stay_as_they_are() -> None:
-    """Row by row, whatever the fourth byte is."""
+    """Row by row, in images of different widths."""
     colours = [(255, 255, 255), (53, 80, 224), (0, 0, 0), (255, 255, 255), (1, 200, 9), (0, 0, 0)]
     pixels = b"".join(bytes((*each, 255)) for each in colours)
     assert pixels_of(to_png(pixels, 3, 2)) == colours
     assert pixels_of(to_png(pixels, 2, 3)) == colours
 
 
-def test_of_many_colours_the_nearest_is_shown() -> None:
-    """The frequent ones stay, and each other one becomes the one nearest to it."""
+def test_rare_colours_become_the_nearest_one() -> None:
+    """The frequent colours stay, and every other pixel gets the nearest colour of the palette."""
     many = [(red, green, 40) for red in range(0, 256, 4) for green in range(0, 256, 4)]
     colours = [(10, 20, 30)] * 500 + many
     pixels = b"".join(bytes((*each, 255)) for each in colours)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The emulator that stores its tables, as users have it."""
+    """Use the emulator that stores its tables, as users do."""
     monkeypatch.delenv(FAST, raising=False)
 
 
@@ -57,7 +57,7 @@ def _await_end(directory: Path) -> None:
 
 @pytest.fixture
 def starter(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield another process that started the emulator of `tmp_path` and stays attached."""
+    """Another process that started the emulator of `tmp_path` and stays attached."""
     program = (
         "import pathlib, sys, sandbox.emulator\n"
         "with sandbox.emulator.attach(pathlib.Path(sys.argv[1])) as endpoints:\n"
@@ -83,9 +83,9 @@ def _first_line(process: subprocess.Popen[str]) -> str:
 
 
 def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_path: Path) -> None:
-    """A second attacher shares it; after the last one nothing runs, but the tables stay.
+    """A second attacher shares it; after the last one it ends, but its tables stay.
 
-    The next one has another token.
+    The next emulator has another token.
     """
     with attach(tmp_path) as first:
         with attach(tmp_path) as second:
@@ -100,8 +100,8 @@ def test_the_emulator_ends_with_the_last_one_attached_and_keeps_its_tables(tmp_p
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The directory of an emulator that runs, started where a strange `json.py` lies."""
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of a running emulator, started in a folder with a foreign `json.py`."""
     folder = tmp_path_factory.mktemp("callers")
     (folder / "json.py").write_text("raise SystemExit(98)")
     with pytest.MonkeyPatch.context() as patch:
@@ -114,9 +114,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture
-def emulator(kept: Path) -> Iterator[Endpoints]:
-    """An emulator that runs; a new one if a test has killed it."""
-    with attach(kept) as endpoints:
+def emulator(directory: Path) -> Iterator[Endpoints]:
+    """The endpoints of a running emulator; a new one if a test has killed it."""
+    with attach(directory) as endpoints:
         yield endpoints
 
 
@@ -131,10 +131,10 @@ def emulator(kept: Path) -> Iterator[Endpoints]:
     ],
     ids=str,
 )
-def test_nobody_speaks_to_the_emulator_without_its_token(
+def test_the_emulator_refuses_requests_without_its_token(
     emulator: Endpoints, changed: dict[str, str]
 ) -> None:
-    """Another user of the machine, or a page of a browser, reads and writes nothing by it."""
+    """Neither another user of the machine nor a web page can read or write through it."""
     connection = http.client.HTTPConnection(emulator.rest.removeprefix("http://"), timeout=30)
     headers = emulator.headers | {"Content-Type": "application/json"} | changed
     body = b'{"query": "SELECT 1", "useLegacySql": false}'
@@ -145,22 +145,22 @@ def test_nobody_speaks_to_the_emulator_without_its_token(
     connection.close()
 
 
-def test_only_its_owner_may_read_the_token(kept: Path, emulator: Endpoints) -> None:
-    """The file that holds it is of mode 0600, and the token is in no repr."""
-    assert (kept / "endpoints.json").stat().st_mode & 0o777 == 0o600
-    assert emulator.token in (kept / "endpoints.json").read_text()
+def test_only_its_owner_may_read_the_token(directory: Path, emulator: Endpoints) -> None:
+    """Its file has mode 0600, and the token is in no repr."""
+    assert (directory / "endpoints.json").stat().st_mode & 0o777 == 0o600
+    assert emulator.token in (directory / "endpoints.json").read_text()
     assert emulator.token not in repr(emulator)
 
 
 def test_a_module_of_the_callers_folder_is_not_run(emulator: Endpoints) -> None:
-    """A `json.py` where a command is given does not become part of the emulator."""
+    """The emulator does not import a `json.py` from the folder in which a command is given."""
     assert _answer(emulator, "SELECT 1") == [(1,)]
 
 
 def test_the_emulator_outlives_its_starter_while_another_is_attached(
     tmp_path: Path, starter: subprocess.Popen[str]
 ) -> None:
-    """The starter's normal end takes the emulator from nobody."""
+    """The normal end of the process that started it does not end the emulator."""
     rest = _first_line(starter)
     with attach(tmp_path) as endpoints:
         assert endpoints.rest == rest
@@ -173,16 +173,16 @@ def test_the_emulator_outlives_its_starter_while_another_is_attached(
 def test_a_killed_starter_leaves_no_emulator(
     tmp_path: Path, starter: subprocess.Popen[str]
 ) -> None:
-    """After SIGKILL of the only one attached the emulator ends by itself."""
+    """After SIGKILL of the only process attached, the emulator ends by itself."""
     _first_line(starter)
     starter.kill()
     _await_end(tmp_path)
 
 
-def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
+def test_a_starter_killed_during_the_start_blocks_nobody(
     tmp_path: Path, starter: subprocess.Popen[str]
 ) -> None:
-    """The next attacher takes the half-started emulator over or starts its own."""
+    """The next attacher takes over the half-started emulator, or starts its own."""
     while not is_running(tmp_path):
         time.sleep(0.01)
     starter.kill()
@@ -190,8 +190,8 @@ def test_a_starter_killed_while_the_emulator_comes_up_is_no_obstacle(
         assert _answer(endpoints, "SELECT 1") == [(1,)]
 
 
-def test_links_lead_nowhere(tmp_path: Path) -> None:
-    """Whoever can write into the directory can't have other files emptied or deleted by it."""
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
+    """Links in the sandbox's directory cannot have other files emptied or deleted."""
     theirs, folder = tmp_path / "theirs", tmp_path / "sandbox"
     (theirs / "folder").mkdir(parents=True)
     (theirs / "file").write_text("kept")
@@ -207,19 +207,17 @@ def test_links_lead_nowhere(tmp_path: Path) -> None:
     assert (theirs / "folder").is_dir()
 
 
-def test_a_killed_emulator_is_replaced(kept: Path, emulator: Endpoints) -> None:
-    """Whoever attaches after the emulator itself was killed gets a new one with the same tables."""
+def test_a_killed_emulator_is_replaced(directory: Path, emulator: Endpoints) -> None:
+    """Whoever attaches next gets a new emulator with the same tables."""
     _answer(emulator, "CREATE TABLE local.kept AS SELECT 7 AS number")
-    log = (kept / "emulator.log").read_text()
+    log = (directory / "emulator.log").read_text()
     os.kill(int(log.split()[1]), signal.SIGKILL)
-    _await_end(kept)
-    with attach(kept) as again:
+    _await_end(directory)
+    with attach(directory) as again:
         assert _answer(again, "SELECT number FROM local.kept") == [(7,)]
 
 
-def test_two_directories_have_emulators_side_by_side(
-    endpoints: Endpoints, emulator: Endpoints
-) -> None:
+def test_two_directories_have_separate_emulators(endpoints: Endpoints, emulator: Endpoints) -> None:
     """Each has its own ports and its own tables."""
     assert {endpoints.rest, endpoints.grpc}.isdisjoint({emulator.rest, emulator.grpc})
     _answer(emulator, "CREATE TABLE local.mine AS SELECT 1 AS number")
@@ -228,8 +226,8 @@ def test_two_directories_have_emulators_side_by_side(
 
 
 @pytest.mark.parametrize("wanted", ["rest_port", "grpc_port"])
-def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
-    """The sentence names the port and the remedy, and nothing stays behind."""
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path: Path, wanted: str) -> None:
+    """It names the port and the remedy, and no emulator is left running."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with (
@@ -240,8 +238,8 @@ def test_a_port_in_use_is_one_sentence(tmp_path: Path, wanted: str) -> None:
     assert not is_running(tmp_path)
 
 
-def test_the_demo_asks_for_its_port_before_it_plays() -> None:
-    """A port in use is reported at once, with the command that takes another; a free one is not."""
+def test_the_demo_checks_its_port_first() -> None:
+    """A port in use is reported at once, with a command for another one; a free one is accepted."""
     with socket.create_server(("127.0.0.1", 0)) as busy:
         port = busy.getsockname()[1]
         with pytest.raises(SandboxError, match=rf"port {port}: try make demo PORT={port + 1}"):
@@ -249,29 +247,29 @@ def test_the_demo_asks_for_its_port_before_it_plays() -> None:
     check_free(port)
 
 
-def test_a_thread_that_leaves_a_block_while_it_enters_another_waits_for_nobody(
+def test_a_thread_can_nest_changes_while_other_threads_wait(
     tmp_path: Path,
 ) -> None:
-    """Blocks that were abandoned are left whenever the collector comes by; other threads wait."""
-    files, seen = SandboxFiles(tmp_path), list[str]()
+    """The garbage collector may end an abandoned change within another one of its thread."""
+    files, changes = SandboxFiles(tmp_path), list[str]()
 
     def change() -> None:
         with changing(files), changing(files):
-            seen.append("changed")
+            changes.append("changed")
 
     thread = threading.Thread(target=change, daemon=True)
     with changing(files):
         thread.start()
         thread.join(0.2)
-        assert seen == []
+        assert changes == []
     thread.join(10)
-    assert seen == ["changed"]
-    with changing(files):  # and it is free again
+    assert changes == ["changed"]
+    with changing(files):  # afterwards it is free again
         pass
 
 
-def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> None:
-    """Unusable stored data are named with the log to look at."""
+def test_a_failed_start_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    """For unusable stored data it names the log to look at."""
     (tmp_path / "data").write_text("not a directory")
     with pytest.raises(SandboxError, match=r"did not come up \(.*\): see .*emulator\.log\.$"):
         attach(tmp_path).__enter__()
@@ -279,7 +277,7 @@ def test_an_emulator_that_does_not_come_up_is_one_sentence(tmp_path: Path) -> No
 
 
 def test_reset_deletes_the_data(tmp_path: Path) -> None:
-    """Nothing is left but locks and what the sandbox has not made."""
+    """Only locks, and files that are not the sandbox's, are left."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "local.ducklake").touch()
     (tmp_path / "mine.txt").touch()
@@ -288,7 +286,7 @@ def test_reset_deletes_the_data(tmp_path: Path) -> None:
 
 
 def test_a_directory_that_the_emulator_cannot_use_is_reported(tmp_path: Path) -> None:
-    """A path that DuckDB would misread, and a sandbox that stands where it was not made."""
+    """One with a path that DuckDB would misread, and a sandbox that was moved."""
     with pytest.raises(SandboxError, match="a directory with ' in its path: set SANDBOX_DIR"):
         is_running(tmp_path / "it's")
     files = SandboxFiles(tmp_path)

@@ -39,7 +39,7 @@ EITHER_TYPE = pytest.mark.parametrize("properties", ["string", "json"])
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Yield a SANDBOX_DIR whose emulator runs all through the module."""
+    """A SANDBOX_DIR whose emulator runs during the whole module."""
     path = tmp_path_factory.mktemp("sandbox")
     with attach(path):
         yield path
@@ -47,7 +47,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def client(directory: Path) -> Iterator[bigquery.Client]:
-    """Yield a client of that emulator."""
+    """A client of that emulator."""
     with attach(directory) as endpoints, contextlib.closing(bigquery_client(endpoints)) as client:
         yield client
 
@@ -56,9 +56,9 @@ def client(directory: Path) -> Iterator[bigquery.Client]:
 def datasets(
     monkeypatch: pytest.MonkeyPatch, directory: Path, client: bigquery.Client
 ) -> Iterator[SourceDatasets]:
-    """Yield datasets of the test's own, for the commands as well.
+    """New datasets of the test, which the commands use, too.
 
-    They are dropped afterwards: every table there is makes each of the emulator's answers slower.
+    They are dropped afterwards, because every table makes all answers of the emulator slower.
     """
     name = uuid.uuid4().hex
     monkeypatch.setenv("SANDBOX_DIR", str(directory))
@@ -79,10 +79,10 @@ def _counts(client: bigquery.Client, datasets: SourceDatasets) -> list[object]:
 
 
 @EITHER_TYPE
-def test_the_tables_are_made_once_and_events_are_partitioned_by_day(
+def test_tables_are_created_once_and_events_are_partitioned_by_day(
     client: bigquery.Client, datasets: SourceDatasets, properties: PropertiesType
 ) -> None:
-    """Making them again changes nothing; the other type of properties is refused by name."""
+    """Creating them again changes nothing; another type of properties is refused."""
     create_tables(client, datasets, properties=properties)
     create_tables(client, datasets, properties=properties)
     events = client.get_table(f"{datasets.posthog}.events")
@@ -100,7 +100,7 @@ def test_the_tables_are_made_once_and_events_are_partitioned_by_day(
 def test_rows_are_appended_with_json_as_the_export_has_it(
     client: bigquery.Client, datasets: SourceDatasets, properties: PropertiesType, repeats: int
 ) -> None:
-    """Text stays as it is or is parsed, malformed JSON is null where it is parsed."""
+    """As a string JSON stays as it is; as a JSON column it is parsed, and null if malformed."""
     create_tables(client, datasets, properties=properties)
     rows: list[dict[str, object]] = [
         {"uuid": "1", "properties": {"$session_id": "é\n", "n": [1, None]}, "timestamp": AT},
@@ -150,7 +150,7 @@ def test_a_row_that_does_not_fit_is_refused_with_the_others(
 def test_an_arrow_table_is_appended_with_lists(
     client: bigquery.Client, datasets: SourceDatasets
 ) -> None:
-    """Columns that the table lacks are null."""
+    """Columns that the Arrow table lacks are null."""
     create_tables(client, datasets)
     rows = pa.table({"session_id": ["a", "b"], "urls": [["/x", "/y"], []]})
     append_table(client, datasets, "posthog_sessions", rows)
@@ -161,7 +161,7 @@ def test_an_arrow_table_is_appended_with_lists(
 def test_tables_and_views_are_found_until_they_are_dropped(
     client: bigquery.Client, datasets: SourceDatasets
 ) -> None:
-    """With their kind and rows, by the emulator's quick lookup as by its own."""
+    """With their kind and rows, by the sandbox's quick lookup as by the emulator's own."""
     create_tables(client, datasets)
     append_rows(client, datasets, "posthog_events", [{"uuid": "1"}, {"uuid": "2"}])
     events, view = f"{datasets.posthog}.events", f"{datasets.posthog}.seen"
@@ -195,7 +195,7 @@ def test_load_appends_what_is_recorded(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A second load appends again and keeps the type of properties; all four tables are there."""
+    """A second load appends again and keeps the type of properties; all four tables exist."""
     _write_recording(tmp_path)
     assert main(["load", str(tmp_path), "--properties", properties]) == 0
     assert main(["load", str(tmp_path)]) == 0
@@ -236,7 +236,7 @@ def test_next_day_follows_the_seeded_days_and_brings_late_rows(
     properties: PropertiesType,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Earlier days grow, stored rows come again, users and documents change."""
+    """Earlier days get more rows, stored rows arrive again, users and documents change."""
     seed = ["seed", "--sessions", "150", "--days", "5", "--end-date", "2026-03-10"]
     assert main([*seed, "--properties", properties]) == 0
     before = _counts(client, datasets)
@@ -277,7 +277,9 @@ def test_next_day_follows_the_seeded_days_and_brings_late_rows(
 
 
 @pytest.mark.usefixtures("datasets")
-def test_next_day_without_events_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_day_without_events_is_refused_in_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     """There is no day to follow: load or seed first."""
     assert main(["next-day"]) == 2
     assert "load or seed some first" in capsys.readouterr().err
@@ -324,7 +326,7 @@ def test_query_prints_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("datasets")
-def test_a_refused_query_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_query_is_reported_in_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     """The server's reason, without the client's additions, and exit code 2."""
     assert main(["query", "SELEC 1"]) == 2
     error = capsys.readouterr().err
@@ -334,7 +336,7 @@ def test_a_refused_query_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.usefixtures("datasets")
 def test_reset_refuses_while_somebody_is_attached(capsys: pytest.CaptureFixture[str]) -> None:
-    """The sentence says so, and exit code 2."""
+    """One sentence says so, with exit code 2."""
     assert main(["reset"]) == 2
     assert capsys.readouterr().err.startswith("A command is attached to the sandbox in ")
 
@@ -342,7 +344,7 @@ def test_reset_refuses_while_somebody_is_attached(capsys: pytest.CaptureFixture[
 def test_other_ports_than_the_running_emulators_are_refused(
     directory: Path, client: bigquery.Client
 ) -> None:
-    """An emulator that runs already keeps its ports, and goes on running for the others."""
+    """A running emulator keeps its ports, and goes on running for its other users."""
     with pytest.raises(SandboxError, match="leave out port 1"), attach(directory, rest_port=1):
         pass
     assert _query(client, "SELECT 1") == [(1,)]
@@ -352,7 +354,7 @@ def test_other_ports_than_the_running_emulators_are_refused(
     "arguments",
     [["seed", "--days", "x"], ["seed", "--end-date", "20261101"], ["up", "--port", "99999"]],
 )
-def test_a_mistyped_option_is_one_sentence(
+def test_a_mistyped_option_is_reported_in_one_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It says how to write the value, and nothing is started."""
@@ -361,7 +363,7 @@ def test_a_mistyped_option_is_one_sentence(
     assert f"{arguments[-1]!r} is no " in capsys.readouterr().err
 
 
-def test_output_that_cannot_be_written_is_one_sentence(
+def test_output_that_cannot_be_written_is_reported_in_one_sentence(
     directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A full disk ends the command; what an ASCII terminal can't show is replaced."""
@@ -379,8 +381,8 @@ def test_output_that_cannot_be_written_is_one_sentence(
     assert b"Zo?" in ascii_only.buffer.getvalue()
 
 
-def test_up_prints_where_it_answers_and_ends_cleanly(tmp_path: Path) -> None:
-    """On the ports wanted; SIGTERM ends command and emulator, and then reset empties it."""
+def test_up_prints_its_address_and_ends_cleanly(tmp_path: Path) -> None:
+    """On the requested port; SIGTERM ends the command and its emulator."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     environment = os.environ | {"SANDBOX_DIR": str(tmp_path)}
@@ -394,7 +396,7 @@ def test_up_prints_where_it_answers_and_ends_cleanly(tmp_path: Path) -> None:
     ) as up:
         assert up.stdout is not None
         assert up.stdout.readline() == f"REST  http://127.0.0.1:{port}\n"
-        taken = subprocess.run(  # noqa: S603 - our own program
+        second = subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "sandbox", "up", "--port", port],
             cwd=ROOT,
             env=environment | {"SANDBOX_DIR": str(tmp_path / "other")},
@@ -402,9 +404,9 @@ def test_up_prints_where_it_answers_and_ends_cleanly(tmp_path: Path) -> None:
             text=True,
             check=False,
         )
-        assert taken.returncode == 2
-        assert taken.stderr.startswith(f"Port {port} of 127.0.0.1 can't be used")
-        assert taken.stderr.count("\n") == 1
+        assert second.returncode == 2
+        assert second.stderr.startswith(f"Port {port} of 127.0.0.1 can't be used")
+        assert second.stderr.count("\n") == 1
         up.send_signal(signal.SIGTERM)
         _, errors = up.communicate()
     assert up.returncode == 0

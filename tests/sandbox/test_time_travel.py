@@ -1,4 +1,4 @@
-"""What the tests' emulator says that tables were: the truth, or that it does not know."""
+"""Time travel on the fast emulator: a table as it was, or an error if that is not known."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ HISTORY = [
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client]:
-    """The client of a fast emulator, whatever the other tests run on."""
+    """A client of a fast emulator, whichever kind the other tests use."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(FAST, "1")
         with (
@@ -54,7 +54,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bigquery.Client
 
 @pytest.fixture
 def table(client: bigquery.Client) -> Iterator[str]:
-    """The name of a table that is not there yet, in a dataset of its own."""
+    """The name of a table that does not exist yet, in a new dataset."""
     client.create_dataset("travel")
     yield "`local`.`travel`.`t`"
     client.delete_dataset("travel", delete_contents=True, not_found_ok=True)
@@ -69,35 +69,35 @@ def rows(client: bigquery.Client, sql: str, at: datetime | None = None) -> list[
 
 
 def now(client: bigquery.Client) -> datetime:
-    """BigQuery's time."""
+    """The current time of the emulator."""
     ((moment,),) = client.query_and_wait("SELECT CURRENT_TIMESTAMP()")
     assert isinstance(moment, datetime)
     return moment
 
 
 def test_a_table_as_of_a_time_is_what_it_was(client: bigquery.Client, table: str) -> None:
-    """After every kind of change, at every moment, however often one asks."""
-    seen: dict[datetime, list[Row]] = {}
+    """After every kind of change, at every moment, and when it is read again."""
+    rows_at: dict[datetime, list[Row]] = {}
     name = table.replace("`", "")
     for statement in HISTORY:
         client.query(statement.format(t=table)).result()
-        seen[now(client)] = rows(client, f"SELECT * FROM {table}")
+        rows_at[now(client)] = rows(client, f"SELECT * FROM {table}")
     client.load_table_from_json([{"at": "2026-10-02T00:00:00Z"}], name).result()
-    seen[now(client)] = rows(client, f"SELECT * FROM {table}")
+    rows_at[now(client)] = rows(client, f"SELECT * FROM {table}")
     assert client.insert_rows_json(name, [{"at": "2026-10-03T00:00:00Z"}]) == []
-    seen[now(client)] = rows(client, f"SELECT * FROM {table}")
-    assert len({repr(found) for found in seen.values()}) == len(HISTORY) + 2
-    for at, found in [*seen.items(), *reversed(seen.items())]:
+    rows_at[now(client)] = rows(client, f"SELECT * FROM {table}")
+    assert len({repr(found) for found in rows_at.values()}) == len(HISTORY) + 2
+    for at, found in [*rows_at.items(), *reversed(rows_at.items())]:
         assert rows(client, AS_OF.format(t=table), at) == found
 
 
-def test_a_table_is_given_back_what_it_was(client: bigquery.Client, table: str) -> None:
+def test_a_table_can_be_restored_from_its_past(client: bigquery.Client, table: str) -> None:
     """A statement may read the past of the table that it changes, under its own name, too."""
     client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
     before = now(client)
     client.query(f"UPDATE {table} SET n = 2 WHERE TRUE").result()
-    then = f"SELECT t.n FROM {table} FOR SYSTEM_TIME AS OF @at WHERE t.n > 0"
-    assert rows(client, f"CREATE OR REPLACE TABLE {table} AS {then}", before) == []
+    past_rows = f"SELECT t.n FROM {table} FOR SYSTEM_TIME AS OF @at WHERE t.n > 0"
+    assert rows(client, f"CREATE OR REPLACE TABLE {table} AS {past_rows}", before) == []
     assert rows(client, f"SELECT * FROM {table}") == [{"n": 1}]
 
 
@@ -109,31 +109,29 @@ def test_a_table_is_given_back_what_it_was(client: bigquery.Client, table: str) 
         pytest.param("view", id="a view"),
     ],
 )
-def test_what_is_not_known_is_an_error(client: bigquery.Client, table: str, name: str) -> None:
-    """Never what the table is now."""
+def test_an_unknown_past_is_an_error(client: bigquery.Client, table: str, name: str) -> None:
+    """The answer is never the table as it is now."""
     before = now(client)
     client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
     client.query("CREATE TABLE travel.u AS SELECT 1 AS n").result()
     client.query("ALTER TABLE travel.u RENAME TO renamed").result()
     client.query(f"CREATE VIEW travel.view AS SELECT * FROM {table}").result()
-    asked = AS_OF.format(t=f"travel.{name}")
+    sql = AS_OF.format(t=f"travel.{name}")
     with pytest.raises(GoogleAPICallError):
-        rows(client, asked, before)
+        rows(client, sql, before)
     assert rows(client, f"SELECT * FROM travel.{name}") == [{"n": 1}]
 
 
 def test_a_past_within_a_transaction_is_an_error(client: bigquery.Client, table: str) -> None:
-    """There the table is what it was when the transaction began."""
+    """In a transaction BigQuery reads a table as it was when the transaction began."""
     client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
     script = f"BEGIN TRANSACTION; {AS_OF.format(t=table)}; COMMIT TRANSACTION;"
     with pytest.raises(GoogleAPICallError, match="outside transactions"):
         rows(client, script, now(client))
 
 
-def test_a_past_that_is_gone_with_its_dataset_is_an_error(
-    client: bigquery.Client, table: str
-) -> None:
-    """Another table of the name is not taken for it."""
+def test_the_past_of_a_deleted_dataset_is_an_error(client: bigquery.Client, table: str) -> None:
+    """A new table of the same name is not taken for the deleted one."""
     client.query(f"CREATE TABLE {table} AS SELECT 1 AS n").result()
     before = now(client)
     client.delete_dataset("travel", delete_contents=True)
@@ -160,7 +158,7 @@ def change(database: duckdb.DuckDBPyConnection, past: Past) -> None:
         cursor.execute("UPDATE t SET n = n + 1")
 
 
-def test_a_change_waits_for_those_who_read_the_past(database: duckdb.DuckDBPyConnection) -> None:
+def test_a_change_waits_for_readers_of_the_past(database: duckdb.DuckDBPyConnection) -> None:
     """A table that was current when a job asked does not change until the job has ended."""
     past = Past(database.cursor)
     writer = threading.Thread(target=change, args=(database, past))
@@ -174,25 +172,25 @@ def test_a_change_waits_for_those_who_read_the_past(database: duckdb.DuckDBPyCon
     assert database.execute("FROM t").fetchall() == [(2,)]
 
 
-def test_who_reads_the_past_waits_for_a_change(database: duckdb.DuckDBPyConnection) -> None:
-    """Whether it counts is known when it has ended."""
-    past, seen = Past(database.cursor), list[Any]()
+def test_readers_of_the_past_wait_for_a_change(database: duckdb.DuckDBPyConnection) -> None:
+    """Only when it has ended is it known whether it succeeded."""
+    past, found_tables = Past(database.cursor), list[Any]()
 
-    def look(at: int) -> None:
+    def read_past(at: int) -> None:
         with past.reading():
-            seen.append(past.as_of(T, at))
+            found_tables.append(past.as_of(T, at))
 
-    reader = threading.Thread(target=look, args=(past_module.now() - 1,))
+    reader = threading.Thread(target=read_past, args=(past_module.now() - 1,))
     with past.changing({T}):
         reader.start()
         reader.join(0.2)
-        assert seen == []
+        assert found_tables == []
     reader.join()
-    assert seen[0] != T
+    assert found_tables[0] != T
 
 
-def test_a_change_that_fails_is_none(database: duckdb.DuckDBPyConnection) -> None:
-    """The table is still the one that it was."""
+def test_a_failed_change_is_forgotten(database: duckdb.DuckDBPyConnection) -> None:
+    """The current table is still the one of before."""
     past, before = Past(database.cursor), past_module.now()
     with pytest.raises(duckdb.Error), past.changing({T}):
         database.execute("UPDATE t SET n = 'no number'")
@@ -200,10 +198,10 @@ def test_a_change_that_fails_is_none(database: duckdb.DuckDBPyConnection) -> Non
         assert past.as_of(T, before) == T
 
 
-def test_of_too_many_changes_the_first_are_forgotten(
+def test_only_the_latest_changes_are_kept(
     database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Then that is an error, and what is younger is still known."""
+    """A time before them is an error; later times can still be read."""
     monkeypatch.setattr(past_module, "_MOST_CHANGES", 2)
     past = Past(database.cursor)
     moments = []
@@ -239,6 +237,6 @@ A = ("p", "d", 'a "t"')
         ('SELECT * FROM "p"."d"."a ""t"""', set()),
     ],
 )
-def test_what_a_statement_changes_is_known_or_anything(sql: str, tables: set[Any]) -> None:
-    """No statement changes a table unnoticed."""
+def test_the_tables_that_a_statement_changes_are_found(sql: str, tables: set[Any]) -> None:
+    """A statement of unknown effect counts as changing any table."""
     assert changed_tables(sql) == tables

@@ -1,4 +1,4 @@
-"""Who may call: every way to fail, with tokens that a key of our own signs, over real HTTP."""
+"""Who may call the service: every way to fail, with tokens signed by our own key, over HTTP."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _opener = build_opener(ProxyHandler({}))
 
 
 class Call(Protocol):
-    """Calls the service: the status, and the body as text."""
+    """Calls the service and returns the status and the body as text."""
 
     def __call__(self, headers: dict[str, str], path: str = "/config") -> tuple[int, str]:
         """Send a GET with these headers."""
@@ -63,7 +63,7 @@ class Signer:
 
     @classmethod
     def make(cls, key_id: str) -> Signer:
-        """A new one, signed by itself."""
+        """A new signer, with a self-signed certificate."""
         private = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, key_id)])
         now = datetime.now(UTC)
@@ -91,9 +91,9 @@ class Signer:
         return signer
 
     def token(self, **claims: object) -> str:
-        """A token of these claims besides the usual ones; None leaves a claim out."""
+        """A token with these claims and valid defaults for the others; None leaves a claim out."""
         now = int(time.time())
-        usual = {
+        defaults = {
             "iss": "https://accounts.google.com",
             "aud": AUDIENCE,
             "iat": now,
@@ -101,18 +101,18 @@ class Signer:
             "email": SCHEDULER,
             "email_verified": True,
         }
-        wanted = {name: value for name, value in (usual | claims).items() if value is not None}
-        return str(jwt.encode(self._signer, wanted).decode())
+        present = {name: value for name, value in (defaults | claims).items() if value is not None}
+        return str(jwt.encode(self._signer, present).decode())
 
 
 GOOGLE: Final = Signer.make("google-1")
 NEXT: Final = Signer.make("google-2")
-STRANGER: Final = Signer.make("google-1")  # claims to be it
+STRANGER: Final = Signer.make("google-1")  # has the key id of GOOGLE
 
 
 @dataclass
 class Certificates:
-    """Where certificates are served, and how often they were asked for."""
+    """A server of certificates: what it serves, and how many requests it got."""
 
     url: str = ""
     served: Any = field(default_factory=lambda: {GOOGLE.key_id: GOOGLE.certificate})
@@ -123,7 +123,7 @@ class Certificates:
 
 @contextmanager
 def serving_certificates() -> Iterator[Certificates]:
-    """A server of certificates on loopback."""
+    """Serve certificates on loopback within the block."""
     state = Certificates()
     state.answers.set()
 
@@ -149,14 +149,14 @@ def serving_certificates() -> Iterator[Certificates]:
 
 @pytest.fixture
 def certificates() -> Iterator[Certificates]:
-    """Certificates for one test alone."""
+    """A server of certificates for one test."""
     with serving_certificates() as state:
         yield state
 
 
 @contextmanager
 def calling(environ: dict[str, str], certificates_url: str = "") -> Iterator[Call]:
-    """Calls of a service with these settings over HTTP: a function of headers and a path."""
+    """Serve with these settings within the block; yields a function that calls the service."""
     service = create_app(ENVIRON | environ, certificates_url=certificates_url)
     server = make_server("127.0.0.1", 0, service, threaded=True)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -177,24 +177,24 @@ def calling(environ: dict[str, str], certificates_url: str = "") -> Iterator[Cal
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header that brings a token."""
+    """The header with a token."""
     return {"Authorization": f"Bearer {token}"}
 
 
 def segment(value: object) -> str:
-    """A part of a token."""
+    """A part of a JWT: JSON as base64url."""
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
 
 
 def forged(algorithm: str) -> str:
-    """A token that is signed without the private key: not at all, or by the certificate."""
+    """A token that is not signed, or signed with the certificate instead of the private key."""
     claims = jwt.decode(GOOGLE.token(), verify=False)
     header = {"alg": algorithm, "typ": "JWT", "kid": GOOGLE.key_id}
     text = f"{segment(header)}.{segment(claims)}"
     if algorithm == "none":
         return f"{text}."
-    made = hmac.new(GOOGLE.certificate.encode(), text.encode(), hashlib.sha256).digest()
-    return f"{text}.{base64.urlsafe_b64encode(made).decode().rstrip('=')}"
+    signature = hmac.new(GOOGLE.certificate.encode(), text.encode(), hashlib.sha256).digest()
+    return f"{text}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
 
 
 def tampered() -> str:
@@ -205,14 +205,14 @@ def tampered() -> str:
 
 
 def test_a_token_of_an_allowed_account_passes(certificates: Certificates) -> None:
-    """What Google signed for us, for somebody on the list, is let in; certificates are kept."""
+    """A token that Google signed for us; Google's certificates are fetched once."""
     with calling(OIDC, certificates.url) as call:
         assert [call(bearer(GOOGLE.token()))[0] for _ in range(3)] == [200, 200, 200]
     assert certificates.requests == 1
 
 
 def test_clocks_may_differ_by_ten_seconds(certificates: Certificates) -> None:
-    """A token that is issued or expires a few seconds off is good, one a minute off is not."""
+    """A token that was issued or expires a few seconds off by our clock is valid."""
     now = int(time.time())
     with calling(OIDC, certificates.url) as call:
         for claims in ({"iat": now + 5}, {"exp": now - 5}, {"nbf": now + 5}):
@@ -255,26 +255,26 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Call]:
-    """Calls of a service that checks tokens."""
+    """Calls a service that checks tokens."""
     with serving_certificates() as state, calling(OIDC, state.url) as call:
         yield call
 
 
 class Recorder(logging.Handler):
-    """The log lines about callers."""
+    """Records the log lines about callers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.records: list[logging.LogRecord] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep it."""
+        """Record a line."""
         self.records.append(record)
 
 
 @pytest.mark.parametrize("authorization", REFUSED.values(), ids=REFUSED)
-def test_a_caller_without_proof_is_a_401(guarded: Call, authorization: str) -> None:
-    """Whatever failed, the answer is the same; why stands in the log, without the token."""
+def test_a_caller_without_proof_gets_a_401(guarded: Call, authorization: str) -> None:
+    """The answer is always the same; the log has the reason, without the token."""
     recorder = Recorder()
     callers.LOG.addHandler(recorder)
     try:
@@ -285,14 +285,14 @@ def test_a_caller_without_proof_is_a_401(guarded: Call, authorization: str) -> N
     assert json.loads(body) == {
         "error": {"type": "AuthenticationError", "message": UNAUTHENTICATED}
     }
-    (why,) = recorder.records
-    assert why.levelno == logging.WARNING
+    (warning,) = recorder.records
+    assert warning.levelno == logging.WARNING
     token = authorization.partition(" ")[2]
-    assert not [part for part in token.split(".") if len(part) > 6 and part in why.getMessage()]
+    assert not [part for part in token.split(".") if len(part) > 6 and part in warning.getMessage()]
 
 
-def test_a_known_caller_who_is_not_allowed_is_a_403(guarded: Call) -> None:
-    """Google vouches for somebody, who is on no list: the answer names nobody."""
+def test_a_known_caller_who_is_not_allowed_gets_a_403(guarded: Call) -> None:
+    """Google signed the token, but for an account that is not allowed; the answer names nobody."""
     status, body = guarded(bearer(GOOGLE.token(email="somebody@example.com")))
     assert status == 403
     assert json.loads(body)["error"]["type"] == "ForbiddenError"
@@ -301,7 +301,7 @@ def test_a_known_caller_who_is_not_allowed_is_a_403(guarded: Call) -> None:
 
 
 def test_headers_of_cloud_scheduler_prove_nothing(guarded: Call) -> None:
-    """Anybody may send them."""
+    """Anybody can send them."""
     headers = {
         "X-CloudScheduler": "true",
         "X-CloudScheduler-JobName": "nightly",
@@ -316,15 +316,15 @@ def test_headers_of_cloud_scheduler_prove_nothing(guarded: Call) -> None:
     "path", ["/ready", "/status", "/runs", "/runs/x", "/jobs", "/config", "/run", "/nowhere", "/"]
 )
 def test_only_health_is_open(guarded: Call, path: str) -> None:
-    """The platform's probe needs no token; everything else does, also what is not there."""
+    """Every other path needs a token, even one that does not exist."""
     assert guarded({}, "/health")[0] == 200
     assert guarded({}, path)[0] == 401
 
 
-def test_a_new_key_is_known_once_it_is_used(
+def test_an_unknown_key_has_the_certificates_fetched_again(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that is not among the certificates has them fetched again, but not for each call."""
+    """They are fetched again after a while, not for each call."""
     with calling(OIDC, certificates.url) as call:
         assert call(bearer(GOOGLE.token()))[0] == 200
         certificates.served = {NEXT.key_id: NEXT.certificate}
@@ -338,10 +338,10 @@ def test_a_new_key_is_known_once_it_is_used(
 @pytest.mark.parametrize(
     ("status", "served"), [(500, {}), (302, {}), (200, []), (200, "text")], ids=str
 )
-def test_certificates_that_cannot_be_had_are_a_503(
+def test_unavailable_certificates_give_a_503(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch, status: int, served: object
 ) -> None:
-    """A good token is neither accepted nor refused where nobody can tell: try again in a moment."""
+    """A valid token is neither accepted nor refused: the caller may try again in a moment."""
     certificates.status, certificates.served = status, served
     with calling(OIDC, certificates.url) as call:
         code, body = call(bearer(GOOGLE.token()))
@@ -353,8 +353,8 @@ def test_certificates_that_cannot_be_had_are_a_503(
         assert call(bearer(GOOGLE.token()))[0] == 200
 
 
-def test_certificates_out_of_reach_are_a_503() -> None:
-    """Nobody listens where they should be."""
+def test_an_unreachable_server_of_certificates_gives_a_503() -> None:
+    """Nothing listens at its address."""
     with calling(OIDC, "http://127.0.0.1:9/certs") as call:
         assert call(bearer(GOOGLE.token()))[0] == 503
 
@@ -362,7 +362,7 @@ def test_certificates_out_of_reach_are_a_503() -> None:
 def test_nobody_waits_behind_a_slow_fetch(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one caller waits for the certificates the others are answered, and it waits bounded."""
+    """One caller waits for the certificates, for a limited time; the others are answered."""
     certificates.answers.clear()
     monkeypatch.setattr(callers, "_FETCH_SECONDS", 1.0)
     with calling(OIDC, certificates.url) as call, ThreadPoolExecutor(10) as pool:
@@ -377,7 +377,7 @@ def test_nobody_waits_behind_a_slow_fetch(
 def test_known_certificates_outlive_a_failing_endpoint(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A key that was good an hour ago is good while nobody says otherwise, for a day."""
+    """When they cannot be fetched again, they stay valid for a day."""
     with calling(OIDC, certificates.url) as call:
         assert call(bearer(GOOGLE.token()))[0] == 200
         monkeypatch.setattr(callers, "_CACHE_SECONDS", -1.0)
@@ -388,16 +388,16 @@ def test_known_certificates_outlive_a_failing_endpoint(
         assert call(bearer(GOOGLE.token()))[0] == 503
 
 
-def test_an_address_is_allowed_in_any_case() -> None:
-    """Google may write an address with capitals that the setting writes without."""
+def test_allowed_addresses_are_compared_without_case() -> None:
+    """Google may write an address with capitals that the setting does not have."""
     gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
     token = GOOGLE.token(email=SCHEDULER.replace("s", "S"))
     gate(CallerHeaders(authorization=f"Bearer {token}", api_key=None))
 
 
 @given(st.text(max_size=200))
-def test_no_authorization_ends_in_anything_but_a_401(text: str) -> None:
-    """Any header at all is refused as unproven before or after it is taken apart."""
+def test_any_malformed_authorization_is_refused(text: str) -> None:
+    """Whatever the header contains, the caller did not prove who it is."""
     gate = callers._TokenGate(_oidc_settings(), _Known())  # noqa: SLF001 - without a server
     for authorization in (text, f"Bearer {text}", f"Bearer {text}.{text}.{text}"):
         with pytest.raises(AuthenticationError, match="did not prove"):
@@ -429,8 +429,8 @@ class _Known(callers._Certificates):  # noqa: SLF001 - those that need no server
     ],
     ids=["right", "none", "empty", "shorter", "longer", "another", "upper", "not ASCII"],
 )
-def test_an_api_key_is_right_or_a_401(key: str | None, status: int) -> None:
-    """With AUTH=api_key the whole key counts, and nothing but the key."""
+def test_only_the_right_api_key_passes(key: str | None, status: int) -> None:
+    """With AUTH=api_key the whole key has to match, and no token replaces it."""
     with calling({"AUTH": "api_key", "ETL_API_KEY": KEY}) as call:
         headers = {} if key is None else {"X-API-Key": key}
         code, body = call(headers)
@@ -447,6 +447,6 @@ def test_the_platform_checks_by_default() -> None:
 
 
 def test_a_401_names_the_scheme() -> None:
-    """As HTTP asks: a 401 says how one may prove oneself."""
+    """As HTTP requires, it says how to authenticate."""
     answer = create_app(ENVIRON | OIDC).test_client().get("/runs")
     assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")

@@ -1,4 +1,4 @@
-"""The console's answers over HTTP: who may look, what a form may do, what a page says and when."""
+"""The console over HTTP: who has access, what forms may do, and what pages say."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FIRST_AT: Final = (LONG_AGO - timedelta(days=20)).isoformat()
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """Two sessions of yesterday, an id that is no session's, and a run over them."""
+    """Two sessions of yesterday, a hard-coded session id of several people, and one run."""
     second = LONG_AGO + timedelta(seconds=1)
     rows = [
         event("first", NOON),
@@ -66,14 +66,14 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 
 @pytest.fixture(scope="module")
 def console(scenario: Scenario, sandbox_dir: Path) -> Iterator[FlaskClient]:
-    """The service over that, as a browser on this machine calls it."""
+    """A browser's client of the service on that scenario."""
     with calling(environ_of(scenario, sandbox_dir)) as browser:
         yield browser
 
 
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> FlaskClient:
-    """A service that wants a key, where nobody has guessed so far."""
+    """A client of a service that requires a key, before any wrong key."""
     monkeypatch.setattr(sign_in, "WRONG_KEYS", access.WrongKeys())
     return create_app(LOCKED).test_client()
 
@@ -85,8 +85,8 @@ def token_of(answer: TestResponse) -> str:
     return found[1]
 
 
-def runs_of(scenario: Scenario) -> int:
-    """How many runs the ledger has."""
+def count_runs(scenario: Scenario) -> int:
+    """The number of runs in the ledger."""
     return len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
 
 
@@ -94,7 +94,7 @@ def runs_of(scenario: Scenario) -> int:
 
 
 def test_browsers_get_pages_and_programs_get_json(console: FlaskClient) -> None:
-    """The same address, by what the caller says it takes; nothing of a program's answer changes."""
+    """At the same address, by their Accept header."""
     for path in ("/runs", "/nowhere"):
         page = console.get(path, headers=BROWSER)
         assert page.mimetype == "text/html"
@@ -105,8 +105,8 @@ def test_browsers_get_pages_and_programs_get_json(console: FlaskClient) -> None:
             assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
-def test_a_runs_address_is_both(console: FlaskClient) -> None:
-    """Its report for a program, its page for a browser, and 404 for both where there is none."""
+def test_a_runs_address_has_a_page_and_a_report(console: FlaskClient) -> None:
+    """The page for a browser, the report for a program; for both 404 if there is no such run."""
     run_id = console.get("/runs").get_json()["runs"][0]["run_id"]
     assert console.get(f"/runs/{run_id}").get_json()["run_id"] == run_id
     assert run_id in console.get(f"/runs/{run_id}", headers=BROWSER).text
@@ -115,7 +115,7 @@ def test_a_runs_address_is_both(console: FlaskClient) -> None:
 
 
 def test_pages_load_nothing_from_elsewhere(console: FlaskClient) -> None:
-    """The policy is the strictest that pages can have, and no browser keeps them."""
+    """Their content security policy is strict, and no browser may cache them."""
     headers = console.get("/runs", headers=BROWSER).headers
     policy = headers["Content-Security-Policy"].split("; ")
     assert policy[0] == "default-src 'self'"
@@ -127,15 +127,15 @@ def test_pages_load_nothing_from_elsewhere(console: FlaskClient) -> None:
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
 def test_no_template_has_anything_inline(path: Path) -> None:
-    """No script, style or handler stands in a page: the policy would refuse it in silence."""
+    """No script, style or handler: the content security policy would block it silently."""
     text = path.read_text("utf-8")
     assert re.findall(r"<style|\sstyle=|\son[a-z]+=|javascript:|hx-on|\|\s*safe", text) == []
     scripts = re.findall(r"<script[^>]*>", text)
     assert all("src=" in each for each in scripts)
 
 
-def test_files_may_be_kept_since_their_address_changes(console: FlaskClient) -> None:
-    """A file's address has a hash of it, and its answer says that it never changes."""
+def test_files_may_be_cached_because_their_address_has_a_hash(console: FlaskClient) -> None:
+    """A changed file gets another address, and the answer calls the file immutable."""
     text = console.get("/runs", headers=BROWSER).text
     address = re.findall(r'"(/static/console\.js\?v=([0-9a-f]{12}))"', text)[0]
     digest = hashlib.sha256((STATIC / "console.js").read_bytes()).hexdigest()
@@ -146,8 +146,8 @@ def test_files_may_be_kept_since_their_address_changes(console: FlaskClient) -> 
     assert console.get("/static/../app.py").status_code == 404
 
 
-def test_what_is_vendored_is_what_npm_carries() -> None:
-    """Each file has the hash written with it, its licence, and a version that is locked."""
+def test_vendored_files_are_those_of_npm() -> None:
+    """Each file has its recorded hash, its licence, and the version that is locked."""
     vendored = json.loads((STATIC / "vendor" / "vendored.json").read_text("utf-8"))
     lock = json.loads((ROOT / "tools" / "vendor" / "package-lock.json").read_text("utf-8"))
     for each in vendored:
@@ -162,7 +162,7 @@ def test_what_is_vendored_is_what_npm_carries() -> None:
 
 
 def test_before_the_first_run_a_page_says_what_to_do(clients: Clients, sandbox_dir: Path) -> None:
-    """Nothing to see is no error: the page leads to the first run and to what it needs."""
+    """A page without data is no error: it leads to the first run and to what that needs."""
     with (
         Scenario(clients=clients) as empty,
         calling(environ_of(empty, sandbox_dir)) as browser,
@@ -178,8 +178,8 @@ def test_before_the_first_run_a_page_says_what_to_do(clients: Clients, sandbox_d
         assert "No row was built yet" in health
 
 
-def test_an_error_is_a_page_too() -> None:
-    """A browser sees the sentence and where to go on; a program the same sentence as JSON."""
+def test_a_browser_gets_an_error_as_a_page() -> None:
+    """The page has the sentence of the error."""
     environ = {name: value for name, value in LOCKED.items() if "KEY" not in name[:7]}
     client = create_app(environ | {"AUTH": "platform", "ETL_API_KEY": ""}).test_client()
     page = client.get("/", headers=BROWSER)
@@ -192,7 +192,7 @@ def test_an_error_is_a_page_too() -> None:
 
 
 def test_a_form_starts_a_run(console: FlaskClient, scenario: Scenario) -> None:
-    """With its token, and leads to the run's page."""
+    """If it has its token; the answer redirects to the page of the run."""
     token = token_of(console.get("/runs", headers=BROWSER))
     answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
     assert answer.status_code == 303
@@ -201,7 +201,7 @@ def test_a_form_starts_a_run(console: FlaskClient, scenario: Scenario) -> None:
         "/runs/new", data={"csrf_token": token}, headers=BROWSER | {"HX-Request": "true"}
     )
     assert (part.status_code, part.headers["HX-Redirect"][:6]) == (204, "/runs/")
-    assert runs_of(scenario) == 3
+    assert count_runs(scenario) == 3
 
 
 @pytest.mark.parametrize(
@@ -224,27 +224,27 @@ def test_a_form_starts_a_run(console: FlaskClient, scenario: Scenario) -> None:
         ({"csrf_token": "TOKEN", "start_date": "2026-02-01"}, {}, 200),
     ],
 )
-def test_what_starts_no_run(
+def test_a_refused_or_unconfirmed_form_starts_no_run(
     console: FlaskClient,
     scenario: Scenario,
     data: dict[str, str],
     headers: dict[str, str],
     status: int,
 ) -> None:
-    """No or a wrong token, another origin, nonsense; and what is to be confirmed first."""
-    before = runs_of(scenario)
+    """Without the right token, from another origin, with invalid values, or not confirmed yet."""
+    before = count_runs(scenario)
     token = token_of(console.get("/runs", headers=BROWSER))
-    filled = {name: token if value == "TOKEN" else value for name, value in data.items()}
-    answer = console.post("/runs/new", data=filled, headers=BROWSER | headers)
+    form = {name: token if value == "TOKEN" else value for name, value in data.items()}
+    answer = console.post("/runs/new", data=form, headers=BROWSER | headers)
     assert answer.status_code == status
     assert ("Before it starts" in answer.text) == (status == 200)
-    assert runs_of(scenario) == before
+    assert count_runs(scenario) == before
 
 
-def test_a_token_is_of_one_browser(
+def test_a_forms_token_is_valid_for_one_browser(
     console: FlaskClient, sandbox_dir: Path, scenario: Scenario
 ) -> None:
-    """A token that another browser was given is none."""
+    """A token that another browser got is refused."""
     with calling(environ_of(scenario, sandbox_dir)) as other:
         token = token_of(other.get("/runs", headers=BROWSER))
     answer = console.post("/runs/new", data={"csrf_token": token}, headers=BROWSER)
@@ -252,8 +252,8 @@ def test_a_token_is_of_one_browser(
     assert "The form is too old" in answer.text
 
 
-def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -> None:
-    """A start meanwhile is refused, by name and with the time at which the lease ends."""
+def test_the_holder_of_the_lease_is_shown(console: FlaskClient, scenario: Scenario) -> None:
+    """A start is refused; the pages name the holder and the time at which the lease expires."""
     token = token_of(console.get("/runs", headers=BROWSER))
     take_lease(scenario)
     try:
@@ -267,11 +267,11 @@ def test_who_holds_the_lease_is_said(console: FlaskClient, scenario: Scenario) -
     assert re.search(r"the lease expires at \d\d:\d\d:\d\d", shown)
 
 
-def test_a_run_of_this_process_says_until_when_it_holds_the_lease(
+def test_a_run_of_this_process_is_shown_with_its_progress(
     console: FlaskClient, scenario: Scenario
 ) -> None:
-    """With its step, its batch and its events; it is not told as somebody else's run."""
-    mine = RunInProgress(
+    """Its step, batch, events and the end of its lease; not as a run on another machine."""
+    run_here = RunInProgress(
         run_id=OTHER_RUN,
         job="sessions",
         started_at=datetime.now(UTC),
@@ -281,7 +281,7 @@ def test_a_run_of_this_process_says_until_when_it_holds_the_lease(
         events=1234,
     )
     take_lease(scenario)
-    IN_PROGRESS.put(mine)
+    IN_PROGRESS.put(run_here)
     try:
         shown = console.get("/live?more", headers=BROWSER).text
     finally:
@@ -292,10 +292,10 @@ def test_a_run_of_this_process_says_until_when_it_holds_the_lease(
     assert "on another machine" not in shown
 
 
-def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
+def test_the_page_of_a_run_reloads_when_the_run_ends(
     console: FlaskClient, scenario: Scenario
 ) -> None:
-    """While it holds the lease its page stays; then it has a report."""
+    """Not while the run holds the lease; afterwards there is a report to show."""
     take_lease(scenario)
     try:
         during = console.get(f"/live?more&run={OTHER_RUN}")
@@ -306,11 +306,11 @@ def test_a_page_of_a_run_in_progress_is_loaded_again_at_its_end(
     assert "HX-Refresh" not in console.get("/live?more").headers
 
 
-# Questions.
+# Queries.
 
 
-def test_a_question_is_asked_once_between_two_runs(scenario: Scenario) -> None:
-    """The answer is kept until the next run, and what is kept costs nothing."""
+def test_a_query_is_sent_once_between_two_runs(scenario: Scenario) -> None:
+    """Its answer is cached until the next run."""
     settings = scenario.make_settings()
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     queries = Queries(settings, lambda: nullcontext(warehouse))
@@ -321,18 +321,22 @@ def test_a_question_is_asked_once_between_two_runs(scenario: Scenario) -> None:
     queries._looked_at = -1e9  # noqa: SLF001 - as if two seconds had passed
     assert not queries.ask("count", sql).is_cached
     take_lease(scenario)
-    queries._looked_at = -1e9  # noqa: SLF001 - likewise
+    queries._looked_at = -1e9  # noqa: SLF001 - as if two seconds had passed
     assert not queries.ask("count", sql).is_cached
-    assert not queries.ask("count", sql).is_cached  # nothing is kept while a run changes it
+    assert not queries.ask(
+        "count", sql
+    ).is_cached  # nothing is cached while a run changes the table
     release_lease(scenario)
     with Scenario(clients=scenario.clients) as empty:
-        nowhere = Warehouse(clients=empty.clients, settings=empty.make_settings(), run_id="no_run")
+        empty_warehouse = Warehouse(
+            clients=empty.clients, settings=empty.make_settings(), run_id="no_run"
+        )
         with pytest.raises(NothingYetError):
-            Queries(settings, lambda: nullcontext(nowhere)).check()
+            Queries(settings, lambda: nullcontext(empty_warehouse)).check()
 
 
-def test_a_question_that_makes_no_sense_is_refused(console: FlaskClient) -> None:
-    """A sentence says what there is instead, and nothing is asked."""
+def test_invalid_queries_are_refused(console: FlaskClient) -> None:
+    """In a sentence that says what is possible; nothing is sent to BigQuery."""
     for query in (
         "column=nothing",
         "split=session_id",
@@ -359,32 +363,30 @@ def test_a_question_that_makes_no_sense_is_refused(console: FlaskClient) -> None
         ("until=9999-12-31T23:59:59-23:59&after=x", 200),
     ],
 )
-def test_days_beyond_all_calendars_are_refused(
-    console: FlaskClient, query: str, status: int
-) -> None:
-    """No day before or after them can be computed; a time that nobody was linked to is none."""
+def test_days_out_of_range_are_refused(console: FlaskClient, query: str, status: int) -> None:
+    """No day before or after them can be computed; an impossible time in a link is ignored."""
     answer = console.get(f"/sessions?{query}", headers=BROWSER)
     assert answer.status_code == status
     assert status == 200 or "a day of this century" in answer.text
 
 
-def test_an_answer_as_csv(console: FlaskClient) -> None:
-    """One row a day with a head, as a file to save."""
+def test_an_answer_can_be_downloaded_as_csv(console: FlaskClient) -> None:
+    """One row a day with a header, as a file to save."""
     answer = console.get("/explore.csv?column=sessions&days=7")
     assert answer.mimetype == "text/csv"
     assert "attachment" in answer.headers["Content-Disposition"]
     assert answer.text.splitlines() == ["period,split,value,sessions", f"{NOON.date()},,2,2"]
 
 
-def test_text_of_people_is_shown_as_text(console: FlaskClient) -> None:
-    """What somebody put into an address stays text in the page."""
+def test_markup_in_an_address_is_shown_as_text(console: FlaskClient) -> None:
+    """A page never contains it as HTML."""
     answer = console.get("/sessions?id=<script>alert(1)</script>", headers=BROWSER)
     assert "<script>alert" not in answer.text
     assert "&lt;script&gt;alert" in answer.text
 
 
 def test_a_piece_of_a_split_id_has_its_own_events(console: FlaskClient) -> None:
-    """Those of its person and day, not of others under the same id."""
+    """Those of its person and day, not those of others under the same session id."""
     query = {"id": f"hard-coded/{LONG_AGO.date()}/somebody", "events": ""}
     shown = console.get("/session", query_string=query, headers=BROWSER).text
     assert re.findall(r'<li class="(?:view|ours|plain|aside)" id="event-([0-9]+)"', shown) == ["1"]
@@ -395,10 +397,10 @@ def test_a_piece_of_a_split_id_has_its_own_events(console: FlaskClient) -> None:
     assert "hard-coded is split into 3 pieces" in absent.text
 
 
-def test_a_page_reads_no_endless_session(
+def test_a_page_does_not_read_a_very_long_session(
     console: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of very many rows leads to the command line, before anything of it is read."""
+    """It shows the command line to use instead, before it reads any row."""
     monkeypatch.setattr(session_page, "MOST_ROWS", 0)
     shown = console.get("/session?id=first&events", headers=BROWSER).text
     assert "main.py --explain &#34;first&#34;" in shown
@@ -408,24 +410,24 @@ def test_a_page_reads_no_endless_session(
     again = console.get("/session?id=first&events=few", headers=BROWSER).text
     assert "From the cache" in again
     monkeypatch.setattr(session_page, "KEPT_ROWS", 0)
-    anew = console.get("/session?id=first&events=few", headers=BROWSER).text
-    assert "From the cache" not in anew
-    by_itself = console.get("/session?id=first", headers=BROWSER).text
-    assert 'hx-trigger="load" hx-target="#story"' in by_itself
+    not_cached = console.get("/session?id=first&events=few", headers=BROWSER).text
+    assert "From the cache" not in not_cached
+    without_click = console.get("/session?id=first", headers=BROWSER).text
+    assert 'hx-trigger="load" hx-target="#story"' in without_click
 
 
 # Signing in.
 
 
-def sign_in_with(client: FlaskClient, key: str, **more: Any) -> TestResponse:  # noqa: ANN401 - options
+def sign_in_with(client: FlaskClient, key: str, **options: Any) -> TestResponse:  # noqa: ANN401 - of the client
     """Send a key to the sign-in page."""
     token = token_of(client.get("/sign-in", headers=BROWSER))
     data = {"csrf_token": token, "key": key, "next": "/health-report"}
-    return client.post("/sign-in", data=data, headers=BROWSER, **more)
+    return client.post("/sign-in", data=data, headers=BROWSER, **options)
 
 
-def test_who_is_not_signed_in_is_led_to_the_door(locked: FlaskClient) -> None:
-    """A browser, with where it wanted to go; a program gets 401 as ever."""
+def test_a_browser_is_redirected_to_the_sign_in_page(locked: FlaskClient) -> None:
+    """With the address that it requested; a program gets 401."""
     answer = locked.get("/explore?days=7", headers=BROWSER)
     assert (answer.status_code, answer.location) == (302, "/sign-in?next=%2Fexplore%3Fdays%3D7")
     assert locked.get("/runs").status_code == 401
@@ -436,7 +438,7 @@ def test_who_is_not_signed_in_is_led_to_the_door(locked: FlaskClient) -> None:
 
 
 def test_the_key_gives_a_cookie(locked: FlaskClient) -> None:
-    """It lets in, scripts and other sites don't get at it, and it ends."""
+    """It signs the browser in, scripts and other sites cannot read it, and it expires."""
     answer = sign_in_with(locked, KEY)
     assert (answer.status_code, answer.location) == (303, "/health-report")
     cookie = answer.headers["Set-Cookie"]
@@ -446,8 +448,8 @@ def test_the_key_gives_a_cookie(locked: FlaskClient) -> None:
     assert locked.get("/sign-in?next=/runs", headers=BROWSER).location == "/runs"
 
 
-def test_the_cookie_is_for_https_where_there_is_any(locked: FlaskClient) -> None:
-    """Behind Cloud Run, which says that the browser came by HTTPS; not on this machine."""
+def test_the_cookie_is_secure_behind_https(locked: FlaskClient) -> None:
+    """Behind Cloud Run, which says that the browser used HTTPS; not on this machine."""
     proxied = {"headers": BROWSER | {"X-Forwarded-Proto": "https"}}
     token = token_of(locked.get("/sign-in", headers=BROWSER))
     data = {"csrf_token": token, "key": KEY}
@@ -455,8 +457,8 @@ def test_the_cookie_is_for_https_where_there_is_any(locked: FlaskClient) -> None
     assert "Secure" not in sign_in_with(create_app(LOCKED).test_client(), KEY).headers["Set-Cookie"]
 
 
-def test_the_cookie_ends(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After its hours it counts no more, though a page has had it signed anew meanwhile."""
+def test_the_cookie_expires(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After its hours it is refused, even if a page had it signed again meanwhile."""
     sign_in_with(locked, KEY)
     later = time.time() + access.SIGNED_IN_SECONDS - 60
     monkeypatch.setattr(time, "time", lambda: later)
@@ -466,8 +468,8 @@ def test_the_cookie_ends(locked: FlaskClient, monkeypatch: pytest.MonkeyPatch) -
     assert locked.get("/config").status_code == 401
 
 
-def test_the_cookie_ends_with_the_key_and_by_leaving(locked: FlaskClient) -> None:
-    """Another key makes every cookie void; who leaves has to come in again."""
+def test_another_key_or_signing_out_ends_the_cookie(locked: FlaskClient) -> None:
+    """Another key makes every cookie invalid; after signing out one has to sign in again."""
     sign_in_with(locked, KEY)
     cookie = locked.get_cookie("posthog_etl")
     assert cookie is not None
@@ -481,13 +483,13 @@ def test_the_cookie_ends_with_the_key_and_by_leaving(locked: FlaskClient) -> Non
 
 
 def test_a_cookie_does_not_start_runs_without_a_form(locked: FlaskClient) -> None:
-    """`POST /run` takes the key itself: a cookie that a browser sends by itself is not enough."""
+    """`POST /run` needs the key itself: a cookie, which browsers add themselves, is not enough."""
     sign_in_with(locked, KEY)
     assert locked.post("/run").status_code == 401
 
 
 def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
-    """After a few wrong ones no key is looked at for a minute, not even the right one."""
+    """After a few wrong keys the page checks no key for a minute, not even the right one."""
     for _ in range(access.WRONG_KEYS_A_MINUTE):
         assert sign_in_with(locked, "wrong").status_code in {401, 429}
     answer = sign_in_with(locked, KEY)
@@ -498,15 +500,15 @@ def test_keys_cant_be_guessed_quickly(locked: FlaskClient) -> None:
 
 def test_sign_in_redirects_only_to_this_site(locked: FlaskClient) -> None:
     """An address of another site in `next` becomes the overview."""
-    for following in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "x\n"):
+    for target in ("//elsewhere.example", "https://elsewhere.example", "/\\elsewhere", "x\n"):
         locked.delete_cookie("posthog_etl")
         token = token_of(locked.get("/sign-in", headers=BROWSER))
-        data = {"csrf_token": token, "key": KEY, "next": following}
+        data = {"csrf_token": token, "key": KEY, "next": target}
         assert locked.post("/sign-in", data=data, headers=BROWSER).location == "/"
 
 
-def test_a_key_without_a_token_is_not_looked_at(locked: FlaskClient) -> None:
-    """No other site signs a browser in."""
+def test_a_key_without_a_forms_token_is_not_checked(locked: FlaskClient) -> None:
+    """So no other site can sign a browser in."""
     answer = locked.post("/sign-in", data={"key": KEY}, headers=BROWSER)
     assert answer.status_code == 400
     assert locked.get("/config").status_code == 401

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.skipif(
 )
 MOST_BYTES: Final = 300_000
 _SERIOUS: Final = {"serious", "critical"}
-# As a large app has them: no page gets wider than a phone by its numbers.
+# Numbers of a large app: no page may get wider than a phone because of them.
 _LARGE_NUMBERS: Final = """() => {
   for (const each of document.querySelectorAll("td.n, .figures td, .card-value"))
     each.textContent = "12,345,678";
@@ -52,7 +52,7 @@ _CONTRAST: Final = {"runOnly": ["color-contrast"], "resultTypes": ["violations"]
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """What there is to see."""
+    """The history that the pages show."""
     with history(clients) as found:
         yield found
 
@@ -61,7 +61,7 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 def address(
     scenario: Scenario, sandbox_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Where gunicorn serves the console. A run waits for the lease, so that it can be watched."""
+    """The address of gunicorn. A run waits for the lease, so that a test can watch it."""
     environ = environ_of(scenario, sandbox_dir) | {"LEASE_WAIT_SECONDS": "30"}
     log = tmp_path_factory.mktemp("console") / "log"
     with serving(log, app="app:local()", **environ) as service:
@@ -69,7 +69,7 @@ def address(
 
 
 @pytest.fixture(scope="module")
-def browser(address: str) -> Iterator[Browser]:  # noqa: ARG001 - it ends first: it keeps connections
+def browser(address: str) -> Iterator[Browser]:  # noqa: ARG001 - closes before the service does
     """The machine's own Chromium."""
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
@@ -78,7 +78,7 @@ def browser(address: str) -> Iterator[Browser]:  # noqa: ARG001 - it ends first:
 
 
 @dataclass(slots=True)
-class Look:
+class Tab:
     """A tab, and what went wrong in it."""
 
     page: Page
@@ -87,39 +87,39 @@ class Look:
 
 
 @contextmanager
-def looking(browser: Browser, **options: Any) -> Iterator[Look]:  # noqa: ANN401 - of a context
-    """A new tab that notes every error, refusal of the policy and byte."""
+def open_tab(browser: Browser, **options: Any) -> Iterator[Tab]:  # noqa: ANN401 - of a context
+    """A new tab that records every error, violation of the content policy, and byte."""
     context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
-    look = Look(page=context.new_page())
-    look.page.on("pageerror", lambda error: look.problems.append(str(error)))
-    look.page.on(
+    tab = Tab(page=context.new_page())
+    tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
+    tab.page.on(
         "console",
-        lambda said: look.problems.append(said.text) if said.type == "error" else None,
+        lambda message: tab.problems.append(message.text) if message.type == "error" else None,
     )
-    session = context.new_cdp_session(look.page)
+    session = context.new_cdp_session(tab.page)
     session.send("Network.enable")
 
     def count(loaded: dict[str, Any]) -> None:
-        look.bytes += int(loaded["encodedDataLength"])
+        tab.bytes += int(loaded["encodedDataLength"])
 
     session.on("Network.loadingFinished", count)
-    yield look
+    yield tab
     context.close()
 
 
 @pytest.fixture(scope="module")
-def tab(browser: Browser) -> Iterator[Look]:
-    """One tab for many pages."""
-    with looking(browser) as look:
-        yield look
+def tab(browser: Browser) -> Iterator[Tab]:
+    """A tab that several tests share."""
+    with open_tab(browser) as found:
+        yield found
 
 
-def serious(page: Page, options: dict[str, Any] | None = None) -> list[str]:
-    """What axe-core finds that would keep somebody out."""
+def serious_violations(page: Page, options: dict[str, Any] | None = None) -> list[str]:
+    """The serious accessibility problems that axe-core finds."""
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
-    wanted = options or {"resultTypes": ["violations"]}
-    found = page.evaluate("options => axe.run(document, options)", wanted)
+    axe_options = options or {"resultTypes": ["violations"]}
+    found = page.evaluate("options => axe.run(document, options)", axe_options)
     return [
         f"{each['id']}: {[node['html'][:120] for node in each['nodes'][:3]]}"
         for each in found["violations"]
@@ -128,7 +128,7 @@ def serious(page: Page, options: dict[str, Any] | None = None) -> list[str]:
 
 
 def first_link(page: Page, beginning: str) -> str:
-    """The address of the first link that begins so."""
+    """The address of the first link that begins with this."""
     link = page.locator(f"main a[href^='{beginning}']").first.get_attribute("href")
     assert link is not None
     return link
@@ -149,43 +149,43 @@ PAGES: Final = {
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_every_page_is_for_everybody(tab: Look, address: str, path: str) -> None:
-    """It says what it should, without an error, to all eyes, on a phone and in the dark."""
+def test_every_page_is_accessible(tab: Tab, address: str, path: str) -> None:
+    """It has its text and no error, and can be read by everybody, on a phone and in dark mode."""
     check_page(tab, address + path, PAGES[path], is_missing=path == "/nowhere")
 
 
-def check_page(look: Look, url: str, said: str, *, is_missing: bool = False) -> None:
-    """Everything that must hold of any page."""
-    page = look.page
+def check_page(tab: Tab, url: str, text: str, *, is_missing: bool = False) -> None:
+    """Check everything that must hold for any page."""
+    page = tab.page
     page.set_viewport_size({"width": 1280, "height": 900})
     page.emulate_media(color_scheme="light")
-    look.problems.clear()
+    tab.problems.clear()
     answer = page.goto(url)
     assert answer is not None
     assert answer.status == (404 if is_missing else 200)
-    expect(page.get_by_role("main")).to_contain_text(said)
+    expect(page.get_by_role("main")).to_contain_text(text)
     expect(page.get_by_role("heading", level=1)).to_have_count(1)
     assert "UTC" in page.inner_text("footer")
     charts = page.locator("figure.chart").count()
     expect(page.locator("figure.chart canvas")).to_have_count(charts)
-    assert serious(page) == []
+    assert serious_violations(page) == []
     page.emulate_media(color_scheme="dark")
-    assert serious(page, _CONTRAST) == []
+    assert serious_violations(page, _CONTRAST) == []
     page.set_viewport_size({"width": 360, "height": 740})
     page.evaluate(_LARGE_NUMBERS)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    problems = [each for each in look.problems if not (is_missing and "404" in each)]
+    problems = [each for each in tab.problems if not (is_missing and "404" in each)]
     assert problems == []
 
 
-def test_a_sessions_page_and_its_persons(tab: Look, address: str) -> None:
-    """From the list to a session, to its events, to its person: each page as all the others."""
+def test_links_lead_from_a_session_to_its_events_and_person(tab: Tab, address: str) -> None:
+    """From the list to a session, its events and its person; each page is checked."""
     tab.page.goto(f"{address}/sessions?flag=started_quiz&first=2026-01-01")
     session = first_link(tab.page, "/session?")
     check_page(tab, f"{address}{session}&events", "started_quiz")
     tab.page.set_viewport_size({"width": 1280, "height": 900})
     tab.page.goto(address + session)
-    expect(tab.page.locator(".events li.ours").first).to_be_visible()  # it was read by itself
+    expect(tab.page.locator(".events li.ours").first).to_be_visible()  # loaded without a click
     tab.page.locator("#column-started_quiz .from a").first.click()
     event = tab.page.locator(".events li:target")
     expect(event).to_be_in_viewport()
@@ -194,20 +194,20 @@ def test_a_sessions_page_and_its_persons(tab: Look, address: str) -> None:
     check_page(tab, address + person, "Latest sessions")
 
 
-def test_the_first_page_is_light(browser: Browser, address: str) -> None:
-    """All of it, without any cache, is under 300 kB; nothing comes from elsewhere."""
-    with looking(browser) as look:
+def test_the_first_page_is_small(browser: Browser, address: str) -> None:
+    """Without a cache it loads under 300 kB, and nothing from another host."""
+    with open_tab(browser) as tab:
         hosts: set[str] = set()
-        look.page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
-        look.page.goto(address, wait_until="networkidle")
-        assert 50_000 < look.bytes < MOST_BYTES
+        tab.page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+        tab.page.goto(address, wait_until="networkidle")
+        assert 50_000 < tab.bytes < MOST_BYTES
         assert hosts == {address.split("/")[2]}
-        shown = look.page.locator("figure.chart canvas")
+        shown = tab.page.locator("figure.chart canvas")
         assert shown.count() == 2
 
 
-def test_a_large_screen_is_used(tab: Look, address: str) -> None:
-    """On 4K letters grow, and the page is not a narrow strip."""
+def test_a_large_screen_is_used(tab: Tab, address: str) -> None:
+    """On a 4K screen the text is larger, and the page is not a narrow strip."""
     page = tab.page
     page.set_viewport_size({"width": 3840, "height": 2160})
     page.goto(address)
@@ -220,8 +220,8 @@ def test_a_large_screen_is_used(tab: Look, address: str) -> None:
     assert chart["height"] > 400
 
 
-def test_a_failed_run_says_what_to_do(tab: Look, address: str) -> None:
-    """The list says that it failed; its page gives the error, and the request that repeats it."""
+def test_the_page_of_a_failed_run_says_what_to_do(tab: Tab, address: str) -> None:
+    """The list says that it failed; its page has the error and the request that repeats it."""
     tab.page.goto(f"{address}/runs")
     row = tab.page.locator("tr", has_text="failed")
     expect(row).to_contain_text("force")
@@ -230,8 +230,8 @@ def test_a_failed_run_says_what_to_do(tab: Look, address: str) -> None:
     expect(tab.page.get_by_role("main")).to_contain_text('curl -X POST "$SERVICE_URL/run"')
 
 
-def test_a_runs_rows_add_up(tab: Look, address: str) -> None:
-    """The bar of a run's page is whole, and its table sums to its last line."""
+def test_a_runs_rows_add_up(tab: Tab, address: str) -> None:
+    """The parts of its bar fill it, and the rows of its table add up to the last one."""
     tab.page.goto(f"{address}/runs")
     good = tab.page.locator("tr", has_text="succeeded").last.locator("a").first
     check_page(tab, f"{address}{good.get_attribute('href')}", "rows read or counted")
@@ -245,8 +245,8 @@ def test_a_runs_rows_add_up(tab: Look, address: str) -> None:
     assert sum(counts[:-1]) == counts[-1] > 0
 
 
-def test_explore_changes_at_once(tab: Look, address: str) -> None:
-    """A choice changes the picture, the address and the table, without loading the page."""
+def test_explore_changes_at_once(tab: Tab, address: str) -> None:
+    """A choice changes the chart, the heading and the address without reloading the page."""
     page = tab.page
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(f"{address}/explore")
@@ -261,12 +261,12 @@ def test_explore_changes_at_once(tab: Look, address: str) -> None:
 
 
 def test_a_run_is_started_and_watched(browser: Browser, address: str, scenario: Scenario) -> None:
-    """One button starts it; it shows its step without loading, then its report.
+    """One button starts it; the page shows its step without reloading, then its report.
 
-    It waits for the lease, which somebody else holds: before the start the page says who.
+    It waits for a lease that somebody else holds, whom the page names before the start.
     """
-    with looking(browser) as look:
-        page = look.page
+    with open_tab(browser) as tab:
+        page = tab.page
         page.clock.install()
         take_lease(scenario)
         try:
@@ -274,7 +274,7 @@ def test_a_run_is_started_and_watched(browser: Browser, address: str, scenario: 
             expect(page.locator("#live-more")).to_contain_text(OTHER_RUN)
             expect(page.locator("#live-more")).to_contain_text("the lease expires at")
             page.get_by_role("button", name="Start a run").click()
-            for _ in range(20):  # the page asks every 2 s, and every 4 s: here at once
+            for _ in range(20):  # the page polls every 2 s or 4 s: skip the wait
                 page.clock.fast_forward(4000)
                 if page.locator("#live a").count():
                     break
@@ -285,44 +285,46 @@ def test_a_run_is_started_and_watched(browser: Browser, address: str, scenario: 
             release_lease(scenario)
         page.wait_for_url(re.compile(r"/runs/[0-9]{8}T[0-9]{6}_[0-9a-f]{8}$"), timeout=30_000)
         expect(page.locator(".status").first).to_have_text("succeeded")
-        assert look.problems == []
+        assert tab.problems == []
 
 
-def test_a_full_load_is_asked_about(browser: Browser, address: str, scenario: Scenario) -> None:
-    """It says what it does and costs, and nothing has started."""
-    with looking(browser) as look:
+def test_a_full_load_needs_confirmation(browser: Browser, address: str, scenario: Scenario) -> None:
+    """The page says what it does and costs, and no run has started."""
+    with open_tab(browser) as tab:
         before = len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
-        look.page.goto(f"{address}/runs/new")
-        look.page.get_by_label("Full load").check()
-        look.page.get_by_role("button", name="Start", exact=True).click()
-        sure = look.page.locator("section", has_text="Before it starts")
-        expect(sure).to_contain_text("reads the whole history")
-        expect(sure).to_contain_text("By BigQuery's dry run")
-        expect(sure).to_contain_text("The last run of this kind took")
+        tab.page.goto(f"{address}/runs/new")
+        tab.page.get_by_label("Full load").check()
+        tab.page.get_by_role("button", name="Start", exact=True).click()
+        question = tab.page.locator("section", has_text="Before it starts")
+        expect(question).to_contain_text("reads the whole history")
+        expect(question).to_contain_text("By BigQuery's dry run")
+        expect(question).to_contain_text("The last run of this kind took")
         assert len(scenario.query("SELECT run_id FROM {d}.etl_runs")) == before
 
 
-def test_another_site_starts_nothing(browser: Browser, address: str, scenario: Scenario) -> None:
-    """A page of another origin sends the form that starts a run: it is refused by its origin."""
+def test_another_site_cannot_start_a_run(
+    browser: Browser, address: str, scenario: Scenario
+) -> None:
+    """Its page sends the form that starts a run, and is refused because of its origin."""
     form = f'<form method="post" action="{address}/runs/new"><button>Win a prize</button></form>'
     before = len(scenario.query("SELECT run_id FROM {d}.etl_runs"))
-    with looking(browser) as look:
-        look.page.route(
+    with open_tab(browser) as tab:
+        tab.page.route(
             "http://elsewhere.example/",
             lambda route: route.fulfill(body=form, content_type="text/html"),
         )
-        look.page.goto("http://elsewhere.example/")
-        look.page.get_by_role("button").click()
-        expect(look.page.get_by_role("main")).to_contain_text("A page of another origin may not")
+        tab.page.goto("http://elsewhere.example/")
+        tab.page.get_by_role("button").click()
+        expect(tab.page.get_by_role("main")).to_contain_text("A page of another origin may not")
     assert len(scenario.query("SELECT run_id FROM {d}.etl_runs")) == before
 
 
-def test_signing_in(browser: Browser) -> None:
-    """Whoever is not signed in sees the sign-in page; the right key leads on."""
-    with serving_here(create_app(LOCKED)) as address, looking(browser) as look:
-        page = look.page
+def test_a_browser_signs_in_with_the_key(browser: Browser) -> None:
+    """It gets the sign-in page first, and with the right key the page that it requested."""
+    with serving_here(create_app(LOCKED)) as address, open_tab(browser) as tab:
+        page = tab.page
         page.goto(f"{address}/runs/new")
-        assert serious(page) == []
+        assert serious_violations(page) == []
         page.get_by_label("The service's key").fill("wrong")
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("alert")).to_have_text("The key is wrong.")
@@ -333,20 +335,22 @@ def test_signing_in(browser: Browser) -> None:
         page.wait_for_url(f"{address}/sign-in")
 
 
-def test_an_empty_warehouse(browser: Browser, clients: Clients, sandbox_dir: Path) -> None:
-    """The first page leads to the first run."""
+def test_an_empty_warehouse_leads_to_the_first_run(
+    browser: Browser, clients: Clients, sandbox_dir: Path
+) -> None:
+    """By a link on the first page."""
     with Scenario(clients=clients) as empty:
         service = create_app(environ_of(empty, sandbox_dir), is_local=True)
-        with closing_clients(service), serving_here(service) as address, looking(browser) as look:
-            check_page(look, address, "There is nothing to see yet")
-            look.page.get_by_role("link", name="Start the first run").click()
-            expect(look.page.get_by_role("heading", level=1)).to_have_text("New run")
+        with closing_clients(service), serving_here(service) as address, open_tab(browser) as tab:
+            check_page(tab, address, "There is nothing to see yet")
+            tab.page.get_by_role("link", name="Start the first run").click()
+            expect(tab.page.get_by_role("heading", level=1)).to_have_text("New run")
 
 
-def test_without_javascript(browser: Browser, address: str) -> None:
-    """Tables, forms and a run work all the same."""
-    with looking(browser, java_script_enabled=False) as look:
-        page = look.page
+def test_the_console_works_without_javascript(browser: Browser, address: str) -> None:
+    """Tables and forms work, and a run can be started."""
+    with open_tab(browser, java_script_enabled=False) as tab:
+        page = tab.page
         page.goto(address)
         page.locator("summary", has_text="As a table").first.click()
         expect(page.locator("#sessions-table tbody tr")).to_have_count(90)
@@ -360,8 +364,8 @@ def test_without_javascript(browser: Browser, address: str) -> None:
         expect(page.get_by_role("main")).to_contain_text("nothing new")
 
 
-def test_a_keyboard_is_enough(tab: Look, address: str) -> None:
-    """The first key leads to the content, and what has the focus can be seen."""
+def test_the_console_can_be_used_by_keyboard(tab: Tab, address: str) -> None:
+    """The first Tab offers to skip to the content, and the focus is visible."""
     page = tab.page
     page.goto(address)
     page.keyboard.press("Tab")
@@ -373,8 +377,8 @@ def test_a_keyboard_is_enough(tab: Look, address: str) -> None:
     assert outline == "solid"
 
 
-def test_a_chart_draws_its_table(tab: Look, address: str) -> None:
-    """What the browser draws is what the table holds."""
+def test_a_chart_shows_the_values_of_its_table(tab: Tab, address: str) -> None:
+    """The chart's legend has the value of the table's last row."""
     page = tab.page
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(address)

@@ -25,10 +25,10 @@ WEEKS: Final = tuple((MONDAY + timedelta(days=7 * week)).date() for week in rang
 SECONDS: Final = {"$pageview": 5, "$identify": 9, "view_event": 11, "join_event": 13}
 DAYS: Final = Days(first=WEEKS[0], last=(MONDAY + timedelta(days=20)).date())
 
-AT_ONCE: Final = MONDAY + timedelta(days=25)  # after the days that are counted
+SAME_MOMENT: Final = MONDAY + timedelta(days=25)  # after the days that are counted
 
 
-def happened(session: str, day: int, distinct_id: str, name: str = "$pageview") -> dict[str, Any]:
+def event_of(session: str, day: int, distinct_id: str, name: str = "$pageview") -> dict[str, Any]:
     """An event of a session on a day."""
     at = MONDAY + timedelta(days=day, seconds=SECONDS[name])
     properties: dict[str, Any] = {"$session_id": session, "$lib": "web" if day else "ios"}
@@ -40,18 +40,18 @@ def happened(session: str, day: int, distinct_id: str, name: str = "$pageview") 
 
 
 EVENTS: Final = [
-    happened("signs in", 0, "device"),
-    happened("signs in", 0, "user", "$identify"),
-    happened("visits", 1, "visitor"),
-    happened("visits", 1, "visitor", "view_event"),
-    happened("is back, not signed in", 8, "device"),
-    happened("is back, not signed in", 8, "device", "join_event"),
-    happened("is back, not signed in", 8, "device", "view_event"),
-    happened("is new", 15, "another"),
-    happened("is nobody", 16, "null"),
+    event_of("signs in", 0, "device"),
+    event_of("signs in", 0, "user", "$identify"),
+    event_of("visits", 1, "visitor"),
+    event_of("visits", 1, "visitor", "view_event"),
+    event_of("is back, not signed in", 8, "device"),
+    event_of("is back, not signed in", 8, "device", "join_event"),
+    event_of("is back, not signed in", 8, "device", "view_event"),
+    event_of("is new", 15, "another"),
+    event_of("is nobody", 16, "null"),
     event("no session", MONDAY + timedelta(days=1), event="$create_alias", distinct_id="user")
     | {"properties": json.dumps({"alias": "tablet"})},
-    *(event(name, AT_ONCE) for name in ("a", "b", "c")),
+    *(event(name, SAME_MOMENT) for name in ("a", "b", "c")),
 ]
 
 
@@ -72,24 +72,24 @@ def tables(scenario: Scenario) -> Tables:
     return Tables(**{name: f"`local`.`{scenario.destination}`.`{name}`" for name in names})
 
 
-def trend(scenario: Scenario, tables: Tables, column: str, **asked: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
-    """A column by week: its rows."""
-    wanted = Trend(**{"column": column, "measure": "count", "step": "week", **asked})
-    rows = scenario.query(explore_sql.trend_sql(METRIC_TABLE, tables, DAYS, wanted))
+def trend(scenario: Scenario, tables: Tables, column: str, **fields: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    """The rows of a column by week: the period, the split and the value."""
+    request = Trend(**{"column": column, "measure": "count", "step": "week", **fields})
+    rows = scenario.query(explore_sql.trend_sql(METRIC_TABLE, tables, DAYS, request))
     return [(row["period"], row["split"], row["value"]) for row in rows]
 
 
-def test_sessions_and_people_by_week(scenario: Scenario, tables: Tables) -> None:
-    """The device that comes back is the user; who has no id is a session and nobody."""
+def test_sessions_and_people_are_counted_by_week(scenario: Scenario, tables: Tables) -> None:
+    """A device that returns counts as its user; a session without an id counts for no person."""
     weeks = list(zip(WEEKS, ("", "", ""), strict=True))
-    counted = {SESSIONS: (2, 1, 2), PEOPLE: (2, 1, 1)}
-    for column, values in counted.items():
+    expected = {SESSIONS: (2, 1, 2), PEOPLE: (2, 1, 1)}
+    for column, values in expected.items():
         rows = [(*week, value) for week, value in zip(weeks, values, strict=True)]
         assert trend(scenario, tables, column) == rows
 
 
-def test_new_and_returning(scenario: Scenario, tables: Tables) -> None:
-    """New is the day on which a person was first seen."""
+def test_sessions_are_split_into_new_and_returning(scenario: Scenario, tables: Tables) -> None:
+    """A person is new on the day of their first event."""
     assert sorted(trend(scenario, tables, SESSIONS, split=NEW_OR_RETURNING)) == [
         (WEEKS[0], "new", 2),
         (WEEKS[1], "returning", 1),
@@ -98,8 +98,8 @@ def test_new_and_returning(scenario: Scenario, tables: Tables) -> None:
     ]
 
 
-def test_measures(scenario: Scenario, tables: Tables) -> None:
-    """Sums, means, medians, shares and different values of what the weeks have."""
+def test_measures_are_computed_by_week(scenario: Scenario, tables: Tables) -> None:
+    """Sums, means, medians, shares, and numbers of distinct values."""
     measured = {
         ("event_count", "sum"): [4, 3, 2],
         ("event_count", "average"): [2, 3, 1],
@@ -113,17 +113,17 @@ def test_measures(scenario: Scenario, tables: Tables) -> None:
     assert [v for _, _, v in trend(scenario, tables, "event_count", measure="median")][1:] == [3, 1]
 
 
-def test_the_least_frequent_values_stand_together(
+def test_rare_values_of_a_split_are_grouped(
     scenario: Scenario, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The most frequent value of a split stands alone where there is room for one."""
+    """With room for one value, the most frequent one is shown and the others are summed up."""
     monkeypatch.setattr(explore_sql, "MOST_SPLITS", 1)
     rows = trend(scenario, tables, SESSIONS, split="lib", step="month")
     assert [(split, value) for _, split, value in rows] == [("web", 4), ("other", 1)]
 
 
-def test_a_funnel_of_sessions_and_of_people(scenario: Scenario, tables: Tables) -> None:
-    """A person has a flag where any of their sessions has."""
+def test_a_funnel_counts_sessions_or_people(scenario: Scenario, tables: Tables) -> None:
+    """A person has a flag if any of their sessions has it."""
     steps = ("viewed_event", "joined_event")
     for people, counts in ((False, [5, 2, 1]), (True, [3, 2, 1])):
         sql = explore_sql.funnel_sql(METRIC_TABLE, tables, DAYS, steps, people=people)
@@ -131,8 +131,10 @@ def test_a_funnel_of_sessions_and_of_people(scenario: Scenario, tables: Tables) 
         assert list(row.values()) == counts
 
 
-def test_who_comes_back(scenario: Scenario, tables: Tables) -> None:
-    """By the week of the first visit; only people first seen within the days are of a cohort."""
+def test_retention_is_counted_by_week_of_the_first_visit(
+    scenario: Scenario, tables: Tables
+) -> None:
+    """Only people who were first seen within the requested days are in a cohort."""
     rows = scenario.query(explore_sql.retention_sql(METRIC_TABLE, tables, DAYS))
     assert [tuple(row.values()) for row in rows] == [
         (WEEKS[0], 0, 2),
@@ -144,8 +146,8 @@ def test_who_comes_back(scenario: Scenario, tables: Tables) -> None:
     assert [tuple(row.values()) for row in rows] == [(WEEKS[2], 0, 1)]
 
 
-def test_the_overview(scenario: Scenario, tables: Tables) -> None:
-    """Days, people and weeks; week 0 ends with the last day."""
+def test_the_overview_counts_by_day_and_by_week(scenario: Scenario, tables: Tables) -> None:
+    """Sessions, people and top values; week 0 ends with the last day."""
     daily = scenario.query(overview_sql.daily_sql(METRIC_TABLE, tables, DAYS))
     assert [row["sessions"] for row in daily] == [1, 1, 1, 1, 1]
     assert [row["joined_event"] for row in daily] == [0, 0, 1, 0, 0]
@@ -171,8 +173,8 @@ def test_the_overview(scenario: Scenario, tables: Tables) -> None:
     ]
 
 
-def test_a_persons_sessions_and_ids(scenario: Scenario, tables: Tables) -> None:
-    """Those under the ids that are tied, too; each id with what it matched by itself."""
+def test_a_person_has_the_sessions_of_all_tied_ids(scenario: Scenario, tables: Tables) -> None:
+    """Each of these ids is listed with its own match to the user, if it has one."""
     sql = people_sql.person_sessions_sql(tables, DAYS, ("session_id",))
     rows = scenario.query(sql.replace("@id", "'user'"))
     assert [row["session_id"] for row in rows] == ["is back, not signed in", "signs in"]
@@ -181,16 +183,16 @@ def test_a_persons_sessions_and_ids(scenario: Scenario, tables: Tables) -> None:
         ("device", 2, None),
         ("user", 1, None),
     ]
-    for asked, found in (("visitor", "visitor"), ("device", "user"), ("tablet", "user")):
-        (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", f"'{asked}'"))
-        assert row["person_id"] == found
+    for id_, person_id in (("visitor", "visitor"), ("device", "user"), ("tablet", "user")):
+        (row,) = scenario.query(people_sql.person_sql(tables).replace("@id", f"'{id_}'"))
+        assert row["person_id"] == person_id
 
 
-def test_what_ties_a_persons_ids(scenario: Scenario, tables: Tables) -> None:
-    """The day, and the session if it was a sign-in; an alias outside of a session has none."""
+def test_the_events_that_tie_ids_are_listed(scenario: Scenario, tables: Tables) -> None:
+    """With their day, and the session of a sign-in; an alias outside of a session has none."""
 
-    def ties(asked: str, *, is_user: bool) -> list[tuple[Any, ...]]:
-        sql = people_sql.ties_sql(tables, DAYS, is_user=is_user).replace("@id", f"'{asked}'")
+    def ties(id_: str, *, is_user: bool) -> list[tuple[Any, ...]]:
+        sql = people_sql.ties_sql(tables, DAYS, is_user=is_user).replace("@id", f"'{id_}'")
         rows = scenario.query(sql)
         return [(r["id"], r["other_id"], r["first_day"], r["session_id"]) for r in rows]
 
@@ -203,24 +205,24 @@ def test_what_ties_a_persons_ids(scenario: Scenario, tables: Tables) -> None:
     assert ties("visitor", is_user=False) == []
 
 
-def test_a_list_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
-    """All flags must hold; an id is a user's, a distinct id or a session's."""
-    found = {
+def test_sessions_are_listed_by_id_and_flags(scenario: Scenario, tables: Tables) -> None:
+    """They have all the flags; the id is of a user or a session, or a distinct id."""
+    expected = {
         ("visitor", ()): ["visits"],
         ("device", ()): ["is back, not signed in", "signs in"],
         ("is new", ()): ["is new"],
         ("device", ("joined_event", "viewed_event")): ["is back, not signed in"],
     }
-    for (key, flags), sessions in found.items():
+    for (key, flags), sessions in expected.items():
         sql = people_sql.list_sql(tables, DAYS, columns=("session_id",), flags=flags, by_id=True)
-        asked = sql.replace("@until", "CAST(NULL AS TIMESTAMP)").replace("@id", f"'{key}'")
-        asked = asked.replace("@after", "''")
-        assert [row["session_id"] for row in scenario.query(asked)] == sessions
+        statement = sql.replace("@until", "CAST(NULL AS TIMESTAMP)").replace("@id", f"'{key}'")
+        statement = statement.replace("@after", "''")
+        assert [row["session_id"] for row in scenario.query(statement)] == sessions
 
 
-def test_a_list_goes_on_where_it_ended(scenario: Scenario, tables: Tables) -> None:
-    """Page by page, every session once, also of those that started at the same moment."""
-    days = Days(first=DAYS.first, last=AT_ONCE.date())
+def test_a_list_continues_after_its_last_session(scenario: Scenario, tables: Tables) -> None:
+    """Page by page each session is listed once, even those that started at the same moment."""
+    days = Days(first=DAYS.first, last=SAME_MOMENT.date())
     sql = people_sql.list_sql(
         tables, days, columns=("session_id", "started_at"), flags=(), by_id=False
     ).replace(f"LIMIT {people_sql.PAGE}", "LIMIT 2")

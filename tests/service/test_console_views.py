@@ -1,4 +1,4 @@
-"""What the console's pages say, from records alone: no server, no browser, no BigQuery."""
+"""What the console's pages show, computed from records: no server, no browser, no BigQuery."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TODAY: Final = NOW.date()
 
 
 @pytest.mark.parametrize(
-    ("said", "text"),
+    ("formatted", "text"),
     [
         (formats.number(1234567), "1,234,567"),
         (formats.number(2.5), "2.5"),
@@ -70,13 +70,13 @@ TODAY: Final = NOW.date()
         (formats.words("joined_event"), "Joined event"),
     ],
 )
-def test_values_as_people_write_them(said: str, text: str) -> None:
+def test_values_are_formatted_as_people_write_them(formatted: str, text: str) -> None:
     """Counts, shares, times, sizes and money, each in one form."""
-    assert said == text
+    assert formatted == text
 
 
-def test_a_chart_is_its_table() -> None:
-    """Rows of the table are days, its columns the lines and the band; the summary is in words."""
+def test_a_chart_has_the_rows_of_its_table() -> None:
+    """A row for each day, a column for each line and edge of the band; and a summary in words."""
     days = (date(2026, 11, 1), date(2026, 11, 2))
     line = Line(name="sessions", values=(3, None))
     band = (Line(name="least", values=(1, 1)), Line(name="most", values=(5, 6)))
@@ -86,7 +86,7 @@ def test_a_chart_is_its_table() -> None:
 
 
 def test_the_usual_range_is_of_the_same_weekday() -> None:
-    """The least and most of the four weeks before; none where one of them is not known."""
+    """The minimum and maximum of the four weeks before; none if one of them is not known."""
     monday = date(2026, 11, 23)
     before = {monday - timedelta(days=7 * week): 10.0 * week for week in range(1, 5)}
     others = {monday - timedelta(days=day): 1000.0 for day in range(1, 7)}
@@ -97,7 +97,7 @@ def test_the_usual_range_is_of_the_same_weekday() -> None:
 
 
 def test_a_sparkline_is_as_wide_as_its_values() -> None:
-    """From left to right, the least at the bottom; two values make the shortest."""
+    """From left to right, the smallest value at the bottom; it needs at least two values."""
     spark = Spark.of([1, None, 3])
     assert spark is not None
     assert spark.points == "1.0,22.0 99.0,2.0"
@@ -108,7 +108,7 @@ def test_a_sparkline_is_as_wide_as_its_values() -> None:
 
 
 def report(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - of a report
-    """A run as the ledger has it."""
+    """The report of a run, with some fields changed."""
     body = {
         "status": "succeeded",
         "request": {"limit": None, "job": "sessions", "params": {}},
@@ -125,7 +125,7 @@ def report(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - of a report
     return body | changed
 
 
-def ledger_row(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - likewise
+def ledger_row(**changed: Any) -> dict[str, Any]:  # noqa: ANN401 - of a report
     """A row of the ledger with its report."""
     found = report(**changed)
     return {
@@ -144,11 +144,11 @@ VERIFIED: Final = ledger_row(
 ) | {"kind": "verify"}
 
 
-def test_a_verification_is_no_run_over_rows() -> None:
-    """Its sessions are counted in the list, and nothing is called a source row."""
+def test_a_verification_counts_no_source_rows() -> None:
+    """The list shows its number of sessions, and no number of rows."""
     (listed,) = (runs._row(VERIFIED, {}),)  # noqa: SLF001 - no page shows it alone
     assert (listed.sessions, listed.rows) == (20, None)
-    assert not runs._figures([listed])  # noqa: SLF001 - likewise
+    assert not runs._figures([listed])  # noqa: SLF001 - no page shows them alone
     view = run.view_of("id", VERIFIED["report"], None)
     assert view.accounts == ()
     assert view.again is None
@@ -156,15 +156,15 @@ def test_a_verification_is_no_run_over_rows() -> None:
     assert ("Counts", (("sessions", 20), ("wrong cells", 0))) in view.figures
 
 
-def test_the_bar_of_a_run_is_whole() -> None:
-    """Each row lies in it once, the most frequent end first, and what none came to is left out."""
+def test_the_bar_of_a_run_has_each_row_once() -> None:
+    """The most frequent outcome comes first, and outcomes without rows are left out."""
     accounts = run.view_of("id", report(), None).accounts
     assert [each.name for each in accounts] == ["aggregated", "duplicate", "malformed"]
     assert [(each.x, each.width) for each in accounts] == [(0, 90), (90, 9), (99, 1)]
 
 
-def test_steps_follow_and_parts_run_side_by_side() -> None:
-    """A step begins where the one before ended, its parts where it began itself."""
+def test_steps_follow_each_other_and_parts_run_in_parallel() -> None:
+    """A step begins where the one before ended, and its parts begin with it."""
     bars = run.view_of("id", report(), None).bars
     assert [(each.name, each.x, each.width) for each in bars] == [
         ("lease", 0, 25),
@@ -173,16 +173,16 @@ def test_steps_follow_and_parts_run_side_by_side() -> None:
     ]
 
 
-def test_the_request_that_repeats_a_run() -> None:
-    """Only what differs from the defaults, as a body, a command line and a filled form."""
-    asked: dict[str, Any] = {
+def test_a_runs_page_has_the_request_that_repeats_it() -> None:
+    """As a body, a command line and a form; only with what differs from the defaults."""
+    request: dict[str, Any] = {
         "full_load": True,
         "start_date": None,
         "limit": 5,
         "job": "sessions",
         "params": {},
     }
-    view = run.view_of("id", report(request=asked), None)
+    view = run.view_of("id", report(request=request), None)
     assert view.body == '{"full_load": true, "limit": 5}'
     assert view.command == ".venv/bin/python main.py --full-load --limit 5"
     assert view.again == "/runs/new?full_load=True&limit=5"
@@ -191,8 +191,8 @@ def test_the_request_that_repeats_a_run() -> None:
         read_request(again)
 
 
-def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
-    """What it did not come to tell is not needed."""
+def test_a_killed_run_has_a_page() -> None:
+    """Its report may lack most fields."""
     view = run.view_of("id", {"status": "lost"}, None)
     assert (view.status, view.accounts, view.bars) == ("lost", (), ())
     assert runs._row(ledger_row(counts={}, sessions=None), {}).rows is None  # noqa: SLF001
@@ -222,23 +222,23 @@ def test_a_report_of_a_run_that_was_killed_has_a_page() -> None:
         ([ledger_row(status="failed", error="x")], "bad", "No run has succeeded yet."),
     ],
 )
-def test_one_line_says_whether_everything_is_fine(
+def test_the_summary_says_whether_everything_is_fine(
     rows: list[dict[str, Any]], level: str, headline: str
 ) -> None:
     """A failure outweighs old events, which outweigh warnings."""
-    told = summary.summarize(rows, NOW)
-    assert told.level == level
-    assert told.headline.startswith(headline)
+    found = summary.summarize(rows, NOW)
+    assert found.level == level
+    assert found.headline.startswith(headline)
 
 
-def test_other_jobs_are_no_news_of_the_sessions() -> None:
+def test_the_summary_ignores_other_jobs() -> None:
     """Their failures are on the health page."""
     other = ledger_row(status="failed", error="x") | {"job": "another"}
     assert summary.summarize([other, ledger_row()], NOW).level == "good"
 
 
 def test_fewer_bounces_are_better() -> None:
-    """More of anything else is; a small change says nothing."""
+    """For any other metric more is better; a small change is neither."""
     good = overview._is_good  # noqa: SLF001 - no page shows it alone
     assert good("is_bounce", -0.1)
     assert good("sessions", 0.1)
@@ -246,42 +246,42 @@ def test_fewer_bounces_are_better() -> None:
     assert good("sessions", 0.01) is None
 
 
-def test_trends_of_the_health_page() -> None:
-    """Each reason's share of a run's rows beside the mean before it; changes of version."""
-    counted = [
+def test_the_health_page_shows_trends() -> None:
+    """Each reason's share of a run's rows, its mean share before, and changes of version."""
+    reports = [
         report(counts={"aggregated": 8, "duplicate": 2}, metrics_version="a"),
         report(counts={}, metrics_version="a"),
         report(counts={"aggregated": 6, "duplicate": 2, "malformed": 2}, metrics_version="b"),
     ]
-    told = {each.name: (each.now, each.usual) for each in signals.reasons(counted)}
-    assert told == {
+    trends = {each.name: (each.now, each.usual) for each in signals.reasons(reports)}
+    assert trends == {
         "aggregated": ("60.0 %", "80.0 %"),
         "duplicate": ("20.0 %", "20.0 %"),
         "malformed": ("20.0 %", "0.0 %"),
     }
-    versions = [version for _, version in signals.version_changes(counted)]
+    versions = [version for _, version in signals.version_changes(reports)]
     assert versions == ["b", "a"]
 
 
-def test_a_signal_is_a_day_beside_its_weekdays() -> None:
-    """35 bars, of which the last is judged by four; what fell stands first, with its sentence."""
+def test_a_signal_compares_a_day_with_the_same_weekday() -> None:
+    """The last of 35 bars is compared with four; what fell comes first, with a warning."""
     last = date(2026, 11, 25)
     days = [last - timedelta(days=number) for number in range(34, -1, -1)]
     rows = [{"day": day, "figures": [50, 0 if day > date(2026, 11, 22) else 6]} for day in days]
-    told = signals.signals(("sessions", "completed_quiz"), rows, last)
-    assert [each.name for each in told] == ["completed quiz", "sessions"]
-    quiz, sessions = told
+    found = signals.signals(("sessions", "completed_quiz"), rows, last)
+    assert [each.name for each in found] == ["completed quiz", "sessions"]
+    quiz, sessions = found
     assert quiz.warning.startswith("Metric completed_quiz is silent")
     assert (quiz.now, quiz.usual, sessions.now, sessions.warning) == ("0", "6", "50", "")
     kinds = [each.kind for each in quiz.bars]
     assert (kinds[-1], kinds.count("same"), len(kinds)) == ("last", 4, 35)
-    assert [kinds[place] for place in (6, 13, 20, 27)] == ["same"] * 4
+    assert [kinds[index] for index in (6, 13, 20, 27)] == ["same"] * 4
     assert (quiz.bars[-1].height, sessions.bars[-1].height) == (0, 30)
 
 
-def test_a_job_tells_its_own_numbers() -> None:
-    """Rows that it counted, its own groups, days and dollars; nothing that every report has."""
-    told = report(
+def test_a_job_shows_its_own_numbers() -> None:
+    """Its counts, groups, days and dollars; nothing that every report has."""
+    of_tmdb = report(
         job="tmdb_changes",
         counts={"upserted": 451, "failed": 0},
         seconds=3.0,
@@ -290,7 +290,7 @@ def test_a_job_tells_its_own_numbers() -> None:
         kinds={"tv": {"upserted": 142, "gone": 10, "failed": 0, "failures": {}}},
         sessions={},
     )
-    assert dict(health.job_facts(told)) == {
+    assert dict(health.job_facts(of_tmdb)) == {
         "upserted": "451",
         "first day": "2026-11-13",
         "amount": "$11,539.43",
@@ -304,7 +304,7 @@ def test_a_job_tells_its_own_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "sure"),
+    ("fields", "needs_it"),
     [
         ({}, False),
         ({"limit": "5", "dry_run": "on"}, False),
@@ -313,21 +313,21 @@ def test_a_job_tells_its_own_numbers() -> None:
         ({"start_date": "2026-01-01"}, True),
     ],
 )
-def test_what_may_cost_much_is_asked_about(asked: dict[str, str], sure: bool) -> None:  # noqa: FBT001
-    """A full load, days and force; what an ordinary night does starts at once."""
-    assert needs_confirmation(read_request(asked)) is sure
+def test_expensive_runs_need_confirmation(fields: dict[str, str], needs_it: bool) -> None:  # noqa: FBT001
+    """A full load, dates and force; an ordinary or a limited run starts at once."""
+    assert needs_confirmation(read_request(fields)) is needs_it
 
 
 # Explore.
 
 
-def wanted(**asked: str) -> explore.ExploreRequest:
-    """What an address asks for."""
-    return explore.read_request(METRIC_TABLE, asked, TODAY)
+def explore_request(**parameters: str) -> explore.ExploreRequest:
+    """The request that these parameters of an address make."""
+    return explore.read_request(METRIC_TABLE, parameters, TODAY)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "parameters",
     [
         {},
         {"column": "quiz_seconds", "measure": "median", "step": "week", "split": "country"},
@@ -336,9 +336,9 @@ def wanted(**asked: str) -> explore.ExploreRequest:
         {"kind": "retention", "days": "180"},
     ],
 )
-def test_a_link_reproduces_the_page(asked: dict[str, str]) -> None:
-    """The address of an answer asks for the same, on whatever day it is opened."""
-    first = wanted(**asked)
+def test_a_link_reproduces_the_page(parameters: dict[str, str]) -> None:
+    """The address of an answer makes the same request, on whatever day it is opened."""
+    first = explore_request(**parameters)
     again = dict(parse_qsl(urlsplit(first.address()).query))
     later = explore.read_request(METRIC_TABLE, again, TODAY + timedelta(days=40))
     assert later.address() == first.address()
@@ -346,7 +346,7 @@ def test_a_link_reproduces_the_page(asked: dict[str, str]) -> None:
 
 
 def test_every_declared_column_can_be_explored() -> None:
-    """All but lists, times and bookkeeping, without any code; ids and addresses split none."""
+    """Except lists, times and bookkeeping; ids and addresses cannot be used as a split."""
     columns = METRIC_TABLE.columns
     known = {each.name: each for each in columns if not isinstance(each, Bookkeeping)}
     measured = explore_sql.measured(METRIC_TABLE)
@@ -357,15 +357,15 @@ def test_every_declared_column_can_be_explored() -> None:
 
 
 def test_a_measure_that_does_not_fit_is_replaced() -> None:
-    """Another column was chosen in the form: it is shown by what fits it."""
-    assert wanted(column="is_bounce", measure="median").measure == "share"
+    """If another column is chosen in the form, a measure that fits it is used."""
+    assert explore_request(column="is_bounce", measure="median").measure == "share"
 
 
 def test_weeks_and_months_begin_with_their_first_day() -> None:
-    """The last so many days are widened to whole periods; days that were named stay."""
-    assert wanted(step="week", days="10").days.first == date(2026, 11, 16)
-    assert wanted(step="month", days="10").days.first == date(2026, 11, 1)
-    named = wanted(step="week", first="2026-11-18", last="2026-11-20").days
+    """A number of days is widened to whole periods; given dates stay as they are."""
+    assert explore_request(step="week", days="10").days.first == date(2026, 11, 16)
+    assert explore_request(step="month", days="10").days.first == date(2026, 11, 1)
+    named = explore_request(step="week", first="2026-11-18", last="2026-11-20").days
     assert named.first == date(2026, 11, 18)
 
 
@@ -374,12 +374,14 @@ def row(period: date, split: str, value: float) -> dict[str, Any]:
     return {"period": period, "split": split, "value": value, "sessions": value}
 
 
-def test_a_day_without_a_row_is_a_zero_and_no_share() -> None:
-    """Nothing happened: a count is 0, a share is not known."""
+def test_a_day_without_rows_has_a_zero_count_and_no_share() -> None:
+    """On a day without sessions a share is not known."""
     days = date(2026, 11, 1), date(2026, 11, 2)
     rows = (row(days[0], "web", 4), row(days[1], "web", 5), row(days[1], "ios", 1))
     for column, empty in (("sessions", 0), ("is_bounce", None)):
-        view = explore.view_of(METRIC_TABLE, wanted(column=column), Answer(rows=rows, sql=""))
+        view = explore.view_of(
+            METRIC_TABLE, explore_request(column=column), Answer(rows=rows, sql="")
+        )
         assert view.chart is not None
         assert [(line.name, line.values) for line in view.chart.lines] == [
             ("web", (4, 5)),
@@ -387,18 +389,18 @@ def test_a_day_without_a_row_is_a_zero_and_no_share() -> None:
         ]
 
 
-def test_the_rest_of_a_split_stands_last() -> None:
-    """However many sessions it has."""
+def test_the_other_values_of_a_split_come_last() -> None:
+    """However many sessions they have."""
     rows = (row(TODAY, "other", 99), row(TODAY, "web", 1))
-    view = explore.view_of(METRIC_TABLE, wanted(), Answer(rows=rows, sql=""))
+    view = explore.view_of(METRIC_TABLE, explore_request(), Answer(rows=rows, sql=""))
     assert view.chart is not None
     assert [line.name for line in view.chart.lines] == ["web", "other"]
 
 
-def test_a_funnel_counts_of_all_and_of_the_step_before() -> None:
-    """The first step is everything; what follows nobody has no share."""
+def test_a_funnel_has_shares_of_all_and_of_the_step_before() -> None:
+    """The first step is all; after a step with nobody there is no share of it."""
     answer = Answer(rows=({"step_0": 8, "step_1": 4, "step_2": 0, "step_3": 0},), sql="")
-    steps = explore.view_of(METRIC_TABLE, wanted(kind="funnel"), answer).funnel
+    steps = explore.view_of(METRIC_TABLE, explore_request(kind="funnel"), answer).funnel
     assert [(each.count, each.of_all, each.of_before) for each in steps] == [
         (8, 1, None),
         (4, 0.5, 0.5),
@@ -408,18 +410,18 @@ def test_a_funnel_counts_of_all_and_of_the_step_before() -> None:
 
 
 def test_weeks_to_come_are_empty() -> None:
-    """The triangle ends with the week of the last day; a week with nobody is 0 %."""
+    """A cohort ends with the week of the last day; a week with nobody is 0 %."""
     monday = date(2026, 11, 9)
     weeks = {0: 10, 2: 5}
     rows = tuple({"cohort": monday, "week_no": no, "people": n} for no, n in weeks.items())
-    asked = wanted(kind="retention", first="2026-11-02", last="2026-11-25")
-    (cohort,) = explore.view_of(METRIC_TABLE, asked, Answer(rows=rows, sql="")).cohorts
+    request = explore_request(kind="retention", first="2026-11-02", last="2026-11-25")
+    (cohort,) = explore.view_of(METRIC_TABLE, request, Answer(rows=rows, sql="")).cohorts
     assert cohort.people == 10
     assert cohort.weeks == ((0, 0.0, 0), (5, 0.5, 4), None)
 
 
-def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
-    """Text that begins like one gets a quote; numbers stay numbers."""
+def test_text_in_csv_is_never_a_formula() -> None:
+    """Text that begins like a formula gets a quote; numbers stay numbers."""
     text = explore.csv_text(({"split": "=1+1", "value": -3}, {"split": None, "value": 2.5}))
     assert text.splitlines() == ["split,value", "'=1+1,-3", ",2.5"]
     for first in "+-@\t\r\n\uff1d":
@@ -430,29 +432,29 @@ def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
 
 
 def tie(id_: str, other_id: str, session_id: str | None = None) -> dict[str, Any]:
-    """A row of what ties an id."""
+    """A row about an event that ties an id to another."""
     return {"id": id_, "other_id": other_id, "first_day": TODAY, "session_id": session_id}
 
 
-def used(id_: str, user_match: str | None = None) -> dict[str, Any]:
-    """A row of an id that sessions used."""
+def used_id(id_: str, user_match: str | None = None) -> dict[str, Any]:
+    """A row about an id that sessions used."""
     return {"id": id_, "session_count": 2, "last_used_at": NOW, "user_match": user_match}
 
 
-def test_every_id_says_why_it_is_the_persons() -> None:
-    """By a match of its own, by an event that ties it, best to the user's id, or by its company."""
-    ids = [used("user"), used("+1555", "phone"), used("device"), used("beside")]
+def test_every_id_says_why_it_belongs_to_the_person() -> None:
+    """By its own match, by an event that ties it, or by use beside another id of theirs."""
+    ids = [used_id("user"), used_id("+1555", "phone"), used_id("device"), used_id("beside")]
     ties = [tie("device", "aaa"), tie("device", "user", "a session"), tie("unused", "user")]
-    told = {each.id: each for each in person.own_ids("user", ids, ties)}
-    assert list(told) == ["user", "+1555", "device", "beside", "unused"]
-    assert told["user"].why == "It is the user's id."
-    assert told["+1555"].why == "It is the user's phone number."
-    assert "beside an id that is theirs" in told["beside"].why
-    assert (told["device"].other_id, told["device"].session_id) == ("user", "a session")
-    assert told["device"].why == "A sign-in ($identify) ties it to"
-    assert told["unused"].why.startswith("An alias, a merge")
-    assert (told["device"].session_count, told["unused"].session_count) == (2, 0)
-    (alone,) = person.own_ids(None, [used("visitor")], [])
+    by_id = {each.id: each for each in person.own_ids("user", ids, ties)}
+    assert list(by_id) == ["user", "+1555", "device", "beside", "unused"]
+    assert by_id["user"].why == "It is the user's id."
+    assert by_id["+1555"].why == "It is the user's phone number."
+    assert "beside an id that is theirs" in by_id["beside"].why
+    assert (by_id["device"].other_id, by_id["device"].session_id) == ("user", "a session")
+    assert by_id["device"].why == "A sign-in ($identify) ties it to"
+    assert by_id["unused"].why.startswith("An alias, a merge")
+    assert (by_id["device"].session_count, by_id["unused"].session_count) == (2, 0)
+    (alone,) = person.own_ids(None, [used_id("visitor")], [])
     assert "no event ties it" in alone.why
 
 
@@ -460,7 +462,7 @@ def test_every_id_says_why_it_is_the_persons() -> None:
 
 
 def source_row(uuid: str, seconds: float, name: str, **properties: Any) -> dict[str, Any]:  # noqa: ANN401
-    """A row as the source has it."""
+    """A row of the source's events."""
     at = NOW + timedelta(seconds=seconds)
     return {
         "uuid": uuid,
@@ -468,7 +470,7 @@ def source_row(uuid: str, seconds: float, name: str, **properties: Any) -> dict[
         "distinct_id": properties.pop("by", "somebody"),
         "timestamp": at,
         "bq_ingested_timestamp": properties.pop("ingested_at", at),
-        "properties": {"$session_id": "told", **properties},
+        "properties": {"$session_id": "a session", **properties},
     }
 
 
@@ -482,7 +484,7 @@ ROWS: Final = [
     source_row("5", 52, "$screen", by="another", **{"$screen_name": "Profile"}),
 ]
 STORED: Final = {
-    "session_id": "told",
+    "session_id": "a session",
     "started_at": NOW - timedelta(seconds=1),
     "ended_at": NOW + timedelta(seconds=52),
     "distinct_ids": ["somebody", "another"],
@@ -498,10 +500,10 @@ STORY: Final = build_story(
 MOMENTS: Final = timeline.moments(METRIC_TABLE, STORY)
 
 
-def test_events_stand_in_order_with_what_was_set_aside() -> None:
-    """A copy that does not count is told with its event; other rows are where they lie in time."""
-    told = [(each.number, each.name, each.kind, each.duplicates, each.aside) for each in MOMENTS]
-    assert told == [
+def test_events_are_in_order_with_rows_set_aside() -> None:
+    """A duplicate is counted at its event; other rows set aside are where their time puts them."""
+    shown = [(each.number, each.name, each.kind, each.duplicates, each.aside) for each in MOMENTS]
+    assert shown == [
         (1, "Application Opened", "ours", 0, ""),
         (2, "$screen", "view", 0, ""),
         (3, "$pageview", "view", 1, ""),
@@ -512,13 +514,13 @@ def test_events_stand_in_order_with_what_was_set_aside() -> None:
 
 
 def test_gaps_are_between_events_that_count() -> None:
-    """Long ones are told, with what of them counts as engaged."""
+    """Long gaps are shown, with the seconds of them that count as engaged."""
     assert [each.gap_seconds for each in MOMENTS] == [0, 0, 0, 48, 0, 0]
     assert [each.engaged_seconds for each in MOMENTS if each.gap_seconds] == [30]
 
 
-def test_of_an_event_its_news_is_reported() -> None:
-    """Declared properties and the distinct id, where they differ from those of the event before."""
+def test_an_event_shows_what_changed_since_the_one_before() -> None:
+    """Of the declared properties and the distinct id."""
     assert [each.distinct_id for each in MOMENTS if each.distinct_id] == ["somebody", "another"]
     assert [dict(each.properties).get("screen_name") for each in MOMENTS] == [
         "Splash",
@@ -546,28 +548,28 @@ def test_of_an_event_its_news_is_reported() -> None:
     ],
 )
 def test_an_event_names_the_columns_that_come_from_it(column: str, numbers: list[int]) -> None:
-    """Firsts, lasts, flags and counts; not those that all events make, or none."""
+    """First and last values, flags and counts; no column that comes from all events, or none."""
     assert [each.number for each in MOMENTS if column in each.marks] == numbers
 
 
-def test_a_value_points_at_its_events() -> None:
-    """By their numbers; what the events say now stands beside what is stored, where it differs."""
-    told = {each.name: each for each in timeline.values(METRIC_TABLE, STORED, STORY)}
-    assert "_run_id" not in told
-    assert (told["events_viewed"].text, told["events_viewed"].computed) == ("2", "1")
-    assert told["events_viewed"].events == ((4, 4),)
-    assert told["event_count"].comes_from_all
-    assert told["event_count"].computed is None
-    assert told["user_id"].is_empty
-    untold = timeline.values(METRIC_TABLE, STORED, None)
-    assert {(each.events, each.computed, each.comes_from_all) for each in untold} == {
+def test_a_value_names_its_events() -> None:
+    """By number; the value computed from them is shown if it differs from the stored one."""
+    by_name = {each.name: each for each in timeline.values(METRIC_TABLE, STORED, STORY)}
+    assert "_run_id" not in by_name
+    assert (by_name["events_viewed"].text, by_name["events_viewed"].computed) == ("2", "1")
+    assert by_name["events_viewed"].events == ((4, 4),)
+    assert by_name["event_count"].comes_from_all
+    assert by_name["event_count"].computed is None
+    assert by_name["user_id"].is_empty
+    without_story = timeline.values(METRIC_TABLE, STORED, None)
+    assert {(each.events, each.computed, each.comes_from_all) for each in without_story} == {
         ((), None, False)
     }
     assert list(timeline.ranges((1, 2, 3, 7, 9, 10))) == [(1, 3), (7, 7), (9, 10)]
 
 
-def test_what_costs_something_is_read_when_it_is_asked_for() -> None:
-    """A page that was only opened reads little; a click reads what MAX_BYTES_BILLED permits."""
+def test_a_large_read_needs_a_click() -> None:
+    """Opening a page reads little; a click may read as much as MAX_BYTES_BILLED permits."""
     small = Reading(days=(TODAY,), bytes_estimated=session_page.AT_ONCE_BYTES, usd=0.006)
     large = replace(small, bytes_estimated=session_page.AT_ONCE_BYTES + 1)
     session_page.check_size("few", small)

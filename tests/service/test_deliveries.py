@@ -1,4 +1,4 @@
-"""The name of a scheduled delivery: the same for its attempts, and good for nothing else."""
+"""The name of a scheduled delivery: the same for all its attempts, and for nothing else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOMORROW = "2026-11-27T02:00:00Z"
 
 
 def test_the_nightly_delivery_has_one_name() -> None:
-    """Every attempt at it sends the same headers and the same body, whatever the time."""
+    """All its attempts send the same headers and the same body, whatever the time."""
     later = datetime(2026, 11, 26, 4, 0, tzinfo=UTC)
     names = {delivery("nightly", AT, RunRequest(), now) for now in (NOW, later)}
     assert names == {"nightly 2026-11-26T02:00:00Z"}
@@ -30,13 +30,13 @@ def test_the_nightly_delivery_has_one_name() -> None:
     ],
     ids=str,
 )
-def test_what_leaves_something_to_be_done_is_no_delivery(request_: RunRequest) -> None:
-    """A run with a limit under the name of a delivery must not stand for it."""
+def test_a_partial_or_dry_run_is_no_delivery(request_: RunRequest) -> None:
+    """It must not count as the run that is scheduled."""
     assert delivery("nightly", AT, request_, NOW) is None
 
 
 def test_another_request_is_another_delivery() -> None:
-    """A full load is not done because an ordinary run under the same name was, nor for params."""
+    """A full load, or other params, is not done because another run of the same name was."""
     run_requests = [
         RunRequest(),
         RunRequest(full_load=True),
@@ -60,6 +60,8 @@ def test_another_request_is_another_delivery() -> None:
     ],
     ids=str,
 )
-def test_a_time_ahead_or_half_a_name_is_none(name: str | None, scheduled: str | None) -> None:
-    """Nobody can name tomorrow's delivery today, and so make it a duplicate."""
+def test_a_future_or_incomplete_delivery_is_ignored(
+    name: str | None, scheduled: str | None
+) -> None:
+    """Otherwise somebody could make tomorrow's delivery a duplicate today."""
     assert delivery(name, scheduled, RunRequest(), NOW) is None

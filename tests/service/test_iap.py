@@ -1,4 +1,4 @@
-"""Identity-Aware Proxy: its signed header and nothing else lets a caller in."""
+"""Identity-Aware Proxy: only its signed header lets a caller in."""
 
 from __future__ import annotations
 
@@ -36,45 +36,45 @@ ENVIRON: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as the proxy has it."""
+    """A key with which the proxy signs."""
 
     key_id: str
     private: ec.EllipticCurvePrivateKey
 
     @classmethod
     def make(cls, key_id: str) -> Key:
-        """A new one."""
+        """A new key."""
         return cls(key_id, ec.generate_private_key(ec.SECP256R1()))
 
     @property
     def public(self) -> str:
-        """As the proxy publishes it."""
+        """The public key, as the proxy publishes it."""
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         pem = self.private.public_key().public_bytes(serialization.Encoding.PEM, form)
         return pem.decode()
 
     def token(self, **claims: object) -> str:
-        """A token of these claims besides the usual ones; None leaves a claim out."""
+        """A token with these claims and valid defaults for the others; None leaves a claim out."""
         now = int(time.time())
-        usual = {
+        defaults = {
             "iss": "https://cloud.google.com/iap",
             "aud": AUDIENCE,
             "iat": now,
             "exp": now + 600,
             "email": "somebody@example.com",
         }
-        wanted = {name: value for name, value in (usual | claims).items() if value is not None}
-        return str(jwt.encode(es256.ES256Signer(self.private, self.key_id), wanted).decode())
+        present = {name: value for name, value in (defaults | claims).items() if value is not None}
+        return str(jwt.encode(es256.ES256Signer(self.private, self.key_id), present).decode())
 
 
 PROXY: Final = Key.make("proxy-1")
 NEXT: Final = Key.make("proxy-2")
-STRANGER: Final = Key.make("proxy-1")  # claims to be it
+STRANGER: Final = Key.make("proxy-1")  # has the key id of PROXY
 
 
 @pytest.fixture
 def keys() -> Iterator[Certificates]:
-    """Where the proxy's keys are served."""
+    """A server of the proxy's public keys."""
     with serving_certificates() as state:
         state.served = {PROXY.key_id: PROXY.public}
         yield state
@@ -82,7 +82,7 @@ def keys() -> Iterator[Certificates]:
 
 @pytest.fixture
 def gate(keys: Certificates) -> Gate:
-    """What every request passes."""
+    """The check that every request has to pass."""
     return make_gate(Settings.from_environment(ENVIRON), certificates_url=keys.url)
 
 
@@ -96,12 +96,12 @@ def passes(gate: Gate, token: str | None, **headers: str) -> bool:
     try:
         gate(sent)
     except AuthenticationError as error:
-        return str(error) != UNAUTHENTICATED  # nobody is told more
+        return str(error) != UNAUTHENTICATED  # the answer says no more
     return True
 
 
-def test_the_proxys_signature_lets_in(gate: Gate) -> None:
-    """A token of the proxy, for this service, of this time."""
+def test_a_token_of_the_proxy_passes(gate: Gate) -> None:
+    """If it is for this service, and neither expired nor of the future."""
     assert passes(gate, PROXY.token())
 
 
@@ -122,33 +122,33 @@ REFUSED: Final = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_anything_else_does_not(gate: Gate, name: str) -> None:
-    """Whatever is wrong with it, the caller is told the same."""
+def test_any_other_token_is_refused(gate: Gate, name: str) -> None:
+    """Whatever is wrong with it, the answer is the same."""
     assert not passes(gate, REFUSED[name])
 
 
 def test_clocks_may_differ_a_little(gate: Gate) -> None:
-    """A token that ended a moment ago, and one of the next moment, by our clock."""
+    """A token that expired, or will be issued, within seconds by our clock is valid."""
     now = int(time.time())
     assert passes(gate, PROXY.token(iat=now - 600, exp=now - 5))
     assert passes(gate, PROXY.token(iat=now + 5))
 
 
-def test_a_token_of_another_algorithm_is_none(gate: Gate, keys: Certificates) -> None:
-    """A certificate among the keys does not let RS256 in: the proxy signs by ES256 alone."""
+def test_a_token_of_another_algorithm_is_refused(gate: Gate, keys: Certificates) -> None:
+    """RS256 is refused even if its certificate is among the keys: the proxy signs by ES256 only."""
     keys.served = keys.served | {GOOGLE.key_id: GOOGLE.certificate}
     assert not passes(gate, GOOGLE.token(iss="https://cloud.google.com/iap", aud=AUDIENCE))
 
 
-def test_other_proofs_are_none(gate: Gate) -> None:
-    """The proxy's token as a bearer token, or a key, is not its header."""
+def test_other_credentials_are_refused(gate: Gate) -> None:
+    """The proxy's token as a bearer token, or an API key, does not replace the header."""
     assert not passes(gate, None, authorization=f"Bearer {PROXY.token()}", api_key="0" * 16)
 
 
 def test_new_keys_are_fetched(
     gate: Gate, keys: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy changes its keys: the first token of a new one has them fetched again."""
+    """When the proxy changes its keys, the first token with a new key has them fetched again."""
     monkeypatch.setattr(callers, "_MISSED_SECONDS", 0.0)
     assert passes(gate, PROXY.token())
     keys.served = {NEXT.key_id: NEXT.public}
@@ -156,10 +156,10 @@ def test_new_keys_are_fetched(
     assert not passes(gate, PROXY.token())
 
 
-def test_the_service_asks_for_the_header(
+def test_the_service_requires_the_header(
     keys: Certificates, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Over HTTP, under the name that the proxy gives it; the log says what was wrong."""
+    """Over HTTP, by the name that the proxy gives it; the log says what is missing."""
     client = create_app(ENVIRON, certificates_url=keys.url).test_client()
     header = {"X-Goog-IAP-JWT-Assertion": PROXY.token()}
     assert client.get("/config", headers=header).status_code == 200
@@ -177,7 +177,7 @@ def test_the_service_asks_for_the_header(
         ({"IAP_AUDIENCE": "https://x"}, "IAP_AUDIENCE must be set to an audience"),
     ],
 )
-def test_settings_that_contradict_are_refused(environ: dict[str, str], sentence: str) -> None:
-    """Nobody believes that the service is behind the proxy when it isn't."""
+def test_contradictory_settings_are_refused(environ: dict[str, str], sentence: str) -> None:
+    """Otherwise somebody could believe that the service is behind the proxy when it isn't."""
     with pytest.raises(SettingsError, match=sentence):
         Settings.from_environment(ENVIRON | environ)

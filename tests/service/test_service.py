@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sandbox of the service and the tests is."""
+    """The directory of the sandbox that the service and the tests share."""
     return tmp_path_factory.mktemp("sandbox")
 
 
 @pytest.fixture(scope="module")
 def client(folder: Path) -> Iterator[bigquery.Client]:
-    """The sandbox, with a day of sessions."""
+    """A client of the sandbox, which has a day of sessions."""
     with emulator.attach(folder) as endpoints:
         found = emulator.bigquery_client(endpoints)
         create_tables(found, SourceDatasets())
@@ -60,8 +60,8 @@ def test_a_post_without_a_body_is_an_ordinary_run(service: Service) -> None:
     assert steps == [step["name"] for step in answer.body["steps"]]
 
 
-def test_a_body_says_what_to_run(service: Service, client: bigquery.Client) -> None:
-    """The fields of the body are those of the request; new rows are all that is redone."""
+def test_the_body_says_what_to_run(service: Service, client: bigquery.Client) -> None:
+    """Its fields are those of a run's request; only new rows are processed."""
     append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(3, 2))
     answer = service.request("POST", "/run", b'{"full_load": false}')
     assert answer.body["kind"] == "incremental"
@@ -70,8 +70,8 @@ def test_a_body_says_what_to_run(service: Service, client: bigquery.Client) -> N
     assert [row["n"] for row in rows] == [8]
 
 
-def test_numbers_are_checked_over_http(service: Service) -> None:
-    """So many sessions compared with the source, and what one of them is made of."""
+def test_sessions_are_verified_over_http(service: Service) -> None:
+    """Some sessions are compared with the source; for one of them its events are listed."""
     found = service.request("GET", "/verify?sessions=3&seed=x")
     assert (found.status, found.body["outcome"]) == (200, "ok")
     assert (found.body["sessions"], found.body["seed"]) == (3, "x")
@@ -89,8 +89,8 @@ def scheduled(name: str, at: str) -> dict[str, str]:
     return {"X-CloudScheduler-JobName": name, "X-CloudScheduler-ScheduleTime": at}
 
 
-def test_a_repeated_delivery_is_answered_without_work(service: Service) -> None:
-    """The scheduler delivers at least once: the second time the first run's id, and no run."""
+def test_a_repeated_delivery_starts_no_run(service: Service) -> None:
+    """The scheduler delivers at least once: a repeat gets the id of the first run."""
     nightly = scheduled("nightly", "2026-10-05T02:00:00Z")
     first = service.request("POST", "/run", b"", nightly)
     again = service.request("POST", "/run", b"", nightly)
@@ -100,15 +100,15 @@ def test_a_repeated_delivery_is_answered_without_work(service: Service) -> None:
     forced = service.request("POST", "/run", b'{"force": true}', nightly)
     assert forced.body["status"] == "succeeded"
     weekly = service.request("POST", "/run", b"", scheduled("weekly", "2026-10-05T02:00:00Z"))
-    assert weekly.body["status"] == "succeeded"  # as ad-hoc requests do, which have no key
+    assert weekly.body["status"] == "succeeded"  # another schedule is another delivery
 
 
-def test_a_missing_source_is_a_502_and_the_delivery_runs_again(
+def test_a_missing_source_gives_a_502_and_the_delivery_runs_again(
     service: Service, client: bigquery.Client
 ) -> None:
-    """The error tree decides the status; the sentence names the table; sessions stay.
+    """The class of the error decides the status, and the sentence names the table.
 
-    Only success counts: after a failure the same delivery is work to be done.
+    After a failure the same delivery runs again: only success makes it a duplicate.
     """
     nightly = scheduled("nightly", "2026-10-06T02:00:00Z")
     client.query("ALTER TABLE posthog_etl.events RENAME TO kept_events").result()
@@ -126,8 +126,8 @@ def test_a_missing_source_is_a_502_and_the_delivery_runs_again(
     assert (again.status, again.body.get("status")) == (200, "succeeded"), again.body
 
 
-def test_simultaneous_requests_make_one_run(service: Service, folder: Path) -> None:
-    """Six requests and two command lines at once: one works, the others are told who does."""
+def test_simultaneous_requests_run_one_at_a_time(service: Service, folder: Path) -> None:
+    """Of six requests and two command lines, those that find the lease held are refused."""
 
     def command() -> CompletedProcess[str]:
         command = [sys.executable, "main.py", "--local", "--json"]

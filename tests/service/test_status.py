@@ -1,4 +1,4 @@
-"""What the service tells besides runs: over gunicorn and HTTP, on the emulator."""
+"""The endpoints for status, runs, jobs, readiness and settings, over gunicorn and HTTP."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ SETTINGS_HERE = Settings(project_id="local")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sandbox of the service and the tests is."""
+    """The directory of the sandbox that the service and the tests share."""
     return tmp_path_factory.mktemp("sandbox")
 
 
 @pytest.fixture(scope="module")
 def endpoints(folder: Path) -> Iterator[Endpoints]:
-    """The sandbox, with a day of sessions."""
+    """The endpoints of the sandbox, which has a day of sessions."""
     with emulator.attach(folder) as found:
         client = emulator.bigquery_client(found)
         create_tables(client, SourceDatasets())
@@ -64,7 +64,7 @@ def endpoints(folder: Path) -> Iterator[Endpoints]:
 
 @pytest.fixture(scope="module")
 def clients(endpoints: Endpoints) -> Iterator[Clients]:
-    """The product's own clients of it."""
+    """The product's own clients of the sandbox."""
     found = local_clients(endpoints)
     yield found
     found.close()
@@ -83,8 +83,8 @@ def query(clients: Clients, sql: str) -> None:
     clients.bigquery.query(sql).result()
 
 
-def test_before_the_first_run_there_is_nothing_to_tell(service: Service) -> None:
-    """Without a destination every endpoint answers: nothing runs, nothing has run."""
+def test_before_the_first_run_every_endpoint_answers(service: Service) -> None:
+    """Even without a destination: nothing runs, and nothing has run."""
     assert service.request("GET", "/status").body == {
         "status": "idle",
         "runs": [],
@@ -96,38 +96,38 @@ def test_before_the_first_run_there_is_nothing_to_tell(service: Service) -> None
     jobs = {job["job"]: job for job in service.request("GET", "/jobs").body["jobs"]}
     assert {job["last_success"] for job in jobs.values()} == {None}
     assert jobs["sessions"]["is_stale"] is True
-    assert jobs["dog_breeds"]["is_stale"] is None  # it is not deployed: nobody misses it
+    assert jobs["dog_breeds"]["is_stale"] is None  # it is not deployed
 
 
-def test_a_run_is_watched_from_beside(service: Service) -> None:
-    """While POST /run works, every other endpoint answers, and tells how far it has come."""
-    seen: list[Any] = []
-    beside: list[Any] = []
+def test_a_run_in_progress_can_be_watched(service: Service) -> None:
+    """While POST /run works, the other endpoints answer and report its progress."""
+    progress: list[Any] = []
+    during: list[Any] = []
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(service.request, "POST", "/run")
         while not running.done():
-            seen += service.request("GET", "/status").body["runs"]
-            if not beside and seen and seen[-1]["step"] == "extract":
-                beside = [service.request("GET", "/runs").body["runs"][0]]
-                beside.append(service.request("GET", f"/runs/{seen[-1]['run_id']}").body)
+            progress += service.request("GET", "/status").body["runs"]
+            if not during and progress and progress[-1]["step"] == "extract":
+                during = [service.request("GET", "/runs").body["runs"][0]]
+                during.append(service.request("GET", f"/runs/{progress[-1]['run_id']}").body)
             time.sleep(0.05)
         report = running.result().body
-    assert [found["status"] for found in beside] == ["running", "running"]
-    assert beside[1]["run_id"] == beside[1]["progress"]["run_id"] == report["run_id"]
-    assert {run["run_id"] for run in seen} == {report["run_id"]}
+    assert [found["status"] for found in during] == ["running", "running"]
+    assert during[1]["run_id"] == during[1]["progress"]["run_id"] == report["run_id"]
+    assert {run["run_id"] for run in progress} == {report["run_id"]}
     steps = [step["name"] for step in report["steps"]]
-    reported = [run["step"] for run in seen if run["step"]]
+    reported = [run["step"] for run in progress if run["step"]]
     assert reported == sorted(reported, key=steps.index)
     assert len(set(reported)) >= 3
-    assert [run["seconds"] for run in seen] == sorted(run["seconds"] for run in seen)
-    assert (seen[-1]["batch"], seen[-1]["batches"], seen[-1]["events"]) == (1, 1, 12)
+    assert [run["seconds"] for run in progress] == sorted(run["seconds"] for run in progress)
+    assert (progress[-1]["batch"], progress[-1]["batches"], progress[-1]["events"]) == (1, 1, 12)
     assert service.request("GET", "/status").body["status"] == "idle"
-    kept = service.request("GET", f"/runs/{report['run_id']}").body
-    assert kept == {**report, "progress": None}
+    stored = service.request("GET", f"/runs/{report['run_id']}").body
+    assert stored == {**report, "progress": None}
 
 
 def write_runs(clients: Clients, *runs: tuple[str, str, str, bool]) -> None:
-    """Rows of the ledger, as runs of this id, status, kind and dryness leave them."""
+    """Write rows of the ledger, for runs of this id, status and kind, dry or not."""
     newest_at = "2026-10-05T23:00:00+00:00"
     rows = []
     for run_id, status, kind, dry_run in runs:
@@ -142,8 +142,8 @@ def write_runs(clients: Clients, *runs: tuple[str, str, str, bool]) -> None:
     )
 
 
-def test_runs_come_in_pages_the_newest_first(service: Service, clients: Clients) -> None:
-    """Each page names the next one, and together they are every run, once."""
+def test_runs_are_listed_in_pages_newest_first(service: Service, clients: Clients) -> None:
+    """Each page names the next one, and together they have every run once."""
     old = [f"2020010{day}T020000_0000000{day}" for day in range(1, 5)]
     write_runs(clients, *((run_id, "failed", "incremental", False) for run_id in old))
     paged: list[str] = []
@@ -158,7 +158,7 @@ def test_runs_come_in_pages_the_newest_first(service: Service, clients: Clients)
     assert paged[0] > old[-1]
 
 
-def test_a_page_that_cannot_be_meant_is_a_400(service: Service) -> None:
+def test_invalid_parameters_of_a_page_give_a_400(service: Service) -> None:
     """Bounds, names and ids are checked."""
     for path in ("/runs?limit=0", "/runs?page=2", "/runs?before=x", "/runs?limit=1&limit=2"):
         answer = service.request("GET", path)
@@ -166,15 +166,15 @@ def test_a_page_that_cannot_be_meant_is_a_400(service: Service) -> None:
 
 
 @pytest.mark.parametrize("run_id", ["20200101T000000_00000000", "x", "%27%20OR%20TRUE"])
-def test_a_run_that_never_was_is_a_404(service: Service, run_id: str) -> None:
+def test_an_unknown_run_gives_a_404(service: Service, run_id: str) -> None:
     """In JSON, whatever the id looks like."""
     answer = service.request("GET", f"/runs/{run_id}")
     assert (answer.status, answer.body["error"]["type"]) == (404, "NotFound")
     assert answer.message.endswith("GET /runs lists those there are.")
 
 
-def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: Clients) -> None:
-    """A run elsewhere is told by the lease; killed, it is lost and not running for ever."""
+def test_a_run_is_running_only_while_its_lease_is_valid(service: Service, clients: Clients) -> None:
+    """A run elsewhere is known by its lease; once that has expired, the run is lost."""
     dead = "20190101T000000_deadbeef"
     write_runs(clients, (dead, "running", "incremental", False))
     settings = dataclasses.replace(SETTINGS_HERE, lease_seconds=600)
@@ -195,13 +195,13 @@ def test_a_run_is_running_only_while_its_lease_lives(service: Service, clients: 
     found = service.request("GET", f"/runs/{dead}").body
     assert (found["run_id"], found["status"], found["progress"]) == (dead, "lost", None)
     row.release(lease.fence)
-    query(clients, "DROP TABLE posthog_aggregated.etl_lease_sessions")  # the next run makes it
+    query(clients, "DROP TABLE posthog_aggregated.etl_lease_sessions")  # the next run creates it
     assert service.request("GET", "/runs").status == 200
     assert service.request("GET", "/status").body["status"] == "idle"
 
 
 def test_jobs_say_how_fresh_their_data_are(service: Service, clients: Clients) -> None:
-    """The last run that brought everything up to date: no dry run, none with a limit or dates."""
+    """By the last run that updated everything: no dry run, and none with a limit or dates."""
     query(clients, "DELETE FROM posthog_aggregated.etl_runs WHERE TRUE")
     write_runs(
         clients,
@@ -220,7 +220,7 @@ def test_jobs_say_how_fresh_their_data_are(service: Service, clients: Clients) -
 
 
 def test_ready_names_what_a_run_needs(service: Service) -> None:
-    """Each dependency has its outcome and its seconds; within seconds the answer is kept."""
+    """Each dependency has its outcome and seconds; the answer is cached for some seconds."""
     answer = service.request("GET", "/ready")
     assert (answer.status, answer.body["status"]) == (200, "ready")
     assert answer.body["checks"].keys() == NEEDS
@@ -231,21 +231,21 @@ def test_ready_names_what_a_run_needs(service: Service) -> None:
 
 
 def warnings(clients: Clients) -> dict[str, tuple[str, ...]]:
-    """What the probes warn of, by name."""
+    """The warnings of the probes, by name."""
     warehouse = Warehouse(clients=clients, settings=SETTINGS_HERE, run_id="no_run")
     probes = readiness.probe_all(SETTINGS_HERE, lambda: nullcontext(warehouse))
     return {probe.name: probe.warnings for probe in probes if probe.warnings}
 
 
 def problems(clients: Clients, settings: Settings = SETTINGS_HERE) -> dict[str, str]:
-    """What the probes say is wrong, by name."""
+    """The problems that the probes find, by name."""
     warehouse = Warehouse(clients=clients, settings=settings, run_id="no_run")
     probes: tuple[Probe, ...] = readiness.probe_all(settings, lambda: nullcontext(warehouse))
     return {probe.name: probe.problem for probe in probes if probe.problem}
 
 
-def test_a_source_that_is_missing_is_reported(clients: Clients) -> None:
-    """It fails by its name, and nothing else does; an optional one is a warning."""
+def test_a_missing_source_is_reported(clients: Clients) -> None:
+    """Only its own check fails; a missing optional source is a warning."""
     query(clients, "ALTER TABLE posthog_etl.events RENAME TO kept_events")
     query(clients, "ALTER TABLE firebase_etl_prod.users RENAME TO kept_users")
     try:
@@ -262,10 +262,8 @@ def test_a_source_that_is_missing_is_reported(clients: Clients) -> None:
     }
 
 
-def test_a_file_of_metrics_is_reported_if_it_cannot_be_used(
-    clients: Clients, tmp_path: Path
-) -> None:
-    """With the place and the remedy, as at the start of a run; nothing else fails."""
+def test_an_invalid_metrics_file_is_reported(clients: Clients, tmp_path: Path) -> None:
+    """With the place and the remedy, as at the start of a run; no other check fails."""
     path = tmp_path / "metrics.yaml"
     path.write_text("metrics: [{name: select}]", "utf-8")
     found = problems(clients, dataclasses.replace(SETTINGS_HERE, metrics_file=path))
@@ -273,10 +271,10 @@ def test_a_file_of_metrics_is_reported_if_it_cannot_be_used(
     assert f"{path}:1:18: The name select is a word of SQL: choose another." in found["metrics"]
 
 
-def test_read_sessions_that_are_not_allowed_are_reported(
+def test_a_missing_role_for_read_sessions_is_reported(
     endpoints: Endpoints, clients: Clients
 ) -> None:
-    """The role that is missing is named, though runs would go on without it."""
+    """The role is named, although runs work without it."""
     with denied_storage(endpoints) as denied:
         found = problems(denied)
     assert found.keys() == {"read_sessions"}
@@ -285,7 +283,7 @@ def test_read_sessions_that_are_not_allowed_are_reported(
 
 
 def test_a_source_of_another_shape_is_reported(clients: Clients) -> None:
-    """A table that is there and can't be read as what it should be is not ready."""
+    """A table that exists but lacks required columns is not ready."""
     settings = dataclasses.replace(SETTINGS_HERE, posthog_dataset_id="firebase_etl_prod2")
     query(clients, "CREATE SCHEMA IF NOT EXISTS firebase_etl_prod2")
     query(clients, "CREATE TABLE firebase_etl_prod2.events AS SELECT 1 AS one")
@@ -296,7 +294,7 @@ def test_a_source_of_another_shape_is_reported(clients: Clients) -> None:
 
 
 def test_probes_run_no_statement(clients: Clients) -> None:
-    """All that is sent as a query is a dry run: nothing is billed, however often one asks."""
+    """All their queries are dry runs: nothing is billed, however often somebody asks."""
     before = {job.job_id for job in clients.bigquery.list_jobs(max_results=1000)}
     assert problems(clients) == {}
     after = [
@@ -308,7 +306,7 @@ def test_probes_run_no_statement(clients: Clients) -> None:
 
 
 def test_without_credentials_nothing_else_is_tried() -> None:
-    """A key file that is missing is what /ready says; the rest was not tried, and isn't ready."""
+    """/ready reports the missing key file; the other checks are not tried, and are not ready."""
     environ = {"GOOGLE_CLOUD_PROJECT_ID": "my-project", "BIGQUERY_CREDENTIALS_PATH": "/no/key.json"}
     client = create_app(environ).test_client()
     answer = client.get("/ready")
@@ -325,21 +323,21 @@ def test_without_credentials_nothing_else_is_tried() -> None:
 
 
 def refuse() -> None:
-    """As a request does whose key is no longer taken."""
+    """Raise what a request raises whose key is no longer accepted."""
     message = "BigQuery did not accept the credentials: renew the key or the role."
     raise CredentialsError(message)
 
 
-def test_credentials_that_were_refused_are_read_again(folder: Path, clients: Clients) -> None:
-    """Clients are kept from request to request, until BigQuery no longer takes their key."""
+def test_refused_credentials_are_read_again(folder: Path, clients: Clients) -> None:
+    """Clients are cached between requests, until BigQuery no longer accepts their key."""
     assert clients.bigquery.project == "local"
     settings = dataclasses.replace(SETTINGS_HERE, sandbox_dir=folder)
-    with closing(CachedClients(settings, is_local=True)) as kept:
-        with kept.warehouse() as first, kept.warehouse() as second:
+    with closing(CachedClients(settings, is_local=True)) as cached:
+        with cached.warehouse() as first, cached.warehouse() as second:
             assert first.clients is second.clients
-        with pytest.raises(CredentialsError), kept.warehouse():
+        with pytest.raises(CredentialsError), cached.warehouse():
             refuse()
-        with kept.warehouse() as third:
+        with cached.warehouse() as third:
             assert third.clients is not first.clients
 
 
@@ -368,7 +366,7 @@ PRIVATE = {
 
 
 def test_the_configuration_shows_no_secret_and_no_id() -> None:
-    """Every setting is there, and of those that tell a secret, project or person only how many."""
+    """Every setting is listed; of private values only their number is shown."""
     environ = PRIVATE | {"EXCLUDE_LIBS": "posthog-python", "CHURN_DAYS": "7"}
     headers = {"X-API-Key": PRIVATE["ETL_API_KEY"]}
     answer = create_app(environ).test_client().get("/config", headers=headers)

@@ -1,4 +1,4 @@
-"""A process whose children run jobs and are killed: one for each line of its input."""
+"""Runs jobs in child processes that kill themselves: one for each line of its input."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(asked: dict[str, Any]) -> None:
-    """Run a job as it is asked for."""
-    settings = Settings.from_environment(asked["environ"], local=True)
-    with closing(local_clients(Endpoints(**asked["endpoints"]))) as clients:
-        request = RunRequest(job=asked["job"])
-        main.main(request, settings, clients, progress=Killer(asked["at"]))
+def run(fields: dict[str, Any]) -> None:
+    """Run the job of a request."""
+    settings = Settings.from_environment(fields["environ"], local=True)
+    with closing(local_clients(Endpoints(**fields["endpoints"]))) as clients:
+        request = RunRequest(job=fields["job"])
+        main.main(request, settings, clients, progress=Killer(fields["at"]))
 
 
 def serve() -> None:
-    """Tell each child's exit code: that of SIGKILL, unless it was not killed."""
+    """Print the exit code of each child: that of SIGKILL, unless it was not killed."""
     for job in JOBS:
         find_job(job)  # so that no child has to import it
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""Where a job that reads an API runs in tests: stand-ins, a Redis, and datasets of its own."""
+"""What a job that reads an API needs in tests: fake APIs, a Redis, and datasets of its own."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ _numbers = itertools.count(1)
 
 
 def today() -> dt.date:
-    """The UTC day of a run that starts now."""
+    """Today's date in UTC."""
     return dt.datetime.now(dt.UTC).date()
 
 
 def ago(days: int) -> dt.date:
-    """So many days before today."""
+    """The date so many days before today."""
     return today() - dt.timedelta(days=days)
 
 
 @dataclass(kw_only=True)
-class Place:
-    """Stand-ins that serve, a Redis, and the datasets that runs write."""
+class JobScenario:
+    """Fake APIs that serve, a Redis, and the datasets that runs write."""
 
     clients: Clients
     endpoints: Endpoints
     anthropic: FakeAnthropic
     dogs: FakeDogs
     tmdb: FakeTmdb
-    redis: Any  # a client whose answers are of any type
+    redis: Any  # a client; its answers are of any type
     redis_port: int
-    more: dict[str, str] = field(default_factory=dict)  # variables besides the usual ones
+    extra_variables: dict[str, str] = field(default_factory=dict)  # besides those below
     name: str = field(default_factory=lambda: f"j{next(_numbers)}")
 
     @property
     def environ(self) -> dict[str, str]:
-        """The variables by which a run finds everything."""
+        """The environment variables of its runs."""
         return {
             "POSTHOG_AGGREGATED_DATASET_ID": f"{self.name}_aggregated",
             "CLAUDE_DATASET_ID": f"{self.name}_claude",
@@ -83,7 +83,7 @@ class Place:
             "REDIS_PORT": str(self.redis_port),
             "REDIS_TLS": "false",
             **SECRETS,
-            **self.more,
+            **self.extra_variables,
         }
 
     def settings(self, **variables: str) -> Settings:
@@ -97,19 +97,19 @@ class Place:
         trigger: str | None = None,
         progress: Progress | None = None,
         variables: Mapping[str, str] | None = None,
-        **fields: Any,  # noqa: ANN401 - of a request
+        **fields: Any,  # noqa: ANN401 - fields of a request
     ) -> RunReport:
-        """A run of the job."""
+        """Run the job."""
         request = RunRequest(job=job, **fields)
         settings = self.settings(**(variables or {}))
         return main.main(request, settings, self.clients, trigger=trigger, progress=progress)
 
     def check(self, job: str) -> dict[str, Check]:
-        """What `--check` says, by name."""
-        look = find_job(job).check
-        assert look is not None
+        """The checks of `--check`, by name."""
+        check_job = find_job(job).check
+        assert check_job is not None
         warehouse = Warehouse(clients=self.clients, settings=self.settings(), run_id="check")
-        return {each.name: each for each in look(warehouse, dt.datetime.now(dt.UTC))}
+        return {each.name: each for each in check_job(warehouse, dt.datetime.now(dt.UTC))}
 
     def query(self, sql: str) -> list[Row]:
         """The rows of a statement; {a}, {c} and {d} are the three datasets."""
@@ -118,13 +118,13 @@ class Place:
         return [dict(row.items()) for row in rows]
 
     def stored(self, job: str) -> dict[str, list[str]]:
-        """All that readers see of a job, without what tells one run from another."""
+        """Everything that readers see of a job, without the columns that differ between runs."""
         key = {"claude_usage": "c", "dog_breeds": "d", "tmdb_changes": "a"}[job]
-        without = "run_id" if job == "tmdb_changes" else "ingestion_timestamp"
+        excluded = "run_id" if job == "tmdb_changes" else "ingestion_timestamp"
         tables = {
             table: sorted(
                 json.dumps(row, default=str)
-                for row in self.query(f"SELECT * EXCEPT ({without}) FROM {{{key}}}.{table}")
+                for row in self.query(f"SELECT * EXCEPT ({excluded}) FROM {{{key}}}.{table}")
             )
             for table in TABLES[job]
             if self._has(f"{self.name}_{DATASETS[key]}", table)
@@ -138,25 +138,30 @@ class Place:
         }
 
     def documents(self) -> dict[str, list[str]]:
-        """What Redis holds, by key."""
+        """The documents in Redis, by key."""
         return {
             key: [self.redis.execute_command("JSON.GET", key)]
             for key in sorted(self.redis.keys("*"))
         }
 
     def expire_lease(self, job: str) -> None:
-        """Let the lease of a run that was killed expire now."""
+        """Let the lease of a killed run expire now."""
         self.query(
             f"UPDATE {{a}}.etl_lease_{job} SET expires_at = TIMESTAMP '2020-01-01' WHERE TRUE"
         )
 
-    def asked_of_victim(self, job: str, at: str) -> str:
-        """What `tests.jobs.victim` is told: run this job, and die at this point."""
-        asked = {"job": job, "at": at, "environ": self.environ, "endpoints": asdict(self.endpoints)}
-        return f"{json.dumps(asked)}\n"
+    def kill_request(self, job: str, at: str) -> str:
+        """The line of input by which `tests.jobs.killed_jobs` kills this job at this point."""
+        request = {
+            "job": job,
+            "at": at,
+            "environ": self.environ,
+            "endpoints": asdict(self.endpoints),
+        }
+        return f"{json.dumps(request)}\n"
 
     def drop(self) -> None:
-        """Delete its datasets, since many slow the emulator, and its documents."""
+        """Delete its documents and its datasets, which would slow the emulator."""
         for end in DATASETS.values():
             self.clients.bigquery.delete_dataset(
                 f"{self.name}_{end}", delete_contents=True, not_found_ok=True
