@@ -33,7 +33,7 @@ from runs.errors import (
 from runs.request import RunRequest
 from runs.supervision import STOP
 from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario, differences
 from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
@@ -230,7 +230,7 @@ def publish_without(scenario: Scenario, table: str) -> None:
         for name in moved:
             scenario.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
 
-    watcher = At("publish", move_away)
+    watcher = ActAtStep("publish", move_away)
     try:
         with pytest.raises(DestinationError):
             main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=watcher)

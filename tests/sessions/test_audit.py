@@ -13,7 +13,7 @@ from runs.errors import AuditError, RepeatedError
 from runs.request import RunRequest
 from sessions.audit import AuditFigures, check_audit
 from sessions.plan import Plan
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import day_of_sessions
 
@@ -74,7 +74,7 @@ def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> Non
                 RunRequest(),
                 scenario.make_settings(),
                 scenario.clients,
-                progress=At("audit", stage_twice),
+                progress=ActAtStep("audit", stage_twice),
             )
         assert scenario.sessions() == {}
         assert [row["status"] for row in scenario.query("SELECT status FROM {d}.etl_runs")] == [

@@ -31,7 +31,7 @@ from runs.request import RunRequest
 from runs.supervision import STOP, take_lease
 from sandbox import emulator
 from tests.fault_proxy import Fault, HttpProxy
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
@@ -148,7 +148,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         )
         settings = scenario.make_settings()
         staged: list[str] = []
-        progress = At("audit", lambda: staged.append(written(scenario)))
+        progress = ActAtStep("audit", lambda: staged.append(written(scenario)))
         main.main(RunRequest(), settings, clients, progress=progress)
         yield Made(
             scenario=scenario,
@@ -311,7 +311,7 @@ def test_no_exception_tells_a_canary(
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
     message: list[str] = []
 
-    def run(progress: At | None = None) -> None:
+    def run(progress: ActAtStep | None = None) -> None:
         settings = scene.scenario.make_settings()
         with pytest.raises(Exception) as raised:  # noqa: PT011 - any: it is what is looked at
             main.main(RunRequest(), settings, scenario.clients, progress=progress)
@@ -331,7 +331,7 @@ def test_no_exception_tells_a_canary(
             with proxy.faulty(fault):
                 run()
             assert fault.hits
-        run(At("audit", lambda: stage_twice(scene.scenario)))
+        run(ActAtStep("audit", lambda: stage_twice(scene.scenario)))
     kinds = [re.findall(r"\w+(?:Error)(?=:)", text)[-1] for text in message]
     assert kinds == ["UnavailableError", "StatementError", "AuditError"]
     printed = capfd.readouterr()

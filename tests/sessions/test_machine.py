@@ -32,7 +32,7 @@ from runs.request import RunRequest
 from runs.supervision import STOP
 from sessions.samples import VerifyRequest
 from tests import histories
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Row, Scenario, differences
 from tests.shipped import METRIC_TABLE
 
@@ -301,7 +301,7 @@ class Histories(RuleBasedStateMachine):
             RunRequest(force=True, **request),
             scenario.make_settings(),
             scenario.clients,
-            progress=At(step, act),
+            progress=ActAtStep(step, act),
         )
 
     def expect(self, table: dict[str, Row], *, is_ordinary: bool) -> None:

@@ -11,7 +11,7 @@ from bigquery.refusals import StatementError
 from runs.errors import LeaseLostError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario, derived_differences, differences
 from tests.sessions.test_persons import Story, ago
 
@@ -100,12 +100,12 @@ def test_a_delivery_is_done_only_when_the_persons_are(small: Scenario) -> None:
     The sessions it published stay. Once a run has rebuilt the persons, its delivery is a duplicate.
     """
     with pytest.raises(Killed):
-        deliver(small, "tonight", At("persons", kill))
+        deliver(small, "tonight", ActAtStep("persons", kill))
     assert differences(small.sessions(), small.expected()) == []
     assert run_ids(small) == set()
     drop = "ALTER TABLE {d}.persons DROP COLUMN active_days"  # the next run adds it anew
     with pytest.raises(StatementError):
-        deliver(small, "tonight", At("persons", lambda: small.query(drop)))
+        deliver(small, "tonight", ActAtStep("persons", lambda: small.query(drop)))
     statuses = small.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert statuses == [{"status": "failed"}]
     assert differences(small.sessions(), small.expected()) == []
@@ -125,7 +125,7 @@ def test_the_fence_alone_keeps_a_zombie_from_the_persons(
     monkeypatch.setattr(LeaseRow, "renew", lambda *_: True)
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1 WHERE TRUE"
     with pytest.raises(LeaseLostError, match="at the step persons"):
-        deliver(small, "tonight", At("persons", lambda: small.query(steal)))
+        deliver(small, "tonight", ActAtStep("persons", lambda: small.query(steal)))
     assert differences(small.sessions(), small.expected()) == []
     assert run_ids(small) == set()
     (lease,) = small.query("SELECT triggers FROM {d}.etl_lease_sessions")

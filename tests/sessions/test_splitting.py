@@ -15,7 +15,7 @@ from bigquery.warehouse import Warehouse
 from jobs.sessions import VERIFY
 from runs.request import RunRequest
 from sessions.samples import VerifyRequest
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Row, Scenario, derived_differences, differences
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run_killed(scenario: Scenario, step: str, **request: Any) -> None:  # noqa: 
             RunRequest(**request),
             scenario.make_settings(),
             scenario.clients,
-            progress=At(step, kill),
+            progress=ActAtStep(step, kill),
         )
     scenario.query(LEFT_BEHIND)
 
