@@ -125,7 +125,7 @@ def scenario(clients: Clients) -> Iterator[Scenario]:
 def run(
     scenario: Scenario, progress: Progress | None = None, trigger: str | None = None
 ) -> dict[str, Any]:
-    """Run the job, which may fail; its last line. Checks that each line has the run's id."""
+    """Run the job, which may fail, and return its last line; every line must have the run's id."""
     with logged() as stream:
         try:
             settings = scenario.make_settings()

@@ -121,7 +121,7 @@ _DAYS = re.compile(r"(?:(?:DATE|TIMESTAMP) '[-+:0-9 ]+',?\s*)+")
 
 
 def one_of_each_kind(sent: list[Sent]) -> list[Sent]:
-    """The statements, each kind once: ids of runs, days and times make no other kind.
+    """One statement of each kind, whatever its run, its days and its times.
 
     Statements that reshape a source all stay; a SELECT that is part of another one does not.
     """
