@@ -63,22 +63,22 @@ def account(private_key: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeSecretManager]:
+def secret_manager() -> Iterator[FakeSecretManager]:
     """A Secret Manager without secrets."""
-    with fake_secret_manager.serve() as serving:
-        yield serving
+    with fake_secret_manager.serve() as manager:
+        yield manager
 
 
 @pytest.fixture
-def client(fake: FakeSecretManager) -> Iterator[SecretManagerServiceClient]:
-    """Google's own client of it."""
-    with fake.client() as made:
-        yield made
+def client(secret_manager: FakeSecretManager) -> Iterator[SecretManagerServiceClient]:
+    """Google's own client of that Secret Manager."""
+    with secret_manager.client() as secret_client:
+        yield secret_client
 
 
 @pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path where Google's libraries look for default credentials: nothing is there."""
+def default_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The path where Google's libraries look for default credentials; it has no file yet."""
     path = tmp_path / "default.json"
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
     return path
@@ -89,16 +89,16 @@ def settings(**changed: Any) -> Settings:  # noqa: ANN401 - one type per setting
     return Settings(**{"project_id": "my-project"} | changed)
 
 
-def all_output(error: BaseException | None) -> str:
-    """An exception and all it came from, hidden or not, with whatever they carry."""
-    message = ""
+def full_text(error: BaseException | None) -> str:
+    """The text of an exception and of all its causes, hidden ones too, with their attributes."""
+    text = ""
     while error is not None:
-        message += "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+        text += "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
         error = error.__cause__ or error.__context__
-    return message
+    return text
 
 
-def holds(text: str, key: bytes) -> bool:
+def holds_key(text: str, key: bytes) -> bool:
     """Whether a text holds a part of the key, as it is or as Secret Manager sends it."""
     encoded = base64.b64encode(key).decode()
     parts = re.findall(r"[A-Za-z0-9+/]{40,}", key.decode())  # the lines of the private key
@@ -140,24 +140,24 @@ sys.addaudithook(_watch)
     ],
     ids=["short name", "full name", "one version"],
 )
-def test_the_secret(
-    fake: FakeSecretManager,
+def test_the_key_in_the_secret_makes_the_credentials(
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
     name: str,
     version: str,
 ) -> None:
-    """A secret's key makes the credentials; a short name means the project's latest version."""
-    fake.payloads[version] = json.dumps(account).encode()
+    """A short name means the latest version of the project's secret."""
+    secret_manager.payloads[version] = json.dumps(account).encode()
     found = fetch_credentials(settings(secret_name=name), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
     assert found.scopes == ("https://www.googleapis.com/auth/bigquery",)
-    assert fake.asked == [version]
+    assert secret_manager.asked == [version]
 
 
-def test_a_key_file_goes_before_the_secret(
-    fake: FakeSecretManager,
+def test_a_key_file_takes_precedence_over_the_secret(
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
     tmp_path: Path,
@@ -168,17 +168,17 @@ def test_a_key_file_goes_before_the_secret(
     found = fetch_credentials(settings(credentials_path=path), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
-    assert fake.asked == []
+    assert secret_manager.asked == []
 
 
-def test_a_missing_key_file_is_no_reason_to_try_the_secret(
-    fake: FakeSecretManager,
+def test_a_missing_key_file_does_not_fall_back_to_the_secret(
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
     tmp_path: Path,
 ) -> None:
-    """What is named and can't be used is an error, never a silent fall-back."""
-    fake.payloads[LATEST] = json.dumps(account).encode()
+    """A file that is named and can't be used is an error."""
+    secret_manager.payloads[LATEST] = json.dumps(account).encode()
     path = tmp_path / "none.json"
     with pytest.raises(CredentialsError) as caught:
         fetch_credentials(settings(credentials_path=path), secret_client=client)
@@ -186,35 +186,35 @@ def test_a_missing_key_file_is_no_reason_to_try_the_secret(
         "The key file of BIGQUERY_CREDENTIALS_PATH can't be read (No such file or directory):"
         " correct the path, or unset it to use the secret."
     )
-    assert "none.json" not in all_output(caught.value)
-    assert fake.asked == []
+    assert "none.json" not in full_text(caught.value)
+    assert secret_manager.asked == []
 
 
-def test_the_attached_service_account(
-    fake: FakeSecretManager,
+def test_without_a_secret_name_the_attached_account_is_used(
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
-    nowhere: Path,
+    default_path: Path,
 ) -> None:
-    """Without a secret's name, the credentials are those of the surroundings."""
-    nowhere.write_text(json.dumps(account))
+    """The credentials are the default ones of Google's libraries."""
+    default_path.write_text(json.dumps(account))
     found = fetch_credentials(settings(secret_name=None), secret_client=client)
     assert isinstance(found, service_account.Credentials)
     assert found.service_account_email == ACCOUNT
     assert found.scopes == ("https://www.googleapis.com/auth/bigquery",)
-    assert fake.asked == []
+    assert secret_manager.asked == []
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_no_attached_service_account() -> None:
-    """Without a secret's name and without an attached account there is nothing to use."""
+@pytest.mark.usefixtures("default_path")
+def test_without_a_secret_name_and_an_attached_account_the_run_is_refused() -> None:
+    """The message says to attach one."""
     with pytest.raises(CredentialsError, match=r"^No service account is attached and .*: attach"):
         fetch_credentials(settings(secret_name=None))
 
 
-@pytest.mark.usefixtures("nowhere")
-def test_nobody_to_read_the_secret_as() -> None:
-    """A machine without any Google account is told what it can do."""
+@pytest.mark.usefixtures("default_path")
+def test_without_any_account_the_secret_cannot_be_read() -> None:
+    """The message names the secret and what is missing."""
     with pytest.raises(
         CredentialsError, match=f"to read secret {LATEST} with are missing or refused: "
     ):
@@ -233,28 +233,28 @@ def test_nobody_to_read_the_secret_as() -> None:
         ("silent", UnavailableError, "try again later."),
     ],
 )
-def test_trouble_with_the_secret(
-    fake: FakeSecretManager,
+def test_a_secret_that_cannot_be_read_is_refused(
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
     trouble: Trouble,
     error: type[EtlError],
     sentence: str,
 ) -> None:
-    """A secret that can't be read is refused by name and with a remedy, quoting none of it."""
+    """The message names the secret and a remedy, and quotes nothing of the key."""
     key = json.dumps(account).encode()
-    fake.payloads[LATEST] = key
-    fake.trouble = trouble
+    secret_manager.payloads[LATEST] = key
+    secret_manager.trouble = trouble
     with pytest.raises(EtlError) as caught:
         fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
     assert type(caught.value) is error
     assert LATEST in str(caught.value)
     assert sentence in str(caught.value)
-    assert not holds(all_output(caught.value), key)
+    assert not holds_key(full_text(caught.value), key)
 
 
-def test_a_missing_secret(client: SecretManagerServiceClient) -> None:
-    """A secret that does not exist is refused by its full name."""
+def test_a_missing_secret_is_refused_by_its_full_name(client: SecretManagerServiceClient) -> None:
+    """The message says to create it, or to correct the setting."""
     with pytest.raises(CredentialsError) as caught:
         fetch_credentials(settings(), secret_client=client)
     assert str(caught.value) == (
@@ -263,11 +263,11 @@ def test_a_missing_secret(client: SecretManagerServiceClient) -> None:
 
 
 def test_a_secret_of_a_job_is_text(
-    fake: FakeSecretManager, client: SecretManagerServiceClient
+    secret_manager: FakeSecretManager, client: SecretManagerServiceClient
 ) -> None:
-    """Without the line break that an editor leaves; what is no text is refused, and not shown."""
+    """A line break at its end is dropped; bytes that are no text are refused, and not shown."""
     version = "projects/my-project/secrets/dog-key/versions/latest"
-    fake.payloads[version] = b"a-key\n"
+    secret_manager.payloads[version] = b"a-key\n"
 
     def read() -> str:
         return read_secret(
@@ -275,19 +275,19 @@ def test_a_secret_of_a_job_is_text(
         )
 
     assert read() == "a-key"
-    fake.payloads[version] = b"\xff canary"
+    secret_manager.payloads[version] = b"\xff canary"
     with pytest.raises(CredentialsError, match="holds no text") as caught:
         read()
-    assert "canary" not in all_output(caught.value)
-    del fake.payloads[version]
+    assert "canary" not in full_text(caught.value)
+    del secret_manager.payloads[version]
     with pytest.raises(CredentialsError, match="create it, or correct DOG_API_SECRET_NAME"):
         read()
 
 
-def test_locally_no_secret_is_read(
-    fake: FakeSecretManager, client: SecretManagerServiceClient
+def test_a_local_run_reads_no_secret(
+    secret_manager: FakeSecretManager, client: SecretManagerServiceClient
 ) -> None:
-    """With --local nothing of the cloud is asked: one sentence says what to set."""
+    """With --local nothing in the cloud is asked: one sentence says what to set."""
     with pytest.raises(SettingsError, match="set or unset DOG_API_SECRET_NAME"):
         read_secret(
             settings(project_id="local"),
@@ -295,26 +295,26 @@ def test_locally_no_secret_is_read(
             setting="DOG_API_SECRET_NAME",
             secret_client=client,
         )
-    assert fake.asked == []
+    assert secret_manager.asked == []
 
 
-def test_a_short_failure_is_waited_out(
-    fake: FakeSecretManager, client: SecretManagerServiceClient, account: dict[str, Any]
+def test_a_short_outage_is_waited_out(
+    secret_manager: FakeSecretManager, client: SecretManagerServiceClient, account: dict[str, Any]
 ) -> None:
-    """A service that is away for a moment doesn't cost the night's run."""
-    fake.payloads[LATEST] = json.dumps(account).encode()
-    fake.trouble, fake.troubles_left = "unavailable", 2
+    """A Secret Manager that is unavailable for a moment does not fail the run."""
+    secret_manager.payloads[LATEST] = json.dumps(account).encode()
+    secret_manager.trouble, secret_manager.troubles_left = "unavailable", 2
     fetch_credentials(settings(), secret_client=client)
-    assert fake.asked == [LATEST] * 3
+    assert secret_manager.asked == [LATEST] * 3
 
 
-def test_no_server(account: dict[str, Any]) -> None:
-    """A Secret Manager that can't be reached is worth another try."""
-    with fake_secret_manager.serve() as fake:
-        fake.payloads[LATEST] = json.dumps(account).encode()
-        gone = fake.client()
-    with gone, pytest.raises(UnavailableError, match="could not be reached"):
-        fetch_credentials(settings(), secret_client=gone, patience_seconds=0.3)
+def test_an_unreachable_secret_manager_is_a_temporary_failure(account: dict[str, Any]) -> None:
+    """A later run may succeed."""
+    with fake_secret_manager.serve() as secret_manager:
+        secret_manager.payloads[LATEST] = json.dumps(account).encode()
+        unreachable = secret_manager.client()
+    with unreachable, pytest.raises(UnavailableError, match="could not be reached"):
+        fetch_credentials(settings(), secret_client=unreachable, patience_seconds=0.3)
 
 
 NO_KEY = "holds no service-account key: store the whole JSON key file there."
@@ -324,22 +324,27 @@ OTHER_URI = (
 INCOMPLETE = "holds a service-account key that is not complete: create a new one."
 
 
-def test_no_token_server(fake: FakeSecretManager, account: dict[str, Any]) -> None:
-    """Where a token for Secret Manager can't be fetched for now, another try is worth it."""
-    fake.payloads[LATEST] = json.dumps(account).encode()
-    with fake_secret_manager.serve() as gone:
+def test_an_unreachable_token_server_is_a_temporary_failure(
+    secret_manager: FakeSecretManager, account: dict[str, Any]
+) -> None:
+    """A later run may get a token for Secret Manager."""
+    secret_manager.payloads[LATEST] = json.dumps(account).encode()
+    with fake_secret_manager.serve() as stopped:
         signed_in = user.Credentials(
             token=None,
             refresh_token="token",  # noqa: S106 - of nobody
             client_id="id",
             client_secret="secret",  # noqa: S106 - of nobody
-            token_uri=gone.url,
+            token_uri=stopped.url,
         )
-    with fake.client(signed_in) as client, pytest.raises(UnavailableError, match="try again later"):
+    with (
+        secret_manager.client(signed_in) as client,
+        pytest.raises(UnavailableError, match="try again later"),
+    ):
         fetch_credentials(settings(), secret_client=client, patience_seconds=0.3)
 
 
-@pytest.mark.parametrize("kept", ["file", "secret"])
+@pytest.mark.parametrize("source", ["file", "secret"])
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -357,39 +362,39 @@ def test_no_token_server(fake: FakeSecretManager, account: dict[str, Any]) -> No
         pytest.param({"private_key": ...}, INCOMPLETE, id="private key left out"),
     ],
 )
-def test_an_unusable_key(
-    fake: FakeSecretManager,
+def test_an_unusable_key_is_refused(
+    secret_manager: FakeSecretManager,
     account: dict[str, Any],
     tmp_path: Path,
-    kept: str,
+    source: str,
     content: str | dict[str, Any],
     sentence: str,
 ) -> None:
-    """Whatever is no complete, unedited service-account key is refused, quoting none of it."""
+    """Only a complete, unedited service-account key is used; no other content is quoted."""
     if isinstance(content, dict):
         changed = {name: value for name, value in (account | content).items() if value is not ...}
         content = json.dumps(changed)
     path = tmp_path / "key.json"
     path.write_text(content)
-    fake.payloads[LATEST] = content.encode()
-    asked = settings(credentials_path=path) if kept == "file" else settings()
-    with fake.client() as client, pytest.raises(CredentialsError) as caught:
-        fetch_credentials(asked, secret_client=client)
-    where = "The key file of BIGQUERY_CREDENTIALS_PATH" if kept == "file" else f"Secret {LATEST}"
+    secret_manager.payloads[LATEST] = content.encode()
+    chosen = settings(credentials_path=path) if source == "file" else settings()
+    with secret_manager.client() as client, pytest.raises(CredentialsError) as caught:
+        fetch_credentials(chosen, secret_client=client)
+    where = "The key file of BIGQUERY_CREDENTIALS_PATH" if source == "file" else f"Secret {LATEST}"
     assert str(caught.value) == f"{where} {sentence}"
-    assert not holds(all_output(caught.value), content.encode())
+    assert not holds_key(full_text(caught.value), content.encode())
 
 
 def test_the_secret_stays_in_memory(
-    fake: FakeSecretManager,
+    secret_manager: FakeSecretManager,
     client: SecretManagerServiceClient,
     account: dict[str, Any],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The key is written to no file and no log line, not even where Google's libraries debug."""
+    """The key is written to no file and no log line, not even if Google's libraries debug."""
     key = json.dumps(account).encode()
-    fake.payloads[LATEST] = key
+    secret_manager.payloads[LATEST] = key
     fetch_credentials(settings(), secret_client=client)  # imports write caches of their own
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="google")
@@ -399,8 +404,8 @@ def test_the_secret_stays_in_memory(
     assert written == []
     assert LATEST in caplog.text  # the HTTP client's own lines, without the body
     assert not [each for each in caplog.records if "secretmanager" in each.name]
-    assert not holds("".join(repr(vars(record)) for record in caplog.records), key)
-    assert not holds(repr(found) + repr(settings()), key)
+    assert not holds_key("".join(repr(vars(record)) for record in caplog.records), key)
+    assert not holds_key(repr(found) + repr(settings()), key)
 
 
 def test_clients_are_of_the_project(

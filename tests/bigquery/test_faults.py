@@ -1,7 +1,7 @@
-"""Promise 3 on a bad network: requests refused, dropped, answered in vain, or late.
+"""Promise 3 on a bad network: requests are refused or dropped, answers are lost or late.
 
-SOAK=1: every fault at every kind of request, each alone. The emulator
-fails no job for a reason that passes, so the proxy does.
+SOAK=1: every fault at every kind of request, each alone. The emulator never fails a job for a
+temporary reason, so the proxy does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from runs.errors import (
 from runs.request import RunRequest
 from runs.supervision import STOP
 from tests.fault_proxy import Fault, GrpcProxy, HttpProxy, Kind, TcpProxy
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario, differences
 from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
@@ -61,8 +61,8 @@ REQUESTS = {
 }
 CREATIONS = (r"/datasets(\?|$)", r"/tables(\?|$)")  # where a first run POSTs to
 ONCE_A_RUN = {"jobs.insert of a load", "jobs.get", "datasets.get", "tables.insert"}
-# A kind of fault, at which kind of request, and at the how-manieth of those.
-type Ordered = tuple[Kind, str, int]
+# A kind of fault, the kind of request that it hits, and the number of that request.
+type PlannedFault = tuple[Kind, str, int]
 
 MATRIX = [  # each at one of several moments of a run
     pytest.param([(kind, request, first)], id=f"{kind} at {request} {first}")
@@ -85,14 +85,14 @@ SAMPLE = [
 
 
 @dataclass(kw_only=True)
-class Wire:
-    """A scenario whose clients go through the proxies."""
+class Network:
+    """A scenario whose clients connect through the proxies."""
 
     scenario: Scenario
     rest: HttpProxy
     grpc: TcpProxy
     calls: GrpcProxy
-    usual: int  # bytes of a full load's download
+    download_bytes: int  # of a full load
     seconds: float  # what the quickest run took
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -109,7 +109,7 @@ class Wire:
         return self.rest.injected + self.grpc.broken_ever + self.calls.failed
 
     def run(self, *faults: Fault) -> SessionsReport:
-        """A run while these happen."""
+        """Run the job while these faults happen."""
         started = time.monotonic()
         with self.rest.faulty(*faults):
             report = self.scenario.run()
@@ -117,23 +117,23 @@ class Wire:
         return report
 
     def check_exact(self) -> None:
-        """The published table is the oracle's."""
+        """Check that the published table is the oracle's."""
         assert differences(self.scenario.sessions(), self.scenario.expected()) == []
 
-    def check_made_good(self) -> None:
-        """The next run succeeds without a full load, and leaves the oracle's table."""
+    def check_completed(self) -> None:
+        """Check that the next run needs no full load and leaves the oracle's table."""
         assert self.scenario.run().kind in {"incremental", "nothing_new"}
         self.check_exact()
 
 
 @pytest.fixture(scope="module")
-def shared(endpoints: Endpoints) -> Iterator[Wire]:
-    """A day of sessions behind the proxies, run once."""
+def shared(endpoints: Endpoints) -> Iterator[Network]:
+    """A day of sessions behind the proxies, loaded by one run."""
     with ExitStack() as stack:
         rest = stack.enter_context(HttpProxy(endpoints.rest))
         calls = stack.enter_context(GrpcProxy(endpoints.grpc))
-        wire = stack.enter_context(TcpProxy(calls.address))
-        proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=wire.address)
+        tcp = stack.enter_context(TcpProxy(calls.address))
+        proxied = dataclasses.replace(endpoints, rest=rest.address, grpc=tcp.address)
         clients = local_clients(proxied)
         stack.callback(clients.close)
         scenario = stack.enter_context(Scenario(clients=clients))
@@ -141,15 +141,20 @@ def shared(endpoints: Endpoints) -> Iterator[Wire]:
         started = time.monotonic()
         scenario.run()
         seconds = time.monotonic() - started
-        usual = wire.received
-        yield Wire(
-            scenario=scenario, rest=rest, grpc=wire, calls=calls, usual=usual, seconds=seconds
+        download_bytes = tcp.received
+        yield Network(
+            scenario=scenario,
+            rest=rest,
+            grpc=tcp,
+            calls=calls,
+            download_bytes=download_bytes,
+            seconds=seconds,
         )
 
 
 @pytest.fixture
-def wire(shared: Wire, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterator[Wire]:
-    """The same with new rows, and a run that gives up after seconds."""
+def network(shared: Network, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterator[Network]:
+    """The shared network with new rows; its runs give up after seconds."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 5.0 if IS_SOAK else 3.0)
     monkeypatch.setattr(retries, "_FIRST_PAUSE_SECONDS", 0.01)
     shared.arrive()
@@ -158,70 +163,74 @@ def wire(shared: Wire, monkeypatch: pytest.MonkeyPatch, count: Count) -> Iterato
     count("faults injected", shared.injected - before)
 
 
-@pytest.mark.parametrize("ordered", [*SAMPLE, *(MATRIX if IS_SOAK else ())])
+@pytest.mark.parametrize("planned_faults", [*SAMPLE, *(MATRIX if IS_SOAK else ())])
 def test_no_single_fault_fails_a_run(
-    wire: Wire, ordered: list[Ordered], monkeypatch: pytest.MonkeyPatch
+    network: Network, planned_faults: list[PlannedFault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that fails, whatever it is and however, is repeated or taken up again."""
-    monkeypatch.setattr(retries, "_RETRY_SECONDS", 30.0)  # three faults may befall one request
+    """Any request that fails, in any way, is repeated or resumed."""
+    monkeypatch.setattr(retries, "_RETRY_SECONDS", 30.0)  # up to three faults may hit one request
     faults = [
         Fault(kind=kind, method=REQUESTS[name][0], path=REQUESTS[name][1], first=first, seconds=0.2)
-        for kind, name, first in ordered
+        for kind, name, first in planned_faults
     ]
-    report = wire.run(*faults)
+    report = network.run(*faults)
     assert report.sessions["touched"] == 2
-    wire.check_exact()
-    # A run may have fewer requests of a kind than the matrix names. Those of the sample it all has,
-    # but jobs.get: that is for jobs that were submitted in vain or take longer.
-    missed = {name for (_, name, _), each in zip(ordered, faults, strict=True) if not each.hits}
+    network.check_exact()
+    # A run may send fewer requests of a kind than the matrix names. It sends all of the sample
+    # except jobs.get, which is for jobs whose submission seemed to fail and for long ones.
+    missed = {
+        name for (_, name, _), each in zip(planned_faults, faults, strict=True) if not each.hits
+    }
     assert len(faults) == 1 or missed <= {"jobs.get"}
 
 
 @pytest.mark.parametrize("kind", KINDS if IS_SOAK else ["answer lost"])
-def test_a_first_run_survives_faults_as_it_creates_and_publishes(wire: Wire, kind: Kind) -> None:
-    """What was created though nobody heard is met again: one dataset, its tables, every row.
+def test_a_first_run_survives_faults_as_it_creates_and_publishes(
+    network: Network, kind: Kind
+) -> None:
+    """What was created though the answer was lost is found again: one dataset, tables, all rows.
 
-    So is the transaction, under its job id: it commits once.
+    The transaction is found again by its job id, and commits once.
     """
     faults = [Fault(kind=kind, method="POST", path=path) for path in CREATIONS]
     method, path = REQUESTS["jobs.insert of a query"]
     faults.append(Fault(kind=kind, method=method, path=path, body="BEGIN TRANSACTION"))
-    twin = wire.scenario.twin()
-    with wire.rest.faulty(*faults):
+    twin = network.scenario.twin()
+    with network.rest.faulty(*faults):
         twin.run()
     assert [len(fault.hits) for fault in faults] == [1, 1, 1]
     assert differences(twin.sessions(), twin.expected()) == []
     twin.clients.bigquery.delete_dataset(twin.destination, delete_contents=True)
 
 
-def test_a_publication_nobody_hears_of_is_whole(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+def test_a_publication_whose_answers_are_lost_is_whole(
+    network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Committed though every answer about it is lost: the run fails, the next has nothing to do."""
+    """The run fails, though it has committed; the next one has nothing to do."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0)
     method, path = REQUESTS["jobs.insert of a query"]
     submit = Fault(kind="answer lost", method=method, path=path, body="BEGIN TRANSACTION")
     ask = Fault(kind="dropped", method="GET", path=r"/(queries|jobs)/.*_publish_", times=ALWAYS)
     with pytest.raises(UnavailableError):
-        wire.run(submit, ask)
+        network.run(submit, ask)
     assert submit.hits
     assert ask.hits
-    wire.check_exact()
-    assert wire.scenario.run().kind == "nothing_new"
-    wire.check_exact()
+    network.check_exact()
+    assert network.scenario.run().kind == "nothing_new"
+    network.check_exact()
 
 
-def test_a_publication_that_fails_halfway_changes_nothing(wire: Wire) -> None:
-    """A statement in the middle of it, or its last one, finds no table: the others are undone."""
-    before = wire.scenario.sessions()
+def test_a_publication_that_fails_halfway_changes_nothing(network: Network) -> None:
+    """A statement in its middle, or its last one, finds no table: the others are undone."""
+    before = network.scenario.sessions()
     for table in ("planned", "etl_state_sessions"):
-        publish_without(wire.scenario, table)
-        assert wire.scenario.sessions() == before
-    wire.check_made_good()
+        publish_without(network.scenario, table)
+        assert network.scenario.sessions() == before
+    network.check_completed()
 
 
 def publish_without(scenario: Scenario, table: str) -> None:
-    """A run that finds, as it publishes, that a table has gone."""
+    """Run the job without this table, which is moved away as the run publishes."""
     moved: list[str] = []
 
     def move_away() -> None:
@@ -230,7 +239,7 @@ def publish_without(scenario: Scenario, table: str) -> None:
         for name in moved:
             scenario.query(f"ALTER TABLE {{d}}.{name} RENAME TO moved_away")
 
-    watcher = At("publish", move_away)
+    watcher = ActAtStep("publish", move_away)
     try:
         with pytest.raises(DestinationError):
             main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=watcher)
@@ -238,13 +247,13 @@ def publish_without(scenario: Scenario, table: str) -> None:
         scenario.query(f"ALTER TABLE {{d}}.moved_away RENAME TO {moved[0]}")
 
 
-OUTAGES: list[Ordered] = [
+OUTAGES: list[PlannedFault] = [
     ("503", "jobs.insert of a query", 9),
     ("dropped", "jobs.getQueryResults", 9),
     ("answer cut", "tables.get", 6),
     ("429", "jobs.insert of a load", 1),
 ]
-MORE_OUTAGES: list[list[Ordered]] = [  # each request with half of the kinds
+MORE_OUTAGES: list[list[PlannedFault]] = [  # each request with half of the kinds
     [(kind, request, 1 if request in ONCE_A_RUN else 9)]
     for row, kind in enumerate(KINDS)
     for column, request in enumerate(REQUESTS)
@@ -254,51 +263,51 @@ MORE_OUTAGES: list[list[Ordered]] = [  # each request with half of the kinds
 
 @pytest.mark.parametrize("outages", MORE_OUTAGES if IS_SOAK else [OUTAGES], ids=str)
 def test_an_outage_is_one_sentence_and_changes_nothing(
-    wire: Wire, outages: list[Ordered], monkeypatch: pytest.MonkeyPatch
+    network: Network, outages: list[PlannedFault], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What fails for good ends the run with an error of ours; the old table or the new stands."""
+    """It ends the run with an error of ours; readers see the old table or the new one."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 1.0 if IS_SOAK else 0.2)
     for kind, request, first in outages:
-        before = wire.scenario.sessions()
+        before = network.scenario.sessions()
         method, path = REQUESTS[request]
         with suppress(EtlError):
-            wire.run(Fault(kind=kind, method=method, path=path, first=first, times=ALWAYS))
-        now = wire.scenario.sessions()
-        assert now == before or differences(now, wire.scenario.expected()) == []
-        wire.scenario.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE")
-    wire.check_made_good()
+            network.run(Fault(kind=kind, method=method, path=path, first=first, times=ALWAYS))
+        now = network.scenario.sessions()
+        assert now == before or differences(now, network.scenario.expected()) == []
+        network.scenario.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE")
+    network.check_completed()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95] if IS_SOAK else [0.0, 0.6])
-def test_a_download_that_breaks_off_is_taken_up_again(wire: Wire, part: float) -> None:
-    """The Storage API's connection is reset anywhere, once: the run succeeds, no row twice."""
-    wire.grpc.received = wire.grpc.broken = 0
-    wire.grpc.break_after = int(wire.usual * part)
+def test_a_download_that_breaks_off_is_resumed(network: Network, part: float) -> None:
+    """The Storage API's connection is reset once, anywhere: the run succeeds, with no row twice."""
+    network.grpc.received = network.grpc.broken = 0
+    network.grpc.break_after = int(network.download_bytes * part)
     try:
-        wire.scenario.run(full_load=True)
+        network.scenario.run(full_load=True)
     finally:
-        wire.grpc.break_after = None
-    assert wire.grpc.broken == 1
-    wire.check_exact()
+        network.grpc.break_after = None
+    assert network.grpc.broken == 1
+    network.check_exact()
 
 
 STATUSES = ["INTERNAL", "ABORTED", "RESOURCE_EXHAUSTED", "DATA_LOSS", "DEADLINE_EXCEEDED"]
 
 
 @pytest.mark.parametrize("status", STATUSES if IS_SOAK else ["INTERNAL"])
-def test_a_download_that_fails_is_made_again(wire: Wire, status: str) -> None:
-    """A read session that does not open, then a stream that fails after some rows: each row once.
+def test_a_download_that_fails_is_repeated(network: Network, status: str) -> None:
+    """A read session does not open, then a stream fails after some rows: each row counts once.
 
-    The client takes up neither by itself: the whole batch is read again.
+    The client resumes neither by itself: the whole batch is read again.
     """
     code = getattr(grpc.StatusCode, status)
-    wire.calls.failures |= {"CreateReadSession": (code, 0), "ReadRows": (code, 1)}
-    wire.run()
-    assert wire.calls.failures == {}
-    wire.check_exact()
+    network.calls.failures |= {"CreateReadSession": (code, 0), "ReadRows": (code, 1)}
+    network.run()
+    assert network.calls.failures == {}
+    network.check_exact()
 
 
-INSERTS = {  # what is inserted, as a pattern in its submission
+SUBMITTED_JOBS = {  # what a job is for, and a pattern of its statement
     "the lease": "UPDATE .*etl_lease_",
     "the projection": "CREATE OR REPLACE TABLE .*_projected",
     "the ledger": "INSERT INTO .*etl_runs",
@@ -312,31 +321,31 @@ def failing(statement: str, **fault: Any) -> Fault:  # noqa: ANN401 - the fields
     return Fault(kind="job failed", method=method, path=path, body=statement, **fault)
 
 
-def test_a_job_that_bigquery_fails_is_submitted_again(wire: Wire) -> None:
-    """Statements and loads that fail for a reason that passes are tried anew, under another id."""
+def test_a_job_that_bigquery_fails_is_submitted_again(network: Network) -> None:
+    """Statements and loads with a temporary failure are submitted again, under another id."""
     method, path = REQUESTS["jobs.insert of a load"]
     reasons = ["rateLimitExceeded", "backendError", "jobBackendError", "internalError"]
     faults = [
         failing(statement, reason=reason, times=2)
-        for statement, reason in zip(INSERTS.values(), reasons, strict=True)
+        for statement, reason in zip(SUBMITTED_JOBS.values(), reasons, strict=True)
     ]
     faults.append(
         Fault(kind="job failed", method=method, path=path, reason="jobRateLimitExceeded", times=2)
     )
-    wire.run(*faults)
+    network.run(*faults)
     assert [len(fault.hits) for fault in faults] == [2] * len(faults)
-    assert len(wire.rest.failed) == 2 * len(faults)  # each under an id of its own
-    wire.check_exact()
+    assert len(network.rest.failed) == 2 * len(faults)  # each under an id of its own
+    network.check_exact()
 
 
-def test_a_publication_that_committed_is_not_repeated(wire: Wire) -> None:
-    """Reported as failed though it went through: the second one finds that, and changes nothing."""
-    fault = failing(INSERTS["the transaction"], reason="internalError", has_effect=True)
-    report = wire.run(fault)
+def test_a_publication_that_committed_is_not_repeated(network: Network) -> None:
+    """It is reported as failed all the same; the second attempt notices, and changes nothing."""
+    fault = failing(SUBMITTED_JOBS["the transaction"], reason="internalError", has_effect=True)
+    report = network.run(fault)
     assert len(fault.hits) == 1
     assert report.status == "succeeded"
-    wire.check_exact()
-    jobs = wire.scenario.clients.bigquery.list_jobs(max_results=50)
+    network.check_exact()
+    jobs = network.scenario.clients.bigquery.list_jobs(max_results=50)
     tried = [job for job in jobs if f"{report.run_id}_publish" in job.job_id]
     assert sorted(job.error_result is None for job in tried) == [False, True]
 
@@ -359,13 +368,13 @@ COUNTS = "SELECT[^;]*INFORMATION_SCHEMA.PARTITIONS"
         ("invalidQuery", StatementError, COUNTS),
     ],
 )
-def test_what_is_final_is_not_tried_again(
-    wire: Wire, reason: str, error: type[Exception], statement: str
+def test_a_permanent_failure_is_not_retried(
+    network: Network, reason: str, error: type[Exception], statement: str
 ) -> None:
-    """One attempt, whatever would come of a second: no role, no bytes and no quota comes back."""
+    """A second attempt would neither have the role nor the quota that the first one lacked."""
     fault = failing(f'"query": "{statement}', reason=reason, times=ALWAYS)
     with pytest.raises(error) as raised:
-        wire.run(fault)
+        network.run(fault)
     assert len(fault.hits) == 1
     has_remedy = "Exceeded" in reason and reason not in {
         "quotaExceeded",
@@ -374,16 +383,16 @@ def test_what_is_final_is_not_tried_again(
     assert not has_remedy or "load fewer days at a time" in str(raised.value)
 
 
-def test_attempts_are_bounded(wire: Wire) -> None:
-    """What fails again and again ends the run, as something to try later."""
+def test_the_number_of_attempts_is_limited(network: Network) -> None:
+    """A job that fails each time ends the run, whose error says to try later."""
     fault = failing("INFORMATION_SCHEMA.PARTITIONS", times=ALWAYS)
     with pytest.raises(UnavailableError):
-        wire.run(fault)
+        network.run(fault)
     assert len(fault.hits) == 6
 
 
 def test_a_run_stops_while_it_waits_for_another_attempt(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM and the deadline hold during the pauses, too: there is no second attempt."""
     monkeypatch.setattr(retries, "backoff_seconds", lambda *_: itertools.repeat(10.0))
@@ -398,7 +407,7 @@ def test_a_run_stops_while_it_waits_for_another_attempt(
     stopper.start()
     try:
         with pytest.raises(AbortedError):
-            wire.run(fault)
+            network.run(fault)
     finally:
         stopper.join()
         STOP.clear()
@@ -406,28 +415,28 @@ def test_a_run_stops_while_it_waits_for_another_attempt(
 
 
 def test_a_request_without_any_answer_is_sent_again(
-    wire: Wire, monkeypatch: pytest.MonkeyPatch
+    network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection that swallows a submission does not hold up the run for long, nor fail it."""
+    """A submission that is never answered neither delays the run for long nor fails it."""
     monkeypatch.setattr(jobs, "HTTP_SECONDS", 1.0)
     method, path = REQUESTS["jobs.insert of a query"]
     fault = Fault(kind="hang", method=method, path=path, body="day_counts", seconds=30.0)
-    wire.run(fault)
+    network.run(fault)
     assert len(fault.hits) == 1
     assert fault.matched > 1
-    wire.check_exact()
+    network.check_exact()
 
 
-def test_a_download_that_hangs_ends_at_the_deadline(wire: Wire) -> None:
-    """The deadline holds also while the Storage API says nothing more."""
-    before = wire.scenario.sessions()
-    wire.scenario.settings["timeout_seconds"] = round(2 * wire.seconds) + 1
-    wire.grpc.is_silent.set()
+def test_a_download_that_hangs_ends_at_the_deadline(network: Network) -> None:
+    """The deadline holds also while the Storage API sends nothing more."""
+    before = network.scenario.sessions()
+    network.scenario.settings["timeout_seconds"] = round(2 * network.seconds) + 1
+    network.grpc.is_silent.set()
     try:
         with pytest.raises(RunTimeoutError):
-            wire.run()
+            network.run()
     finally:
-        wire.grpc.is_silent.clear()
-        del wire.scenario.settings["timeout_seconds"]
-    assert wire.scenario.sessions() == before
-    wire.check_made_good()
+        network.grpc.is_silent.clear()
+        del network.scenario.settings["timeout_seconds"]
+    assert network.scenario.sessions() == before
+    network.check_completed()

@@ -1,4 +1,4 @@
-"""How BigQuery's errors are told apart, and what is told of them."""
+"""How BigQuery's errors are classified, and what of them is quoted."""
 
 from __future__ import annotations
 
@@ -24,18 +24,16 @@ def rejected(message: str) -> BadRequest:
         ("Bad int64 value: a conflict", StatementError),
     ],
 )
-def test_a_conflict_is_reported_by_the_documented_texts_alone(
-    message: str, kind: type[StatementError]
-) -> None:
-    """It has the code and the reason of wrong SQL; a column's name or a value makes none."""
+def test_only_the_documented_texts_are_a_conflict(message: str, kind: type[StatementError]) -> None:
+    """Code and reason are those of wrong SQL; names of columns and values are not taken for one."""
     with pytest.raises(StatementError) as raised, classified("publish", SourceError):
         raise rejected(message)
     assert type(raised.value) is kind
-    assert "Bad int64" not in str(raised.value)  # what may quote a row is not told
+    assert "Bad int64" not in str(raised.value)  # a text that may quote a row is not repeated
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             NotFound("GET http://127.0.0.1:40639/bigquery/v2/x?y=z: Not found: Table t"),
@@ -45,8 +43,8 @@ def test_a_conflict_is_reported_by_the_documented_texts_alone(
     ],
     ids=["of a request", "of a job"],
 )
-def test_the_clients_own_words_are_left_out(error: GoogleAPICallError, told: str) -> None:
-    """An address helps nobody: the sentence is BigQuery's."""
+def test_the_address_of_a_request_is_left_out(error: GoogleAPICallError, message: str) -> None:
+    """The client puts it before BigQuery's own sentence, which alone is quoted."""
     with pytest.raises(SourceError) as raised, classified("projected", SourceError):
         raise error
-    assert str(raised.value) == told
+    assert str(raised.value) == message

@@ -1,4 +1,4 @@
-"""BigQuery as it behaves on a bad day: not allowed, not there, not free."""
+"""BigQuery where access is denied, where it is unreachable, and where tables are not ours."""
 
 from __future__ import annotations
 
@@ -68,51 +68,53 @@ def test_without_the_storage_api_batches_come_by_rest(endpoints: Endpoints) -> N
         assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_an_address_where_nobody_answers_is_one_sentence(
+def test_an_unreachable_bigquery_is_one_sentence(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections refused: tried again for a bounded time, then one sentence and code 75."""
+    """Refused connections are retried for a limited time; then one sentence and code 75 follow."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 2.0)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         rest = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        nobody = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9", token=""))
+        unreachable = local_clients(Endpoints(rest=rest, grpc="127.0.0.1:9", token=""))
         with Scenario(clients=clients) as scenario:
-            scenario.clients = nobody
+            scenario.clients = unreachable
             with pytest.raises(
                 UnavailableError, match=r"can't be reached|try again later"
             ) as raised:
                 scenario.run()
             scenario.clients = clients
-        nobody.close()
+        unreachable.close()
     assert raised.value.exit_code == 75
     assert "\n" not in str(raised.value)
 
 
 def test_staging_tables_expire_by_themselves(clients: Clients) -> None:
-    """Whatever becomes of a run, each of its staging tables has an expiry within a day."""
+    """However a run ends, each of its staging tables expires within a day."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
         run_id = scenario.run().run_id
         jobs = [job for job in clients.bigquery.list_jobs(max_results=100) if run_id in job.job_id]
-    made = [job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")]
-    assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in made) == 10
-    assert sum(sql.count("expiration_timestamp") for sql in made) == 10
+    statements = [
+        job.query for job in jobs if "CREATE OR REPLACE TABLE" in getattr(job, "query", "")
+    ]
+    assert sum(sql.count("CREATE OR REPLACE TABLE") for sql in statements) == 10
+    assert sum(sql.count("expiration_timestamp") for sql in statements) == 10
 
 
-def test_a_run_does_not_fail_by_what_it_leaves_to_expire(
+def test_staging_tables_that_cannot_be_dropped_do_not_fail_a_run(
     clients: Clients, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where BigQuery is gone, or the process ends: a warning, since the run is over by then."""
+    """If BigQuery is gone or the process ends, a warning says that they are left to expire."""
     settings = Settings(project_id="local")
     warehouse = Warehouse(clients=clients, settings=settings, run_id="over")
     monkeypatch.setattr(clients.bigquery, "_http_internal", object())  # of no use any more
     drop_staging(warehouse, [warehouse.staging("projected")])
     monkeypatch.setattr("concurrent.futures.thread._shutdown", True)  # as at the end of a process
     drop_staging(warehouse, [warehouse.staging("projected")])
-    told = [each.message for each in caplog.records if "left to expire" in each.message]
-    assert len(told) == 2
-    assert told[1].endswith("RuntimeError")
+    warnings = [each.message for each in caplog.records if "left to expire" in each.message]
+    assert len(warnings) == 2
+    assert warnings[1].endswith("RuntimeError")
 
 
 WANTED = TableSchema(
@@ -137,7 +139,7 @@ def destination(clients: Clients) -> Iterator[Warehouse]:
 
 
 @pytest.mark.parametrize(
-    ("made", "told"),
+    ("definition", "message"),
     [
         ("VIEW {t} AS SELECT 'x' AS id", "is a VIEW and should be a TABLE"),
         ("TABLE {t} (id INT64)", "Column id of .* is INT64 NULLABLE and should be STRING NULL"),
@@ -147,35 +149,37 @@ def destination(clients: Clients) -> Iterator[Warehouse]:
         ("TABLE {t} (days STRUCT<n INT64>)", "is RECORD NULLABLE and should be RECORD REPEATED"),
     ],
 )
-def test_a_table_of_another_kind_is_reported(destination: Warehouse, made: str, told: str) -> None:
-    """What rows can't be written to is named before anything is read, with the remedy."""
-    table = destination.table("odd")
+def test_a_table_of_another_kind_is_reported(
+    destination: Warehouse, definition: str, message: str
+) -> None:
+    """A table that can't hold the rows is named before anything is read, with the remedy."""
+    table = destination.table("existing")
     client = destination.clients.bigquery
-    client.query(f"CREATE {made.format(t=table.sql)}").result()
+    client.query(f"CREATE {definition.format(t=table.sql)}").result()
     try:
-        with pytest.raises(DestinationError, match=f"{told}.*: (rename or drop|drop or rename)"):
+        with pytest.raises(DestinationError, match=f"{message}.*: (rename or drop|drop or rename)"):
             ensure_table(destination, table, WANTED)
-        assert client.get_table(str(table)).table_type == made.partition(" ")[0]
+        assert client.get_table(str(table)).table_type == definition.partition(" ")[0]
     finally:
         client.delete_table(str(table))
 
 
-def test_somebodys_own_columns_stay_and_a_table_is_no_view(destination: Warehouse) -> None:
-    """Columns of theirs may be of any kind that may lack a value."""
-    table = destination.table("theirs")
+def test_an_operators_own_columns_stay_and_a_table_is_no_view(destination: Warehouse) -> None:
+    """Columns that an operator adds may have any type, if they may be null."""
+    table = destination.table("operators_own")
     client = destination.clients.bigquery
     client.query(f"CREATE TABLE {table.sql} (own ARRAY<STRING>, mine INT64)").result()
     assert {each.name for each in ensure_table(destination, table, WANTED)[1].schema} == {
         "own", "mine", "id", "days",
     }  # fmt: skip
     with pytest.raises(DestinationError, match="is a TABLE and should be a VIEW"):
-        ensure_view(destination, "theirs", "SELECT 1 AS id", WANTED)
+        ensure_view(destination, "operators_own", "SELECT 1 AS id", WANTED)
 
 
-def test_a_question_waits_for_bigquery_only_so_long(
+def test_a_request_waits_for_bigquery_for_a_limited_time(
     sandbox_dir: Path, endpoints: Endpoints
 ) -> None:
-    """Then it ends; and an emulator that is gone is looked for anew, others' clients stay."""
+    """Then its clients are made again, in case the emulator is gone; other clients stay."""
     assert endpoints.project == "local"
     settings = Settings(project_id="local", sandbox_dir=sandbox_dir)
     cached = CachedClients(settings, is_local=True)

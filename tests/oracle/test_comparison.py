@@ -1,4 +1,4 @@
-"""That a verification can fail: whatever is planted, exactly the cells that it spoils are named."""
+"""A verification names exactly the cells that a planted error changes."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ COLUMNS = [
 ]
 
 
-def built(events: list[Row], users: list[Row] | None = None) -> dict[str, Row]:
-    """The rows that a run makes of these events, with the `_days` of what the source has."""
+def build_rows(events: list[Row], users: list[Row] | None = None) -> dict[str, Row]:
+    """The rows that a run makes of these events, with the `_days` of the source."""
     source = (SOURCE.users if users is None else users, SOURCE.documents, SOURCE.posthog_sessions)
     rows = expected_sessions(METRIC_TABLE, events, *source)
     for session_id, row in rows.items():
@@ -48,8 +48,8 @@ def built(events: list[Row], users: list[Row] | None = None) -> dict[str, Row]:
     return rows
 
 
-RIGHT = built(SOURCE.events)
-# The session with most events of those of one known distinct id.
+RIGHT = build_rows(SOURCE.events)
+# Of the sessions with a user and one distinct id, the one with most events.
 RICHEST = max(
     (key for key, row in RIGHT.items() if row["user_id"] and len(row["distinct_ids"]) == 1),
     key=lambda key: RIGHT[key]["event_count"],
@@ -57,12 +57,12 @@ RICHEST = max(
 
 
 def verdict(row: Row) -> Verdict:
-    """What is found of one stored row."""
+    """The verdict on one stored row."""
     return compare(METRIC_TABLE, [row], SOURCE)[0]
 
 
-def spoilt(value: object) -> object:
-    """Another value of the same type; of null a text."""
+def altered(value: object) -> object:
+    """Another value of the same type, or a text instead of null."""
     match value:
         case bool():
             return not value
@@ -78,8 +78,8 @@ def spoilt(value: object) -> object:
             return f"{value}?"
 
 
-def test_every_right_session_is_right() -> None:
-    """Nothing is named where nothing is planted."""
+def test_without_a_planted_error_every_session_is_right() -> None:
+    """No session of the case folders is found wrong or changed."""
     found = compare(METRIC_TABLE, RIGHT.values(), SOURCE)
     assert {each.status for each in found} == {"right"}
     assert len(found) > 150
@@ -87,9 +87,9 @@ def test_every_right_session_is_right() -> None:
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_one_wrong_value_is_named(column: str) -> None:
-    """Of each column, a wrong stored value is the one difference that is found."""
+    """A wrong stored value, of whatever column, is the one difference that is found."""
     row = deepcopy(RIGHT[RICHEST])
-    row[column] = spoilt(row[column])
+    row[column] = altered(row[column])
     found = verdict(row)
     assert found.status == "wrong"
     assert [(each.column, each.stored) for each in found.differences] == [(column, row[column])]
@@ -109,40 +109,41 @@ def middle_event() -> Row:
     return next(row for row in SOURCE.events if row["uuid"] == uuid)
 
 
-def test_a_lost_event_is_named_by_each_cell_that_it_spoils() -> None:
-    """A row that a run left out, and that the source still has."""
+def test_a_lost_event_is_named_in_each_cell_that_it_changes() -> None:
+    """A run left out a row that the source has."""
     lost = middle_event()
-    row = built([each for each in SOURCE.events if each is not lost])[RICHEST]
+    row = build_rows([each for each in SOURCE.events if each is not lost])[RICHEST]
     found = verdict(row)
     assert {"event_count", "event_counts"} <= changed_cells(row)
     assert {each.column for each in found.differences} == changed_cells(row)
-    behind = {each.column: each.events for each in found.differences}
-    assert lost["uuid"] in behind["event_count"]
+    events_behind = {each.column: each.events for each in found.differences}
+    assert lost["uuid"] in events_behind["event_count"]
 
 
 def test_a_duplicate_counted_twice_is_named() -> None:
-    """A copy that a run took for another event."""
+    """A run took a copy for another event."""
     twice = middle_event()
-    row = built([*SOURCE.events, twice | {"uuid": f"{twice['uuid']}-again"}])[RICHEST]
+    row = build_rows([*SOURCE.events, twice | {"uuid": f"{twice['uuid']}-again"}])[RICHEST]
     found = verdict(row)
     assert {"event_count", "event_counts"} <= changed_cells(row)
     assert {each.column for each in found.differences} == changed_cells(row)
 
 
 def test_a_wrong_user_is_named() -> None:
-    """A session that a run gave to another user."""
-    mine = RIGHT[RICHEST]["user_id"]
+    """A run gave the session to another user."""
+    user_id = RIGHT[RICHEST]["user_id"]
     users = [
-        each | {"user_id": "another"} if each["user_id"] == mine else each for each in CASES.users
+        each | {"user_id": "another"} if each["user_id"] == user_id else each
+        for each in CASES.users
     ]
-    row = built(SOURCE.events, users)[RICHEST]
+    row = build_rows(SOURCE.events, users)[RICHEST]
     found = verdict(row)
     assert "user_id" in changed_cells(row)
     assert {each.column for each in found.differences} == changed_cells(row)
 
 
-def test_a_session_whose_rows_changed_is_told_apart() -> None:
-    """A row that arrived since the run is no error, nor is one rewritten in place."""
+def test_a_session_whose_source_rows_changed_is_reported_as_changed() -> None:
+    """A row that arrived after the run, or was rewritten in place, makes it changed."""
     row = deepcopy(RIGHT[RICHEST])
     event = middle_event()
     later = [*SOURCE.events, event | {"uuid": "later"}]

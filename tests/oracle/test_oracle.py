@@ -1,4 +1,4 @@
-"""The oracle and the case folders agree: each is a check of the other, no engine takes part."""
+"""The oracle and the case folders agree: each checks the other, without an engine."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_case_expects_what_the_oracle_computes(name: str, table: dict[str, Row
 
 
 def test_the_cases_name_every_session(table: dict[str, Row]) -> None:
-    """Every session of the table is expected by a case: none comes from nowhere."""
+    """Every session of the table is expected by a case."""
     assert {key for case in CASES.cases.values() for key in case.expected} == set(table)
 
 
@@ -74,10 +74,10 @@ def test_every_column_is_the_subject_of_a_case(table: dict[str, Row]) -> None:
         for row in case.expected.values():
             for column, value in row.items():
                 values[column].add(repr(value))
-    assert [column for column, seen in values.items() if len(seen) <= 1] == []
+    assert [column for column, texts in values.items() if len(texts) <= 1] == []
 
 
-def test_cases_do_not_meet() -> None:
+def test_cases_share_no_id() -> None:
     """No id, phone or e-mail of one case occurs in another, so that all can be loaded together."""
     owners: Counter[tuple[str, str]] = Counter()
     for folder in FOLDERS:
@@ -107,7 +107,7 @@ def test_the_order_of_rows_does_not_matter(table: dict[str, Row]) -> None:
 
 
 def test_every_row_falls_under_one_reason(table: dict[str, Row]) -> None:
-    """The reasons partition the rows, and what is aggregated are the events of the table."""
+    """The reasons partition the rows, and the aggregated rows are the events of the table."""
     counted = reasons(METRIC_TABLE, CASES.events)
     assert sum(counted.values()) == len(CASES.events)
     assert {reason for reason, count in counted.items() if not count} == {"excluded", "quarantined"}
@@ -137,7 +137,7 @@ def test_the_first_reason_that_holds_counts() -> None:
     }
 
 
-def test_2018_is_credible() -> None:
+def test_times_are_credible_from_2018_on() -> None:
     """The first moment of 2018 counts, the microsecond before it does not."""
     start = datetime(2018, 1, 1, tzinfo=UTC)
     assert reasons(METRIC_TABLE, [_event("s", start)])["aggregated"] == 1
@@ -173,16 +173,16 @@ def test_exclusions_set_rows_aside(
 
 
 def test_a_session_has_at_most_a_hundred_thousand_rows() -> None:
-    """The oracle's own number, and that of the product."""
+    """The oracle has the number by itself, and it is that of the product."""
     assert oracle.MOST_ROWS == METRIC_TABLE.most_session_rows == 100_000
 
 
 def test_a_piece_of_too_many_rows_is_quarantined(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many valid rows as are allowed, repeats included, are a session; one more splits it.
+    """Up to the limit, valid rows are a session, repeats included; one more row splits it.
 
-    Then whoever did no more than that stays, and who did is kept out.
+    Of its pieces, those that exceed the limit are quarantined, and the others stay.
     """
-    monkeypatch.setattr(oracle, "MOST_ROWS", 100)  # as many as there are would take long
+    monkeypatch.setattr(oracle, "MOST_ROWS", 100)  # the real limit would take long
     rows = [_event("s")] * 100
     assert (split_ids(METRIC_TABLE, rows), quarantined(METRIC_TABLE, rows)) == ({}, {})
     other = _event("s") | {"distinct_id": "another"}
@@ -195,8 +195,8 @@ def test_a_piece_of_too_many_rows_is_quarantined(monkeypatch: pytest.MonkeyPatch
     assert expected_sessions(METRIC_TABLE, more, [], [], []).keys() == {f"s/{AT.date()}/another"}
 
 
-def test_an_id_of_too_long_a_span_is_split() -> None:
-    """Three days are a session; a microsecond more is the id of pieces."""
+def test_an_id_that_spans_too_long_is_split() -> None:
+    """An id that spans three days is a session; one that spans a microsecond more is split."""
     end = AT + timedelta(days=3)
     assert split_ids(METRIC_TABLE, [_event("s"), _event("s", end)]) == {}
     longer = [_event("s", end + MICROSECOND), _event("s")]
@@ -257,8 +257,8 @@ def test_every_robot_has_one_session(recorded: dict[str, Row]) -> None:
 
 
 @pytest.mark.parametrize("robot", TRUTH, ids=lambda robot: str(robot["uid"]))
-def test_a_robots_session_tells_what_it_did(robot: Row, recorded: dict[str, Row]) -> None:
-    """What a robot did is what its session counts, and who it became is whose session it is."""
+def test_a_robots_session_shows_what_it_did(robot: Row, recorded: dict[str, Row]) -> None:
+    """The session counts what its robot did, and belongs to the user that it signed in as."""
     row = recorded[robot["session_id"]]
     counted: Counter[str] = Counter({pair["event"]: pair["count"] for pair in row["event_counts"]})
     did = {key: robot[key] for key in ("pageviews", "created", "viewed", "joined", "rage")}
@@ -286,7 +286,7 @@ def test_a_robots_session_tells_what_it_did(robot: Row, recorded: dict[str, Row]
         assert row["events_created"] == 0
 
 
-def test_web_sessions_know_how_far_their_pages_were_scrolled(recorded: dict[str, Row]) -> None:
+def test_web_sessions_have_scroll_depths(recorded: dict[str, Row]) -> None:
     """Sessions of the web SDK fill both depths, within 0..1, and no touch column."""
     for row in recorded.values():
         assert 0 <= row["max_scroll_depth"] <= 1

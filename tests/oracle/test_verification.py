@@ -44,40 +44,40 @@ def loaded(clients: Clients, properties: PropertiesType) -> Iterator[Scenario]:
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """With `properties` as STRING."""
+    """All case folders, with `properties` as STRING."""
     with loaded(clients, "string") as found:
         yield found
 
 
-def verify(scenario: Scenario, request: VerifyRequest, told: list[Reading]) -> Verification:
-    """What a verification finds; `told` receives what it was about to read."""
+def verify(scenario: Scenario, request: VerifyRequest, readings: list[Reading]) -> Verification:
+    """What a verification finds; `readings` receives what it was about to read."""
     settings = scenario.make_settings()
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="verify")
-    return VERIFY(warehouse, request, told.append)
+    return VERIFY(warehouse, request, readings.append)
 
 
 def test_right_sessions_are_right_in_every_cell(scenario: Scenario, clients: Clients) -> None:
-    """Two hundred sessions of all kinds of rows: every cell as a third implementation has it.
+    """A third implementation agrees in every cell of two hundred sessions of all kinds.
 
-    Whether `properties` are STRING or JSON, which is all that a verification reads differently.
+    `properties` are STRING, and then JSON: nothing else is read in different ways.
     """
     check_all(scenario)
     with loaded(clients, "json") as other:
         check_all(other)
         split_id = other.query("SELECT session_id FROM {d}.split_ids")[0]["session_id"]
         piece = next(key for key in other.sessions() if key.startswith(f"{split_id}/"))
-        assert explained(other, piece).status == "right"
+        assert explain(other, piece).status == "right"
 
 
 def check_all(scenario: Scenario) -> None:
     """Verify two hundred sessions."""
-    told: list[Reading] = []
-    found = verify(scenario, VerifyRequest(seed="1", size=200), told)
+    readings: list[Reading] = []
+    found = verify(scenario, VerifyRequest(seed="1", size=200), readings)
     assert [v.session_id for v in found.of("changed")] == []
     assert [d for v in found.of("wrong") for d in v.differences] == []
     assert len(found.verdicts) > 150
     assert found.unchecked == ()
-    assert told[0].days == found.days
+    assert readings[0].days == found.days
 
 
 def test_a_wrong_stored_value_is_named(scenario: Scenario) -> None:
@@ -93,7 +93,7 @@ def test_a_wrong_stored_value_is_named(scenario: Scenario) -> None:
 
 
 def test_a_session_whose_rows_changed_is_no_error(scenario: Scenario) -> None:
-    """Rows that arrived after the run, or were rewritten in place, are told apart from errors."""
+    """Rows that arrived after the run, or were rewritten in place, are reported as changed."""
     rows = [row for row in scenario.arrived["posthog_events"] if row["uuid"] == "bla-4.01"]
     scenario.arrive("posthog_events", [row | {"uuid": "bla-4.new"} for row in rows])
     found = verify(scenario, VerifyRequest(seed="1", session_id="bla-4"), [])
@@ -102,7 +102,7 @@ def test_a_session_whose_rows_changed_is_no_error(scenario: Scenario) -> None:
 
 
 def test_the_same_seed_chooses_the_same_sessions(scenario: Scenario) -> None:
-    """A finding can be looked at again by its seed; another seed looks elsewhere."""
+    """A finding can be repeated by its seed; another seed chooses other sessions."""
 
     def chosen(seed: str) -> list[str]:
         found = verify(scenario, VerifyRequest(seed=seed, size=8), [])
@@ -112,19 +112,19 @@ def test_the_same_seed_chooses_the_same_sessions(scenario: Scenario) -> None:
     assert len(chosen("a")) == 8
 
 
-def explained(scenario: Scenario, session_id: str) -> Story:
+def explain(scenario: Scenario, session_id: str) -> Story:
     """The story of a session of the scenario."""
     settings = scenario.make_settings()
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="explain")
     return EXPLAIN(warehouse, session_id, lambda _: None)
 
 
-def test_a_story_tells_copies_gaps_people_and_what_columns_come_from(scenario: Scenario) -> None:
+def test_a_story_shows_copies_gaps_people_and_the_events_behind_columns(scenario: Scenario) -> None:
     """Events stand in order with their copies, and each column names the events behind it."""
     rows = {key: row for key, row in scenario.sessions().items() if key != "bla-4"}
     known = [key for key, row in rows.items() if row["user_id"]]
     busiest = max(known, key=lambda key: rows[key]["event_count"])
-    story = explained(scenario, busiest)
+    story = explain(scenario, busiest)
     assert story.status == "right"
     assert len(story.events) == rows[busiest]["event_count"]
     assert sum(e.gap_seconds for e in story.events) == rows[busiest]["duration_seconds"]
@@ -136,7 +136,7 @@ def test_a_story_tells_copies_gaps_people_and_what_columns_come_from(scenario: S
 
 
 def test_an_absent_session_is_explained(scenario: Scenario) -> None:
-    """For an id that is not stored the answer says what the newest days of the source know."""
+    """For an id that is not stored the answer says what the newest days of the source hold."""
     now = datetime.now(UTC)
     late = [
         event("not loaded", now),
@@ -152,19 +152,19 @@ def test_an_absent_session_is_explained(scenario: Scenario) -> None:
             ("undefined", r"newest rows were set aside \(no_session 1\)"),
         ):
             with pytest.raises(AbsentError, match=f"There is no session {session_id}.*{why}"):
-                explained(scenario, session_id)
+                explain(scenario, session_id)
     finally:
         for row in late:
             scenario.vanish("posthog_events", "distinct_id", str(row["distinct_id"]))
 
 
 def test_a_split_id_names_a_piece(scenario: Scenario) -> None:
-    """An id that is split is told apart from one that is absent, and its pieces are explained."""
+    """The answer for a split id names its pieces, each of which can be explained."""
     session_id = scenario.query("SELECT session_id FROM {d}.split_ids")[0]["session_id"]
     with pytest.raises(AbsentError, match=rf"is split into \d+ pieces.*{session_id}/20"):
-        explained(scenario, session_id)
+        explain(scenario, session_id)
     pieces = [key for key in scenario.sessions() if key.startswith(f"{session_id}/")]
-    assert explained(scenario, pieces[0]).status == "right"
+    assert explain(scenario, pieces[0]).status == "right"
 
 
 def test_a_recorded_verification_is_in_the_ledger(scenario: Scenario) -> None:
@@ -178,8 +178,8 @@ def test_a_recorded_verification_is_in_the_ledger(scenario: Scenario) -> None:
     assert last_successes(warehouse) == before
 
 
-def test_a_reading_over_the_limit_is_refused_before_it_is_made(scenario: Scenario) -> None:
-    """What is told first is the days and the cost, and a refusal of them reads nothing."""
+def test_a_reading_can_be_refused_before_it_is_made(scenario: Scenario) -> None:
+    """The days and the cost are reported first; after a refusal nothing is read."""
 
     def refuse(reading: Reading) -> None:
         raise RequestError(str(reading))

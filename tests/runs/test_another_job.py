@@ -1,4 +1,4 @@
-"""What every job has for nothing, proved by one of a few lines (`greeting_job.py`)."""
+"""What every job gets without code of its own, shown by a job of a few lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from runs.report import RunReport
 
 DELIVERY = "nightly 2026-11-26T02:00:00Z"
-# A process of its own that knows the job, for runs that end with their process.
+# Registers `greeting_job.py` in a process of its own, for a run that ends its process.
 PROGRAM = """
 import sys
 from jobs.registry import JOBS
@@ -43,8 +43,8 @@ from runs.request import RunRequest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where the job runs: a sandbox of this module, and a dataset of one test."""
+class JobRunner:
+    """Runs the job in the sandbox of this module, and in a dataset of one test."""
 
     clients: Clients
     folder: Path
@@ -61,7 +61,7 @@ class Place:
         settings: Settings | None = None,
         **fields: Any,  # noqa: ANN401
     ) -> RunReport:
-        """A run of the job."""
+        """Run the job."""
         request = RunRequest(job="greeting", **fields)
         return main.main(request, settings or self.settings(), self.clients, trigger=trigger)
 
@@ -71,7 +71,7 @@ class Place:
         return [dict(row.items()) for row in rows]
 
     def greetings(self) -> list[str]:
-        """Which runs the table is of."""
+        """The ids of the runs whose rows the table has."""
         return [row["run_id"] for row in self.query("SELECT run_id FROM {d}.greetings")]
 
     def lease(self, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
@@ -89,57 +89,57 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Cl
 
 
 @pytest.fixture
-def place(
+def runner(
     sandbox: tuple[Path, Clients], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Place:
-    """The job is registered, in a dataset of the test's own."""
+) -> JobRunner:
+    """Runs the registered job in a dataset of the test's own."""
     monkeypatch.setitem(registry.JOBS, "greeting", "tests.greeting_job")
     folder, clients = sandbox
-    return Place(clients=clients, folder=folder, dataset=request.node.name)
+    return JobRunner(clients=clients, folder=folder, dataset=request.node.name)
 
 
-def test_a_run_publishes_and_is_in_the_ledger(place: Place) -> None:
-    """Its steps, its counts and its end stand in the report and in the ledger alike."""
-    report = place.run()
-    assert place.greetings() == [report.run_id]
+def test_a_run_publishes_and_is_in_the_ledger(runner: JobRunner) -> None:
+    """Its steps, counts and status are in the report and in the ledger."""
+    report = runner.run()
+    assert runner.greetings() == [report.run_id]
     assert [step.name for step in report.steps] == ["lease", "prepare", "greet"]
-    (row,) = place.query("SELECT job, status, report FROM {d}.etl_runs")
+    (row,) = runner.query("SELECT job, status, report FROM {d}.etl_runs")
     assert (row["job"], row["status"]) == ("greeting", "succeeded")
     assert json.loads(row["report"])["counts"] == {"greetings": 1}
 
 
-def test_a_dry_run_publishes_nothing(place: Place) -> None:
-    """What a step does that publishes is left out."""
-    assert place.run(dry_run=True).dry_run
-    assert place.greetings() == []
+def test_a_dry_run_publishes_nothing(runner: JobRunner) -> None:
+    """The part of a step that publishes is left out."""
+    assert runner.run(dry_run=True).dry_run
+    assert runner.greetings() == []
 
 
-def test_a_delivery_that_succeeded_is_a_duplicate_unless_forced(place: Place) -> None:
+def test_a_delivery_that_succeeded_is_a_duplicate_unless_forced(runner: JobRunner) -> None:
     """The trigger is written by the job's one transaction."""
-    first = place.run(trigger=DELIVERY)
-    again = place.run(trigger=DELIVERY)
+    first = runner.run(trigger=DELIVERY)
+    again = runner.run(trigger=DELIVERY)
     assert (again.status, again.run_id) == ("duplicate", first.run_id)
-    assert place.greetings() == [first.run_id]
-    forced = place.run(trigger=DELIVERY, force=True)
+    assert runner.greetings() == [first.run_id]
+    forced = runner.run(trigger=DELIVERY, force=True)
     assert (forced.status, forced.run_id != first.run_id) == ("succeeded", True)
-    assert place.greetings() == [forced.run_id]
+    assert runner.greetings() == [forced.run_id]
 
 
-def test_the_lease_keeps_others_out_and_the_other_job_free(place: Place) -> None:
-    """A lease is of one job: the test's is held while that of `sessions` is not."""
-    place.run()
-    with take_lease(place.lease("holder")):
+def test_a_lease_excludes_other_runs_of_its_job_alone(runner: JobRunner) -> None:
+    """The lease of this job is held, while there is none of `sessions`."""
+    runner.run()
+    with take_lease(runner.lease("holder")):
         with pytest.raises(LeaseHeldError, match="Run holder holds the lease"):
-            place.run()
-        tables = {table.table_id for table in place.clients.bigquery.list_tables(place.dataset)}
+            runner.run()
+        tables = {table.table_id for table in runner.clients.bigquery.list_tables(runner.dataset)}
         assert tables == {"etl_lease_greeting", "etl_runs", "greetings"}
 
 
 def test_the_fence_alone_keeps_a_replaced_run_from_publishing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    runner: JobRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that believes the lease is still its own commits nothing."""
-    before = place.run().run_id
+    """A run that does not notice the loss of its lease commits nothing."""
+    before = runner.run().run_id
     monkeypatch.setattr(LeaseRow, "renew", lambda *_: True)
 
     class Rival:
@@ -147,7 +147,7 @@ def test_the_fence_alone_keeps_a_replaced_run_from_publishing(
 
         def step(self, name: str) -> None:
             if name == "greet":
-                place.query(
+                runner.query(
                     "UPDATE {d}.etl_lease_greeting SET fence = fence + 1, run_id = 'r' WHERE TRUE"
                 )
 
@@ -155,60 +155,60 @@ def test_the_fence_alone_keeps_a_replaced_run_from_publishing(
         def close(self) -> None: ...
 
     with pytest.raises(LeaseLostError):
-        main.main(RunRequest(job="greeting"), place.settings(), place.clients, progress=Rival())
-    assert place.greetings() == [before]
+        main.main(RunRequest(job="greeting"), runner.settings(), runner.clients, progress=Rival())
+    assert runner.greetings() == [before]
 
 
-def test_the_deadline_ends_a_run(place: Place) -> None:
+def test_the_deadline_ends_a_run(runner: JobRunner) -> None:
     """A run that waits for ever is ended, recorded, and has published nothing."""
     with pytest.raises(RunTimeoutError):
-        place.run(params={"wait": True}, settings=place.settings(timeout_seconds=1))
-    assert place.greetings() == []
-    assert [row["status"] for row in place.query("SELECT status FROM {d}.etl_runs")] == [
+        runner.run(params={"wait": True}, settings=runner.settings(timeout_seconds=1))
+    assert runner.greetings() == []
+    assert [row["status"] for row in runner.query("SELECT status FROM {d}.etl_runs")] == [
         "timed_out"
     ]
 
 
-def test_a_killed_run_is_made_good_by_the_next(place: Place) -> None:
+def test_a_killed_run_is_completed_by_the_next(runner: JobRunner) -> None:
     """Its process ends in the middle; the next run takes the lease once it has expired."""
     run = """main.run(RunRequest(job="greeting", params={"die": True}), settings, is_local=True)"""
     killed = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", f"{PROGRAM}{_settings(place)}{run}"],
+        [sys.executable, "-c", f"{PROGRAM}{_settings(runner)}{run}"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert killed.returncode == 9, killed.stderr
-    assert place.greetings() == []
-    report = place.run(settings=place.settings(lease_wait_seconds=30))
-    assert place.greetings() == [report.run_id]
+    assert runner.greetings() == []
+    report = runner.run(settings=runner.settings(lease_wait_seconds=30))
+    assert runner.greetings() == [report.run_id]
 
 
-def _settings(place: Place) -> str:
+def _settings(runner: JobRunner) -> str:
     return f"""
 from pathlib import Path
 from runs.settings import Settings
-settings = Settings(project_id="local", aggregated_dataset_id={place.dataset!r},
-    lease_seconds=2, sandbox_dir=Path({str(place.folder)!r}))
+settings = Settings(project_id="local", aggregated_dataset_id={runner.dataset!r},
+    lease_seconds=2, sandbox_dir=Path({str(runner.folder)!r}))
 """
 
 
-def test_it_runs_from_the_command_line(
-    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_job_runs_from_the_command_line(
+    runner: JobRunner, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By --job; a job that there is not is refused by the names of those there are."""
-    monkeypatch.setenv("SANDBOX_DIR", str(place.folder))
-    monkeypatch.setenv("POSTHOG_AGGREGATED_DATASET_ID", place.dataset)
+    """With --job; an unknown job is refused, and the message names the known ones."""
+    monkeypatch.setenv("SANDBOX_DIR", str(runner.folder))
+    monkeypatch.setenv("POSTHOG_AGGREGATED_DATASET_ID", runner.dataset)
     assert main.command_line(["--local", "--job", "greeting", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert (report["job"], place.greetings()) == ("greeting", [report["run_id"]])
+    assert (report["job"], runner.greetings()) == ("greeting", [report["run_id"]])
     assert main.command_line(["--local", "--job", "nightly"]) == RequestError.exit_code
     names = " or ".join(registry.JOBS)
     assert f"There is no job nightly: use {names}." in capsys.readouterr().err
 
 
-def test_it_runs_and_shows_over_http(place: Place) -> None:
-    """By POST /run; GET /jobs and GET /runs have it beside the others."""
+def test_the_job_runs_and_is_listed_over_http(runner: JobRunner) -> None:
+    """POST /run starts it; GET /jobs and GET /runs list it beside the others."""
     environ = {
-        "SANDBOX_DIR": str(place.folder), "POSTHOG_AGGREGATED_DATASET_ID": place.dataset,
+        "SANDBOX_DIR": str(runner.folder), "POSTHOG_AGGREGATED_DATASET_ID": runner.dataset,
     }  # fmt: skip
     client = create_app(environ, is_local=True).test_client()
     answer = client.post("/run", json={"job": "greeting"}).get_json()
@@ -224,12 +224,12 @@ def test_it_runs_and_shows_over_http(place: Place) -> None:
     assert client.get("/status").get_json()["status"] == "idle"
 
 
-def test_two_jobs_run_at_once(place: Place) -> None:
-    """A lease of one job is no obstacle to another's: neither waits nor fails."""
+def test_two_jobs_run_at_once(runner: JobRunner) -> None:
+    """The lease of one job does not hinder another job: neither waits nor fails."""
     results: list[str] = []
-    place.run()  # makes the dataset
-    with take_lease(LeaseRow(warehouse=place.lease("other").warehouse, job="sessions")):
-        runner = threading.Thread(target=lambda: results.append(place.run().status))
-        runner.start()
-        runner.join()
+    runner.run()  # makes the dataset
+    with take_lease(LeaseRow(warehouse=runner.lease("other").warehouse, job="sessions")):
+        thread = threading.Thread(target=lambda: results.append(runner.run().status))
+        thread.start()
+        thread.join()
     assert results == ["succeeded"]

@@ -1,4 +1,4 @@
-"""The error tree is what its drawing says, and answers as the design's table of outcomes says."""
+"""The tree of errors is as it is drawn, and each error has its status and exit code."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def test_the_drawing_is_the_tree() -> None:
         (errors.RunTimeoutError, 504, 75),
     ],
 )
-def test_outcomes(error: type[EtlError], http_status: int, exit_code: int | None) -> None:
-    """Each failure has the HTTP status and the exit code that callers were promised."""
+def test_each_error_has_its_http_status_and_exit_code(
+    error: type[EtlError], http_status: int, exit_code: int | None
+) -> None:
+    """Callers rely on both."""
     assert error.http_status == http_status
     assert exit_code is None or error.exit_code == exit_code
 
 
-def test_what_stopped_a_run_is_reported_apart() -> None:
+def test_each_way_of_stopping_a_run_has_its_status() -> None:
     """The ledger says whether a run failed, was told to stop, ran out of time or lost its lease."""
     stopped = {each: each.status for each in every_class() if each.status != "failed"}
     assert stopped == {

@@ -55,16 +55,16 @@ _days = itertools.count(2)
 
 @pytest.fixture(scope="module")
 def shared(clients: Clients) -> Iterator[Scenario]:
-    """A day of sessions, run once."""
-    with Scenario(clients=clients) as made:
-        made.arrive("posthog_events", day_of_sessions(0, 6))
-        made.run()
-        yield made
+    """A scenario with a day of sessions, loaded by one run."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 6))
+        scenario.run()
+        yield scenario
 
 
 @pytest.fixture
 def scenario(shared: Scenario) -> Scenario:
-    """The same with a free lease, and new rows since the last run."""
+    """The shared scenario with a free lease, and with rows that no run has loaded."""
     shared.settings.clear()
     shared.query("UPDATE {d}.etl_lease_sessions SET run_id = NULL, expires_at = NULL WHERE TRUE")
     shared.arrive("posthog_events", day_of_sessions(next(_days), 2))
@@ -77,22 +77,22 @@ def warehouse(scenario: Scenario, run_id: str, **settings: int) -> Warehouse:
     return Warehouse(clients=scenario.clients, settings=scenario.make_settings(), run_id=run_id)
 
 
-class At:
-    """Whoever watches a run, and does something as a step begins."""
+class ActAtStep:
+    """Watches a run, and calls a function as a step begins."""
 
     def __init__(self, step: str, act: Callable[[], object]) -> None:
         self._step, self._act = step, act
 
     def step(self, name: str) -> None:
-        """Act, if it is that step."""
+        """Call the function, if it is that step."""
         if name == self._step:
             self._act()
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """Batches do not matter."""
+        """Ignore batches."""
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """There is nothing to close."""
 
 
 def lease_of(scenario: Scenario, run_id: str, **settings: Any) -> LeaseRow:  # noqa: ANN401
@@ -100,8 +100,8 @@ def lease_of(scenario: Scenario, run_id: str, **settings: Any) -> LeaseRow:  # n
     return LeaseRow(warehouse=warehouse(scenario, run_id, **settings), job="sessions")
 
 
-def run_watched(scenario: Scenario, progress: At) -> None:
-    """A run with somebody watching."""
+def run_with_progress(scenario: Scenario, progress: ActAtStep) -> None:
+    """Run the job with this progress."""
     main.main(RunRequest(), scenario.make_settings(), scenario.clients, progress=progress)
 
 
@@ -109,9 +109,11 @@ def test_a_held_lease_refuses_other_runs_and_names_its_holder(scenario: Scenario
     """The second run changes nothing, and says who holds the lease and until when."""
     before = scenario.sessions()
     with take_lease(lease_of(scenario, "holder")):
-        with pytest.raises(LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-") as no:
+        with pytest.raises(
+            LeaseHeldError, match=r"Run holder holds the lease until 20\d\d-"
+        ) as raised:
             scenario.run()
-        assert (no.value.exit_code, no.value.http_status) == (75, 409)
+        assert (raised.value.exit_code, raised.value.http_status) == (75, 409)
         assert scenario.sessions() == before
 
 
@@ -125,8 +127,8 @@ def test_a_run_waits_for_the_lease_as_long_as_the_settings_allow(scenario: Scena
     assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_who_waits_for_the_lease_leaves_its_row_alone(scenario: Scenario) -> None:
-    """It tries first and last, and only looks between: an update could cancel a publication."""
+def test_a_run_that_waits_for_the_lease_does_not_update_it(scenario: Scenario) -> None:
+    """It only reads between its first and last try, since an update could cancel a publication."""
     rival = lease_of(scenario, "rival", lease_wait_seconds=3)
     with take_lease(lease_of(scenario, "holder")), pytest.raises(LeaseHeldError):
         take_lease(rival)
@@ -143,8 +145,8 @@ def test_an_expired_lease_is_taken_over(scenario: Scenario) -> None:
 
 def test_a_running_run_keeps_its_lease(scenario: Scenario) -> None:
     """The lease is renewed in time, however much longer than LEASE_SECONDS a run takes."""
-    mine = lease_of(scenario, "long", lease_seconds=2)
-    with take_lease(mine) as supervisor:
+    lease = lease_of(scenario, "long", lease_seconds=2)
+    with take_lease(lease) as supervisor:
         time.sleep(2.5)
         supervisor.check()
         assert lease_of(scenario, "rival").take().run_id == "long"
@@ -152,17 +154,17 @@ def test_a_running_run_keeps_its_lease(scenario: Scenario) -> None:
 
 def test_only_one_of_many_racers_gets_the_lease(scenario: Scenario) -> None:
     """Eight runs at once: one has the lease, and all agree on which."""
-    seen: list[Any] = []
+    leases: list[Any] = []
     racers = [
-        threading.Thread(target=lambda n=n: seen.append(lease_of(scenario, f"racer{n}").take()))
+        threading.Thread(target=lambda n=n: leases.append(lease_of(scenario, f"racer{n}").take()))
         for n in range(8)
     ]
     for racer in racers:
         racer.start()
     for racer in racers:
         racer.join()
-    assert len(seen) == 8
-    assert len({(lease.run_id, lease.fence) for lease in seen}) == 1
+    assert len(leases) == 8
+    assert len({(lease.run_id, lease.fence) for lease in leases}) == 1
 
 
 def test_a_zombie_publishes_nothing(scenario: Scenario) -> None:
@@ -170,7 +172,7 @@ def test_a_zombie_publishes_nothing(scenario: Scenario) -> None:
     before = scenario.sessions()
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
     with pytest.raises(LeaseLostError, match="took the lease over"):
-        run_watched(scenario, At("publish", lambda: scenario.query(steal)))
+        run_with_progress(scenario, ActAtStep("publish", lambda: scenario.query(steal)))
     assert scenario.sessions() == before
     rows = scenario.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert [row["status"] for row in rows] == ["lease_lost"]
@@ -193,17 +195,17 @@ RACES = [
 
 
 @pytest.mark.parametrize(("full_load", "order"), RACES)
-def test_the_fence_alone_holds_back_a_zombie(
+def test_the_fence_alone_stops_a_zombie(
     scenario: Scenario,
     endpoints: Endpoints,
     full_load: bool,  # noqa: FBT001 - a parameter of the test
     order: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run that believes its lease its own commits nothing, before, after or with the new holder.
+    """A run that does not notice the loss of its lease commits nothing.
 
-    It has renewed its lease and sends its transaction, which hangs on its way until another run has
-    taken the lease over, and arrives right before that one's transaction, or after it.
+    It renews its lease and sends its transaction, which hangs until another run has taken the lease
+    over, and arrives before, with or after the transaction of that run.
     """
     monkeypatch.setattr(jobs, "HTTP_SECONDS", 300.0)  # it is not sent again meanwhile
     transaction = Fault(
@@ -223,16 +225,19 @@ def test_the_fence_alone_holds_back_a_zombie(
         scenario.settings["lease_seconds"] = 60
         scenario.arrive(
             "posthog_events", day_of_sessions(next(_days), 4)
-        )  # what the zombie has not seen
+        )  # which the zombie has not read
 
-        def meet() -> None:
+        def release_transaction() -> None:
             if order != "after":
                 proxy.released.set()
             if order == "before":
                 wait([zombie])
 
         report = main.main(
-            request, scenario.make_settings(), scenario.clients, progress=At("publish", meet)
+            request,
+            scenario.make_settings(),
+            scenario.clients,
+            progress=ActAtStep("publish", release_transaction),
         )
         proxy.released.set()
         with pytest.raises(LeaseLostError, match="at the step publish"):
@@ -244,11 +249,12 @@ def test_the_fence_alone_holds_back_a_zombie(
 
 
 def test_the_deadline_stops_a_run_while_bigquery_works(scenario: Scenario) -> None:
-    """ETL_TIMEOUT_SECONDS ends it within moments, publishes nothing, and is in the ledger."""
+    """ETL_TIMEOUT_SECONDS ends it soon, before it publishes, and the ledger says so."""
     before = scenario.sessions()
     scenario.settings["timeout_seconds"] = 1
     with pytest.raises(RunTimeoutError, match="ETL_TIMEOUT_SECONDS") as raised:
-        run_watched(scenario, At("extract", lambda: time.sleep(1.1)))  # its first statement ends it
+        # The first statement of the step ends the run.
+        run_with_progress(scenario, ActAtStep("extract", lambda: time.sleep(1.1)))
     assert raised.value.http_status == 504
     assert scenario.sessions() == before
     rows = scenario.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
@@ -260,15 +266,15 @@ def test_the_deadline_stops_a_run_while_bigquery_works(scenario: Scenario) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sandbox:
-    """A scenario for processes of their own, and the variables by which they find it."""
+    """A scenario for other processes, and the variables by which they find it."""
 
     scenario: Scenario
     environ: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def kept(clients: Clients, sandbox_dir: Path) -> Iterator[Sandbox]:
-    """One without rows."""
+def empty_sandbox(clients: Clients, sandbox_dir: Path) -> Iterator[Sandbox]:
+    """A sandbox without rows."""
     with Scenario(clients=clients) as scenario:
         settings = scenario.make_settings()
         environ = {
@@ -281,14 +287,14 @@ def kept(clients: Clients, sandbox_dir: Path) -> Iterator[Sandbox]:
 
 
 @pytest.fixture
-def sandbox(kept: Sandbox) -> Sandbox:
-    """The same with some sessions that no run has seen."""
-    kept.scenario.arrive("posthog_events", day_of_sessions(next(_days), 6))
-    return kept
+def sandbox(empty_sandbox: Sandbox) -> Sandbox:
+    """The sandbox with sessions that no run has loaded."""
+    empty_sandbox.scenario.arrive("posthog_events", day_of_sessions(next(_days), 6))
+    return empty_sandbox
 
 
 def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox, forks: Forks) -> None:
-    """SIGTERM in the middle of a run: code 75, one sentence, the lease free, the next run well."""
+    """The code is 75, the message one sentence, the lease free; the next run succeeds."""
     command = [sys.executable, "main.py", "--local", "--json"]
     environment = {
         "PATH": os.environ["PATH"],
@@ -317,7 +323,7 @@ def test_sigterm_stops_the_command_line_within_seconds(sandbox: Sandbox, forks: 
 def test_ctrl_c_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> None:
     """SIGINT at gunicorn: the caller gets a 503, the lease is free, and no staging table is left.
 
-    It is the same as SIGTERM, as `tests/test_app.py` shows.
+    SIGTERM does the same, as `tests/test_app.py` shows.
     """
     answers: list[tuple[int, Any]] = []
 
@@ -345,10 +351,10 @@ def test_ctrl_c_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
-def test_a_publication_that_takes_too_long_is_reported_by_the_row(
+def test_a_publication_that_takes_too_long_ends_as_the_lease_row_says(
     shared: Scenario, monkeypatch: pytest.MonkeyPatch, *, commits: bool
 ) -> None:
-    """After its bound the job is cancelled, and the run ends as the lease's row says it did."""
+    """Its job is cancelled, and the row says whether the transaction was committed."""
     row = lease_of(shared, f"slow_{commits}")
     lease = row.take()
     if commits:
@@ -357,10 +363,10 @@ def test_a_publication_that_takes_too_long_is_reported_by_the_row(
         )
     monkeypatch.setattr(supervision, "_PUBLICATION_SECONDS", -1.0)
     monkeypatch.setattr(retries, "_CHECK_SECONDS", 0.0)  # asked before any job can end
-    bound = replace(row, warehouse=replace(row.warehouse, check=supervision.check_publication()))
+    limited = replace(row, warehouse=replace(row.warehouse, check=supervision.check_publication()))
     raises = nullcontext() if commits else pytest.raises(RunTimeoutError, match="was cancelled")
     with raises:
-        bound.transact("publish", "SELECT 1", (), fence=lease.fence, publishes=True)
+        limited.transact("publish", "SELECT 1", (), fence=lease.fence, publishes=True)
     row.release(lease.fence)
 
 
@@ -370,7 +376,7 @@ CONFLICT = "SELECT ERROR('Transaction is aborted due to concurrent update agains
 def test_a_transaction_that_always_conflicts_is_tried_six_times(
     shared: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Then nothing is wrong with the code: the run may be started again."""
+    """Then the error says to run again, since nothing is wrong with the code."""
     row = lease_of(shared, "in_conflict")
     lease = row.take()
     monkeypatch.setattr(lease_row, "_PAUSES_SECONDS", (0.0,) * 5)
@@ -412,7 +418,7 @@ def test_a_run_stops_between_two_attempts_at_a_transaction(
 
 
 def test_a_lease_that_became_free_names_no_run() -> None:
-    """Between the attempt to take it and the look at who has it, its run may end."""
+    """Its run may end between the attempt to take it and the look at its holder."""
     free = Lease(fence=1, run_id=None, expires_at=None, published_run_id=None, triggers={})
     message = supervision.held(free)
     assert message == "Another run held the lease until this moment: run again."
@@ -427,9 +433,9 @@ def test_a_lease_that_became_free_names_no_run() -> None:
     ],
     ids=["no row", "two rows", "other columns"],
 )
-def test_a_lease_that_is_no_lease_is_reported_with_its_remedy(shared: Scenario, rows: str) -> None:
-    """Somebody edited the table: runs say to drop it, and who only looks at it fails at nothing."""
-    row = replace(lease_of(shared, "odd"), job="tmdb_changes")
+def test_an_invalid_lease_table_is_reported_with_its_remedy(shared: Scenario, rows: str) -> None:
+    """A run says to drop the table; a request that only reads the lease does not fail."""
+    row = replace(lease_of(shared, "invalid"), job="tmdb_changes")
     shared.query(f"CREATE OR REPLACE TABLE {{d}}.etl_lease_tmdb_changes AS {rows}")
     try:
         with pytest.raises(DestinationError, match=r"needs one row of .*: drop it, and run again"):

@@ -1,4 +1,4 @@
-"""Every line of a run says whose it is, and one line says how it ended: alerts rely on that."""
+"""Every line of a run names the run, and one line says how it ended: alerts rely on that."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from runs.request import RunRequest
 from runs.settings import Settings
 from runs.supervision import STOP, take_lease
 from sessions.report import SessionsReport
-from tests.runs.test_lease import At, warehouse
+from tests.runs.test_lease import ActAtStep, warehouse
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import day_of_sessions
 
@@ -41,7 +41,7 @@ TRACE = "0123456789abcdef0123456789abcdef"
 
 @contextmanager
 def logged(*, as_json: bool = True, **fields: str) -> Iterator[io.StringIO]:
-    """What is logged meanwhile, as the process would print it."""
+    """What is logged within the block, as the process would print it."""
     kept, level, propagate = LOG.handlers[:], LOG.level, LOG.propagate
     stream = io.StringIO()
     configure_logging(stream, as_json=as_json, fields=fields)
@@ -57,8 +57,8 @@ def lines(stream: io.StringIO) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_fields_are_of_the_lines_within() -> None:
-    """Fields nest, the inner ones count, and they end with their block and in no other thread."""
+def test_fields_belong_to_the_lines_within_their_block() -> None:
+    """Inner fields override outer ones; fields end with their block, and stay in their thread."""
     with logged(execution="e1") as stream:
         with log_fields({"run_id": "r1", "job": "sessions"}):
             LOG.info("one")
@@ -77,16 +77,16 @@ def test_fields_are_of_the_lines_within() -> None:
     ]
 
 
-def test_a_thread_that_works_for_a_run_says_so() -> None:
-    """What a run starts beside itself logs with the run's fields."""
+def test_threads_of_a_run_log_with_its_fields() -> None:
+    """A thread that a run starts has the fields of the run."""
     with logged() as stream, log_fields({"run_id": "r1"}):
         start(lambda: LOG.info("beside")).result()
     assert [each["run_id"] for each in lines(stream)] == ["r1"]
 
 
 @pytest.mark.parametrize("header", ["X-Cloud-Trace-Context", "traceparent"])
-def test_a_request_carries_its_trace(header: str) -> None:
-    """Cloud Logging puts the lines of a request together, in either form of the header."""
+def test_the_lines_of_a_request_carry_its_trace(header: str) -> None:
+    """Cloud Logging groups lines by the trace; either header may name it."""
     value = f"{TRACE}/1;o=1" if header.startswith("X") else f"00-{TRACE}-0123456789abcdef-01"
     with logged() as stream:
         create_app(NO_KEY).test_client().post("/run", headers={header: value})
@@ -103,8 +103,8 @@ def finished(stream: io.StringIO) -> dict[str, Any]:
     return line
 
 
-def test_a_run_that_could_not_begin_has_its_line() -> None:
-    """Without credentials there is no run id; the alert fires all the same, and once."""
+def test_a_run_that_could_not_begin_logs_its_end() -> None:
+    """Without credentials there is no run id; the alert fires all the same, once."""
     with logged() as stream, pytest.raises(CredentialsError):
         main.run(RunRequest(), Settings.from_environment(NO_KEY))
     line = finished(stream)
@@ -116,16 +116,16 @@ def test_a_run_that_could_not_begin_has_its_line() -> None:
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """A day of sessions, not run yet."""
-    with Scenario(clients=clients) as made:
-        made.arrive("posthog_events", day_of_sessions(0, 3))
-        yield made
+    """A scenario with a day of sessions that no run has loaded."""
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", day_of_sessions(0, 3))
+        yield scenario
 
 
 def run(
     scenario: Scenario, progress: Progress | None = None, trigger: str | None = None
 ) -> dict[str, Any]:
-    """The line that ends a run which may end in any way; every other one has its id."""
+    """Run the job, which may fail, and return its last line; every line must have the run's id."""
     with logged() as stream:
         try:
             settings = scenario.make_settings()
@@ -140,8 +140,8 @@ def run(
     return line
 
 
-def test_success_has_one_line_with_all_that_alerts_ask_for(scenario: Scenario) -> None:
-    """Status, kind, seconds, freshness, warnings and counts, under the names of the documents."""
+def test_a_successful_run_logs_one_line_with_all_that_alerts_need(scenario: Scenario) -> None:
+    """It has status, kind, seconds, freshness, warnings and counts, under documented names."""
     line = run(scenario, trigger="nightly")
     assert (line["severity"], line["status"], line["kind"]) == (
         "WARNING",
@@ -161,8 +161,8 @@ def test_success_has_one_line_with_all_that_alerts_ask_for(scenario: Scenario) -
     assert again["is_stale"] is None
 
 
-def test_a_run_that_is_refused_wakes_nobody(scenario: Scenario) -> None:
-    """Whoever meets a held lease says so in one line, which no alert takes for a failure."""
+def test_a_run_that_is_refused_causes_no_alert(scenario: Scenario) -> None:
+    """A run that meets a held lease logs one line, which no alert takes for a failure."""
     with take_lease(LeaseRow(warehouse=warehouse(scenario, "holder"), job="sessions")):
         line = run(scenario)
     assert (line["severity"], line["status"]) == ("WARNING", "refused")
@@ -178,10 +178,10 @@ def test_a_run_that_is_refused_wakes_nobody(scenario: Scenario) -> None:
     ],
     ids=["refused", "failed"],
 )
-def test_a_run_that_is_refused_before_it_begins_wakes_nobody(
+def test_a_run_that_is_refused_before_it_begins_causes_no_alert(
     error: EtlError, outcome: tuple[str, str]
 ) -> None:
-    """Without a run of its own, too: only a failure is an error."""
+    """Only a failure is logged as an error, also where no run began."""
     with logged() as stream:
         log_run_not_begun("sessions", error, str(error))
     line = json.loads(stream.getvalue())
@@ -189,7 +189,7 @@ def test_a_run_that_is_refused_before_it_begins_wakes_nobody(
 
 
 def bug() -> None:
-    """Something unforeseen, with a secret in it; and a line of somebody who knows of no run."""
+    """Log a line without fields of a run, and raise an error with a secret in its text."""
     LOG.warning("it smells odd")
     raise KeyError("phone number")  # noqa: EM101, TRY003 - a test's own text
 
@@ -202,15 +202,15 @@ def bug() -> None:
     ],
     ids=["a bug", "SIGTERM"],
 )
-def test_a_run_that_is_ended_has_one_line(
+def test_a_run_that_is_ended_logs_one_line(
     scenario: Scenario,
     act: Callable[[], None],
     status: str,
     error_type: str,
 ) -> None:
-    """Whatever ended it: with its status and the type of the error, and nothing of a bug's text."""
+    """The line has the status and the type of the error, and nothing of a bug's text."""
     try:
-        line = run(scenario, At("changes", act))
+        line = run(scenario, ActAtStep("changes", act))
     finally:
         STOP.clear()
     assert (line["severity"], line["status"], line["error_type"]) == ("ERROR", status, error_type)
@@ -219,14 +219,14 @@ def test_a_run_that_is_ended_has_one_line(
 
 
 def test_a_lost_lease_and_a_deadline_have_their_status(scenario: Scenario) -> None:
-    """`lease_lost` and `timed_out` are as they stand in the ledger."""
+    """They are `lease_lost` and `timed_out`, as in the ledger."""
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
     scenario.settings["lease_seconds"] = 1
     try:
-        line = run(scenario, At("changes", lambda: scenario.query(steal)))
+        line = run(scenario, ActAtStep("changes", lambda: scenario.query(steal)))
         assert (line["status"], line["error_type"]) == ("lease_lost", "LeaseLostError")
         scenario.settings |= {"timeout_seconds": 1, "lease_wait_seconds": 30, "lease_seconds": 60}
-        line = run(scenario, At("extract", lambda: time.sleep(1.1)))
+        line = run(scenario, ActAtStep("extract", lambda: time.sleep(1.1)))
         assert (line["status"], line["error_type"]) == ("timed_out", "RunTimeoutError")
     finally:
         scenario.settings.clear()
@@ -245,12 +245,12 @@ NOW = datetime(2026, 10, 5, 12, tzinfo=UTC)
     ],
     ids=["fresh", "old", "no events", "nobody looked"],
 )
-def test_a_report_knows_whether_the_sources_are_stale(
+def test_a_report_says_whether_the_sources_are_stale(
     newest_at: datetime | None,
     kind: RunKind | None,
     is_stale: bool | None,  # noqa: FBT001
 ) -> None:
-    """After 26 hours they are; a run that ended before it looked doesn't say."""
+    """They are stale after 26 hours; a run that ended before it looked doesn't say."""
     report = SessionsReport(
         run_id="r",
         status="succeeded",
@@ -269,8 +269,8 @@ def test_a_report_knows_whether_the_sources_are_stale(
     assert line["message"] == "run succeeded in 12 s"
 
 
-def test_people_are_not_reported_of_events() -> None:
-    """On a terminal the report and the error say it already."""
+def test_a_terminal_does_not_show_events_for_alerts() -> None:
+    """There the report and the error say the same already."""
     with logged(as_json=False) as stream:
         LOG.error("run failed", extra={"fields": {"event": "run_finished"}})
         LOG.log(logging.WARNING, "something else")

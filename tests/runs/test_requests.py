@@ -1,4 +1,4 @@
-"""A request is what was asked for, or one sentence about why not; a report is plain JSON."""
+"""A request is read or refused in one sentence; a report is plain JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIELDS = "full_load, limit, start_date, end_date, engine, force, dry_run, job, p
 
 
 @pytest.mark.parametrize("body", [b"", b" \r\n", b"{}"], ids=["empty", "blank", "object"])
-def test_nothing_asked_is_the_nightly_run(body: bytes) -> None:
+def test_an_empty_request_is_the_nightly_run(body: bytes) -> None:
     """An empty body asks for whatever has changed."""
     assert RunRequest.from_json(body) == RunRequest(
         full_load=False,
@@ -58,7 +58,7 @@ def test_every_field_is_read() -> None:
     assert request.to_json() == body
 
 
-def test_null_is_left_out() -> None:
+def test_null_is_the_same_as_left_out() -> None:
     """What may be left out may be null."""
     body = b'{"limit": null, "start_date": null, "end_date": null, "engine": null}'
     assert RunRequest.from_json(body) == RunRequest()
@@ -74,8 +74,8 @@ def test_a_full_load_can_be_asked_for() -> None:
     [b'{"start_date": "2018-01-01"}', b'{"start_date": "2026-01-01", "end_date": "2026-01-01"}'],
     ids=["start alone", "one day"],
 )
-def test_dates_on_the_edge(body: bytes) -> None:
-    """The first day there is, and a range of a single day, are dates like any other."""
+def test_the_first_day_and_a_single_day_are_accepted(body: bytes) -> None:
+    """They are dates like any other."""
     RunRequest.from_json(body)
 
 
@@ -136,21 +136,21 @@ def test_a_start_alone_leaves_the_end_open() -> None:
     ],
     ids=lambda text: text[:40],
 )
-def test_refusals(body: str, sentence: str) -> None:
-    """What can't be meant is refused in one sentence that names the field and the remedy."""
+def test_an_invalid_request_is_refused(body: str, sentence: str) -> None:
+    """The error is one sentence that names the field and the remedy."""
     with pytest.raises(RequestError) as caught:
         RunRequest.from_json(body.encode())
     assert str(caught.value).startswith(sentence)
     assert str(caught.value).endswith(".")
 
 
-def test_twenty_levels_of_params_are_fine() -> None:
-    """What a job may sensibly be told passes, and is shown without its values."""
+def test_twenty_levels_of_params_are_accepted() -> None:
+    """They are shown without their values."""
     body = '{"params": {"a": ' + "[" * 19 + "]" * 19 + "}}"
     assert RunRequest.from_json(body.encode()).shown()["params"] == {"a": "(not shown)"}
 
 
-def test_bytes_that_are_no_text() -> None:
+def test_bytes_that_are_no_text_are_refused() -> None:
     """A body in no encoding of JSON is a bad request, not a bug."""
     with pytest.raises(RequestError, match="The body is not JSON"):
         RunRequest.from_json(b'{"job": "\xff"}')
@@ -169,16 +169,16 @@ def test_a_request_made_in_code_is_checked_too() -> None:
         RunRequest(full_load=True, limit=1)
 
 
-def test_a_request_does_not_change() -> None:
-    """What was asked stays what was asked, in whatever hands its parameters were."""
+def test_a_request_keeps_its_parameters() -> None:
+    """Whoever made it may change the dictionary afterwards, without effect."""
     params: dict[str, object] = {"days": 7}
     request = RunRequest(params=params)
     params["days"] = 8
     assert request.params == {"days": 7}
 
 
-def test_a_report_as_json() -> None:
-    """Every field of a report is plain JSON, with times in UTC and the seconds it took."""
+def test_a_report_is_plain_json() -> None:
+    """It has times in UTC and the seconds that the run took."""
     started = datetime(2026, 1, 1, 4, tzinfo=timezone(timedelta(hours=2)))
     report = SessionsReport(
         run_id="r1",
@@ -239,8 +239,8 @@ def test_a_report_as_json() -> None:
     }
 
 
-def test_a_report_of_a_run_in_progress() -> None:
-    """A run that has not ended has taken no time yet, rather than a wrong one."""
+def test_a_run_in_progress_has_taken_no_time_yet() -> None:
+    """Without an end there are no seconds."""
     report = SessionsReport(
         run_id="r1",
         status="running",

@@ -1,4 +1,4 @@
-"""Settings are read from the environment, with every problem told at once and no value shown."""
+"""Settings are read from the environment; all problems are reported at once, without values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.paths import ROOT
 PROJECT = {"GOOGLE_CLOUD_PROJECT_ID": "my-project"}
 
 
-def refused(environ: dict[str, str]) -> str:
-    """What is said about an environment that is not accepted."""
+def refusal(environ: dict[str, str]) -> str:
+    """The message about an environment that is refused."""
     with pytest.raises(SettingsError) as caught:
         Settings.from_environment(PROJECT | environ)
     return str(caught.value)
 
 
-def test_defaults() -> None:
+def test_every_setting_but_the_project_has_a_default() -> None:
     """A deployment has to name its project and nothing else."""
     assert Settings.from_environment(PROJECT) == Settings(
         project_id="my-project",
@@ -124,13 +124,13 @@ def test_every_setting_is_read() -> None:
         "METRICS_FILE": "/mounted/metrics.yaml",
         "SANDBOX_DIR": "/sandboxes/one",
     }
-    locked = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside AUTH=oidc
-    proxied = {"AUTH": "iap", "IAP_AUDIENCE": "/projects/1/apps/etl"}  # likewise
-    assert environ.keys() | locked.keys() | proxied.keys() == {
+    with_api_key = {"AUTH": "api_key", "ETL_API_KEY": "0123456789abcdef"}  # not beside AUTH=oidc
+    with_iap = {"AUTH": "iap", "IAP_AUDIENCE": "/projects/1/apps/etl"}  # not beside AUTH=oidc
+    assert environ.keys() | with_api_key.keys() | with_iap.keys() == {
         setting.variable for setting in SETTINGS
     }
-    assert Settings.from_environment(PROJECT | locked).api_key == locked["ETL_API_KEY"]
-    assert Settings.from_environment(PROJECT | proxied).iap_audience == proxied["IAP_AUDIENCE"]
+    assert Settings.from_environment(PROJECT | with_api_key).api_key == with_api_key["ETL_API_KEY"]
+    assert Settings.from_environment(PROJECT | with_iap).iap_audience == with_iap["IAP_AUDIENCE"]
     assert Settings.from_environment(environ) == Settings(
         project_id="example.com:my-project",
         posthog_dataset_id="posthog",
@@ -187,14 +187,14 @@ def test_the_order_of_a_list_means_nothing() -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " "])
-def test_an_empty_variable_is_an_unset_one(blank: str) -> None:
-    """Templates that pass every variable, set or not, change nothing."""
+def test_an_empty_variable_counts_as_unset(blank: str) -> None:
+    """So a template may pass every variable, set or not."""
     names = [each.variable for each in SETTINGS if not each.required]
     environ = {name: blank for name in names if name != "BIGQUERY_SECRET_NAME"}
     assert Settings.from_environment(PROJECT | environ) == Settings.from_environment(PROJECT)
 
 
-def test_an_empty_secret_name_is_a_choice() -> None:
+def test_an_empty_secret_name_means_the_attached_account() -> None:
     """BIGQUERY_SECRET_NAME set to empty asks for the attached service account."""
     assert Settings.from_environment(PROJECT | {"BIGQUERY_SECRET_NAME": ""}).secret_name is None
 
@@ -206,13 +206,13 @@ def test_the_project_is_required() -> None:
 
 
 @pytest.mark.parametrize("environ", [{}, PROJECT], ids=["unset", "set"])
-def test_locally_the_project_is_the_emulators(environ: dict[str, str]) -> None:
-    """A local run never carries the name of a real project."""
+def test_a_local_run_has_the_emulators_project(environ: dict[str, str]) -> None:
+    """It never has the name of a real project."""
     assert Settings.from_environment(environ, local=True).project_id == "local"
 
 
-def test_all_problems_at_once() -> None:
-    """One start tells everything there is to correct, in the order of the table."""
+def test_all_problems_are_reported_at_once() -> None:
+    """One start reports everything there is to correct, in the order of the settings."""
     environ = {
         "GOOGLE_CLOUD_PROJECT_ID": "",
         "PORT": "http",
@@ -220,7 +220,7 @@ def test_all_problems_at_once() -> None:
         "AUTH": "api_key",
         "FIREBASE_DATASET_ID": "posthog_etl",
     }
-    assert refused(environ) == (
+    assert refusal(environ) == (
         "GOOGLE_CLOUD_PROJECT_ID must be set to a Google Cloud project id, like my-project-123;"
         " CHURN_DAYS must be set to a whole number from 1 to 3650;"
         " PORT must be set to a whole number from 1 to 65535;"
@@ -275,12 +275,12 @@ def test_all_problems_at_once() -> None:
         ("PORT", "65536"),
     ],
 )
-def test_values_out_of_bounds(variable: str, text: str) -> None:
-    """A value that can't be meant is refused by its variable and what it takes, not shown."""
+def test_an_invalid_value_is_refused(variable: str, text: str) -> None:
+    """The message names the variable and what it takes, and does not show the value."""
     setting = next(each for each in SETTINGS if each.variable == variable)
-    message = refused({variable: text})
-    reported, _, rest = message.partition(f"{variable} must be set to {setting.takes}")
-    assert not reported
+    message = refusal({variable: text})
+    before, _, rest = message.partition(f"{variable} must be set to {setting.takes}")
+    assert not before
     assert rest == "." or (setting.is_private and text not in rest)
 
 
@@ -320,19 +320,19 @@ def test_a_record_made_in_code_is_checked_too() -> None:
         ),
     ],
 )
-def test_contradictions(environ: dict[str, str], sentence: str) -> None:
-    """A source is never the destination, and a check of callers never lacks what it checks by."""
-    assert sentence in refused(environ)
+def test_contradictory_settings_are_refused(environ: dict[str, str], sentence: str) -> None:
+    """A source is never the destination, and a check of callers has the settings it needs."""
+    assert sentence in refusal(environ)
 
 
 def test_a_lease_outlasts_a_publication() -> None:
-    """Three minutes are left when one begins; and Scheduler tries again after five."""
+    """Three minutes are left when one begins; Cloud Scheduler tries again after five."""
     seconds = Settings(project_id="my-project").lease_seconds
     assert seconds * 3 / 4 >= 180
     assert seconds < 300
 
 
-def test_a_sandbox_may_have_any_lease() -> None:
+def test_a_lease_in_the_sandbox_may_be_short() -> None:
     """Its renewals take milliseconds."""
     assert Settings.from_environment({"LEASE_SECONDS": "1"}, local=True).lease_seconds == 1
 
@@ -340,14 +340,14 @@ def test_a_sandbox_may_have_any_lease() -> None:
 def test_secrets_are_not_shown() -> None:
     """Neither the record's text nor an error shows the API key."""
     key = "0123456789abcdef"
-    locked = PROJECT | {"AUTH": "api_key", "ETL_API_KEY": key}
-    assert key not in repr(Settings.from_environment(locked))
-    assert "not a key" not in refused({"ETL_API_KEY": "not a key", "PORT": "not a key"})
+    environ = PROJECT | {"AUTH": "api_key", "ETL_API_KEY": key}
+    assert key not in repr(Settings.from_environment(environ))
+    assert "not a key" not in refusal({"ETL_API_KEY": "not a key", "PORT": "not a key"})
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
 def test_every_setting_explains_itself(setting: object) -> None:
-    """The table says of each variable what it is for and what it takes."""
+    """Each has a text that says what it is for, and one that says what it takes."""
     assert getattr(setting, "help", "")
     assert getattr(setting, "takes", "")
 
@@ -358,10 +358,10 @@ def test_every_setting_explains_itself(setting: object) -> None:
      ("other-project.posthog_aggregated.sessions", False), ("sessions", False)],
 )  # fmt: skip
 def test_no_source_is_in_the_destination(table: str, is_refused: bool) -> None:  # noqa: FBT001
-    """A run would read what it writes: a table of this name in another project is another one."""
+    """A run would read what it writes; in another project the same name is another table."""
     environ = PROJECT | {"POSTHOG_SESSIONS_TABLE": table}
     if is_refused:
-        assert "no source table may be in POSTHOG_AGGREGATED_DATASET_ID" in refused(environ)
+        assert "no source table may be in POSTHOG_AGGREGATED_DATASET_ID" in refusal(environ)
     else:
         assert Settings.from_environment(environ).posthog_sessions_table == table
 
@@ -369,13 +369,13 @@ def test_no_source_is_in_the_destination(table: str, is_refused: bool) -> None: 
 @pytest.mark.parametrize(
     "table", ["a.b.c.d", "`t`", "t;", "a..b", ".t", "My-Project.d.t", "d-d.t", "d.t "[:-1] + "'"]
 )
-def test_a_table_that_is_no_name_is_refused(table: str) -> None:
-    """Identifiers stand in statements as they are."""
-    assert "EVENTS_TABLE must be set to" in refused({"EVENTS_TABLE": table})
+def test_an_invalid_name_of_a_table_is_refused(table: str) -> None:
+    """Names of tables are written into statements as they are."""
+    assert "EVENTS_TABLE must be set to" in refusal({"EVENTS_TABLE": table})
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "text"),
     [
         ({"CLOUD_RUN_TIMEOUT_SECONDS": "300"}, "after 300 s, and ETL_TIMEOUT_SECONDS (3300)"),
         ({"CLOUD_RUN_TIMEOUT_SECONDS": "3299"}, "after 3299 s"),
@@ -384,12 +384,12 @@ def test_a_table_that_is_no_name_is_refused(table: str) -> None:
         ({}, None),
     ],
 )
-def test_a_request_that_ends_before_its_run_is_warned_of(
-    environ: dict[str, str], told: str | None
+def test_a_request_that_may_end_before_its_run_causes_a_warning(
+    environ: dict[str, str], text: str | None
 ) -> None:
-    """Where Cloud Run says so: 300 s is its default, and a run would go on without a CPU."""
+    """Cloud Run ends requests after 300 s by default; the run would go on without a CPU."""
     found = cut_short_warning(environ, Settings(project_id="my-project"))
-    assert found is None if told is None else told in str(found)
+    assert found is None if text is None else text in str(found)
 
 
 def test_concurrency_fits_the_threads() -> None:

@@ -1,4 +1,4 @@
-"""A failed audit publishes nothing: every rule by itself, and one of them in a real run."""
+"""A failed audit publishes nothing: each rule alone, and one of them in a real run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runs.errors import AuditError, RepeatedError
 from runs.request import RunRequest
 from sessions.audit import AuditFigures, check_audit
 from sessions.plan import Plan
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario
 from tests.sessions.test_requests_on_data import day_of_sessions
 
@@ -53,14 +53,14 @@ def test_figures_that_do_not_add_up_are_refused(name: str, value: int) -> None:
         check_audit(dataclasses.replace(SOUND, **changed), PLAN, {DAY: 10}, [DAY])
 
 
-def test_a_day_read_short_of_its_metadata_is_refused() -> None:
-    """Fewer rows than the source lists for the day mean that some were lost."""
+def test_a_day_with_fewer_rows_than_its_metadata_is_refused() -> None:
+    """Fewer rows than the source lists for the day mean that the run lost some."""
     with pytest.raises(AuditError, match="2026-10-05 has 10 rows by its metadata and 9 were read"):
         check_audit(SOUND, PLAN, {DAY: 9}, [DAY])
 
 
 def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> None:
-    """A session staged twice ends the run before anything is visible, and is in the ledger."""
+    """A session that is staged twice fails the run before it publishes, and the ledger says so."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 3))
 
@@ -74,7 +74,7 @@ def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> Non
                 RunRequest(),
                 scenario.make_settings(),
                 scenario.clients,
-                progress=At("audit", stage_twice),
+                progress=ActAtStep("audit", stage_twice),
             )
         assert scenario.sessions() == {}
         assert [row["status"] for row in scenario.query("SELECT status FROM {d}.etl_runs")] == [
@@ -83,7 +83,7 @@ def test_a_run_whose_staging_is_wrong_publishes_nothing(clients: Clients) -> Non
 
 
 def test_an_emptied_firebase_table_ends_the_run_unless_forced(clients: Clients) -> None:
-    """Nobody loses their user because a load failed; what was lost on purpose needs --force."""
+    """A failed load of Firebase must take no user away; rows deleted on purpose need --force."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 3))
         scenario.arrive("firebase_users", [{"user_id": f"u{n}"} for n in range(5)])

@@ -1,6 +1,6 @@
-"""Inputs after public bug reports, each with its source and what is expected in its README.
+"""Inputs from public bug reports; each folder's README names its source and what is expected.
 
-All but one are loaded into one place, in the order of their folders; they share no id.
+All but one are loaded into one scenario, in the order of their folders: they share no id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOW = datetime(2026, 11, 26, 2, tzinfo=UTC)
 
 
 def arrive(scenario: Scenario, number: str, part: str = "") -> None:
-    """Load a folder of a report, or a part of it."""
+    """Append the rows of a report's folder, or of a part of it, to the sources."""
     (report,) = FOLDER.glob(f"{number}-*")
     for table in TABLES:
         file = report / part / f"{table}.jsonl"
@@ -41,37 +41,37 @@ def arrive(scenario: Scenario, number: str, part: str = "") -> None:
 
 
 def run(scenario: Scenario, **request: object) -> SessionsReport:
-    """A run in the night after them."""
+    """Run the job in the night after the events."""
     with starting_at(NOW):
         return scenario.run(**request)
 
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """What arrives first, loaded by one run."""
-    with Scenario(clients=clients) as made:
+    """The rows that arrive first, loaded by one run."""
+    with Scenario(clients=clients) as scenario:
         for number, part in (("01", ""), ("03", ""), ("17", ""), ("28", ""), ("31", "first")):
-            arrive(made, number, part)
-        run(made)
-        yield made
+            arrive(scenario, number, part)
+        run(scenario)
+        yield scenario
 
 
 @pytest.fixture(scope="module")
-def first(scenario: Scenario) -> dict[str, Row]:
+def first_sessions(scenario: Scenario) -> dict[str, Row]:
     """The sessions of the first run."""
     return scenario.sessions()
 
 
-def ids(sessions: dict[str, Row], prefix: str) -> dict[str, Row]:
-    """The sessions of the distinct ids that begin so."""
+def sessions_with_prefix(sessions: dict[str, Row], prefix: str) -> dict[str, Row]:
+    """The sessions whose distinct id has this prefix."""
     return {
         key: row for key, row in sessions.items() if (row["distinct_id"] or "").startswith(prefix)
     }
 
 
-def test_a_session_id_in_upper_case_is_the_same_session(first: dict[str, Row]) -> None:
-    """01: two sessions with their channels, whatever the case that an SDK sends."""
-    found = ids(first, "u01")
+def test_a_session_id_in_upper_case_is_the_same_session(first_sessions: dict[str, Row]) -> None:
+    """01: two sessions with their channels, in whatever case an SDK sends their ids."""
+    found = sessions_with_prefix(first_sessions, "u01")
     assert sorted((row["event_count"], row["channel_type"]) for row in found.values()) == [
         (1, "Paid Search"),
         (3, "Email"),
@@ -79,22 +79,27 @@ def test_a_session_id_in_upper_case_is_the_same_session(first: dict[str, Row]) -
     assert all(key == key.lower() for key in found)
 
 
-def test_a_session_id_that_means_nothing_is_no_session(first: dict[str, Row]) -> None:
-    """03: only the good session is one, so nobody's time spans that of other people."""
-    assert len(ids(first, "u03")) == 1
+def test_a_junk_session_id_makes_no_session(first_sessions: dict[str, Row]) -> None:
+    """03: only the good id makes a session, so no session mixes several people."""
+    assert len(sessions_with_prefix(first_sessions, "u03")) == 1
 
 
-def test_a_junk_id_is_no_person(scenario: Scenario, first: dict[str, Row]) -> None:
-    """28: sessions of `undefined` are nobody's, like those without an id."""
-    assert {key for key in first if key.startswith("g28")} == {"g28-0", "g28-1", "g28-2", "g28-x"}
+def test_a_junk_id_is_no_person(scenario: Scenario, first_sessions: dict[str, Row]) -> None:
+    """28: sessions of the id `undefined` belong to nobody, like those without an id."""
+    assert {key for key in first_sessions if key.startswith("g28")} == {
+        "g28-0",
+        "g28-1",
+        "g28-2",
+        "g28-x",
+    }
     persons = scenario.query("SELECT person_id FROM {d}.persons")
     assert "undefined" not in {row["person_id"] for row in persons}
 
 
-def test_an_emptied_users_table_takes_nobody_away(
-    scenario: Scenario, first: dict[str, Row]
+def test_an_emptied_users_table_ends_the_run(
+    scenario: Scenario, first_sessions: dict[str, Row]
 ) -> None:
-    """17: the run is refused, and names the table; after the load all is as it was.
+    """17: the error names the table; once the users are loaded again, the run changes nothing.
 
     The report asks for a warning. A run that publishes sessions without their users would
     be wrong until the next night, so the audit ends it.
@@ -107,18 +112,18 @@ def test_an_emptied_users_table_takes_nobody_away(
         AuditError, match=r"users has 0 usable ids where the last run found 2.*--fo"
     ):
         run(scenario)
-    assert scenario.sessions() == first
+    assert scenario.sessions() == first_sessions
     arrive(scenario, "17", "again")
     run(scenario)
-    assert scenario.sessions() == first
-    assert first["g17-a"]["user_id"] == "u17-a"
-    assert first["g17-b"]["user_match"] == "phone"
+    assert scenario.sessions() == first_sessions
+    assert first_sessions["g17-a"]["user_id"] == "u17-a"
+    assert first_sessions["g17-b"]["user_match"] == "phone"
 
 
-def test_a_deletion_is_seen_beside_as_many_arrivals(scenario: Scenario) -> None:
-    """31, and the rest of 03: the count of the day is the same, and the person is gone.
+def test_a_deletion_is_noticed_when_as_many_rows_arrive(scenario: Scenario) -> None:
+    """31, and the rest of 03: the day has as many rows as before, and the deleted person is gone.
 
-    Both engines end in the oracle's table.
+    Both engines make the oracle's table.
     """
     scenario.vanish("posthog_events", "distinct_id", "u31-gone")
     arrive(scenario, "31", "second")
@@ -126,8 +131,8 @@ def test_a_deletion_is_seen_beside_as_many_arrivals(scenario: Scenario) -> None:
     report = run(scenario)
     found = scenario.sessions()
     assert report.kind == "incremental"
-    assert [row["event_count"] for row in ids(found, "u31").values()] == [5]
-    assert len(ids(found, "u03")) == 1
+    assert [row["event_count"] for row in sessions_with_prefix(found, "u31").values()] == [5]
+    assert len(sessions_with_prefix(found, "u03")) == 1
     expected = scenario.expected()
     assert differences(found, expected) == []
     twin = scenario.twin()
@@ -137,8 +142,8 @@ def test_a_deletion_is_seen_beside_as_many_arrivals(scenario: Scenario) -> None:
     assert report.persons["sessions_without_person"] == 4  # of 28
 
 
-def test_a_clock_that_is_ahead_hides_no_dead_export(clients: Clients) -> None:
-    """08: rows at an incredible time prove nothing about the export."""
+def test_a_clock_that_is_ahead_does_not_hide_a_stopped_export(clients: Clients) -> None:
+    """08: rows with an impossible time do not prove that the export still runs."""
     with Scenario(clients=clients) as scenario:
         arrive(scenario, "08")
         with starting_at(datetime(2026, 11, 25, 21, tzinfo=UTC)):

@@ -1,4 +1,4 @@
-"""Every case folder through the real clients: all of them loaded together, in one run."""
+"""Every case folder, loaded through the real clients: all of them together, by one run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sessions(request: pytest.FixtureRequest, clients: Clients, cases: Cases) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_case(name: str, sessions: dict[str, Row], cases: Cases) -> None:
-    """The folder's name is a sentence of the specification, and its expected rows hold."""
+    """A folder's name is a rule of the specification; the sessions that it expects are found."""
     case = cases.cases[name]
     found = {key: row for key, row in sessions.items() if key in case.expected}
     assert differences(found, dict(case.expected)) == []

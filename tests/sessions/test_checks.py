@@ -1,4 +1,4 @@
-"""A Cloud Run job's execution, tried twice, and the checks of what it has left."""
+"""Two attempts at an execution of a Cloud Run job, and the checks of the tables that they leave."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ JOB = {
     "CLOUD_RUN_TASK_COUNT": "1",
     "CLOUD_RUN_TASK_ATTEMPT": "0",
 }
-NAMES = [
+SESSIONS_CHECKS = [
     "sessions", "last run", "newest event", "missing days", "unique keys", "no null keys",
     "order", "fallen metrics", "rows set aside", "columns", "state",
 ]  # fmt: skip
-NEEDS = [
+READINESS_CHECKS = [
     "credentials", "metrics", "bigquery", "location", "posthog_etl.events", "posthog_etl.sessions",
     "firebase_etl_prod.users", "firebase_etl_prod.events", "read_sessions", "destination",
 ]  # fmt: skip
@@ -49,7 +49,7 @@ NEEDS = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the sandbox of the command line and the tests is."""
+    """The directory of the sandbox, which the command line and the tests share."""
     return tmp_path_factory.mktemp("sandbox")
 
 
@@ -66,15 +66,15 @@ def clients(folder: Path) -> Iterator[Clients]:
 
 
 @pytest.fixture(scope="module")
-def executed(
+def attempts(
     run: Run, folder: Path, clients: Clients
 ) -> list[tuple[int, str, list[dict[str, Any]]]]:
-    """Of two attempts at one execution: the exit code, stdout, and the lines of the log."""
+    """Exit code, stdout and lines of the log of two attempts at one execution."""
     assert clients.bigquery.project == "local"
     before = run("--local", "--check", folder=folder)
     assert before.returncode == 0, before.stderr
     assert [line.split()[:2] for line in before.stdout.splitlines()] == [
-        *(["ok", name] for name in NEEDS[:-1]),
+        *(["ok", name] for name in READINESS_CHECKS[:-1]),
         ["warning", "destination"],
         ["warning", "sessions"],
     ]
@@ -88,12 +88,12 @@ def executed(
     return attempts
 
 
-def test_an_execution_that_is_tried_again_works_once(
-    executed: list[tuple[int, str, list[dict[str, Any]]]],
+def test_a_second_attempt_at_an_execution_does_nothing(
+    attempts: list[tuple[int, str, list[dict[str, Any]]]],
 ) -> None:
-    """Cloud Run may retry a task that has succeeded: the second attempt finds it done."""
-    ends = [lines[-1] for _, _, lines in executed]
-    assert [code for code, _, _ in executed] == [0, 0]
+    """Cloud Run may retry a task that has succeeded: the second attempt is a duplicate."""
+    ends = [lines[-1] for _, _, lines in attempts]
+    assert [code for code, _, _ in attempts] == [0, 0]
     assert [(end["event"], end["status"]) for end in ends] == [
         ("run_finished", "succeeded"),
         ("run_finished", "duplicate"),
@@ -101,18 +101,18 @@ def test_an_execution_that_is_tried_again_works_once(
     assert ends[0]["sessions"]["staged"] == 6
 
 
-def test_every_line_of_a_job_says_which_attempt_it_is_of(
-    executed: list[tuple[int, str, list[dict[str, Any]]]],
+def test_every_log_line_of_a_job_names_execution_and_attempt(
+    attempts: list[tuple[int, str, list[dict[str, Any]]]],
 ) -> None:
-    """Execution and attempt are fields, and nothing else is printed: the log has the report."""
-    for number, (_, stdout, lines) in enumerate(executed):
+    """They are fields of each line; stdout stays empty, since the log has the report."""
+    for number, (_, stdout, lines) in enumerate(attempts):
         assert stdout == ""
-        reported = {(line["execution"], line["attempt"]) for line in lines}
-        assert reported == {("posthog-etl-job-x7kq2", str(number))}
+        labels = {(line["execution"], line["attempt"]) for line in lines}
+        assert labels == {("posthog-etl-job-x7kq2", str(number))}
 
 
 def test_other_tasks_of_a_job_have_nothing_to_do(run: Run) -> None:
-    """A job with several tasks by mistake works once: the others say so and succeed at once."""
+    """If a job has several tasks by mistake, task 0 works; the others warn and succeed."""
     done = run(environment=JOB | {"CLOUD_RUN_TASK_INDEX": "3", "CLOUD_RUN_TASK_COUNT": "4"})
     assert done.returncode == 0
     (line,) = [json.loads(text) for text in done.stderr.splitlines()]
@@ -121,7 +121,7 @@ def test_other_tasks_of_a_job_have_nothing_to_do(run: Run) -> None:
 
 
 def test_a_job_fails_with_the_exit_code_of_its_error(run: Run) -> None:
-    """As on a terminal; each line is JSON with its execution, also of what goes wrong."""
+    """Every line is JSON and names the execution, also the one with the error."""
     done = run(environment=JOB | NO_KEY)
     assert done.returncode == 2
     lines = [json.loads(text) for text in done.stderr.splitlines()]
@@ -132,7 +132,7 @@ def test_a_job_fails_with_the_exit_code_of_its_error(run: Run) -> None:
 
 
 def test_a_trigger_is_the_same_for_every_attempt() -> None:
-    """It names the job and its execution; outside of a job there is none."""
+    """The trigger names the job and its execution; outside of a job there is none."""
     attempts = [
         Execution.from_environment(JOB | {"CLOUD_RUN_TASK_ATTEMPT": attempt}) for attempt in "01"
     ]
@@ -140,13 +140,13 @@ def test_a_trigger_is_the_same_for_every_attempt() -> None:
     assert Execution.from_environment({"CLOUD_RUN_JOB": "", "K_SERVICE": "posthog-etl"}) is None
 
 
-@pytest.mark.usefixtures("executed")
-def test_what_a_run_has_left_is_sound(run: Run, folder: Path) -> None:
-    """One line for each check; old events and no run of tonight warn and do not fail."""
+@pytest.mark.usefixtures("attempts")
+def test_a_check_after_a_successful_run_succeeds(run: Run, folder: Path) -> None:
+    """Each check prints one line; old events cause a warning and no failure."""
     done = run("--local", "--check", folder=folder)
     assert done.returncode == 0, done.stderr
     lines = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    names = [*NEEDS, *NAMES]
+    names = [*READINESS_CHECKS, *SESSIONS_CHECKS]
     assert all(rest.startswith(name) for (_, rest), name in zip(lines, names, strict=True))
     outcomes = {name: outcome for (outcome, _), name in zip(lines, names, strict=True)}
     assert outcomes == dict.fromkeys(names, "ok") | {"newest event": "warning"}
@@ -154,38 +154,38 @@ def test_what_a_run_has_left_is_sound(run: Run, folder: Path) -> None:
     assert "hours old: is the export running?" in done.stdout
 
 
-def test_a_check_goes_with_no_run(run: Run, folder: Path) -> None:
-    """Whoever names what to run does not mean a check."""
+def test_a_check_takes_no_options_of_a_run(run: Run, folder: Path) -> None:
+    """`--check --limit 3` is refused, and the message says what to leave out."""
     done = run("--local", "--check", "--limit", "3", folder=folder)
     assert done.returncode == 2
     assert "run nothing: leave out the options of a run." in done.stderr
 
 
-@pytest.mark.usefixtures("executed")
-def test_a_check_names_what_a_run_would_lack(run: Run, folder: Path) -> None:
-    """As `GET /ready` does, and then nothing is looked at: a run would fail by the same."""
+@pytest.mark.usefixtures("attempts")
+def test_a_check_names_a_missing_source(run: Run, folder: Path) -> None:
+    """As in `GET /ready`; the checks of the sessions are left out, since a run would fail."""
     missing = {"EVENTS_TABLE": "raw.events"}
     done = run("--local", "--check", folder=folder, environment=missing)
     assert done.returncode == 5
     lines = done.stdout.splitlines()
-    assert len(lines) == len(NEEDS)
+    assert len(lines) == len(READINESS_CHECKS)
     (failed,) = [line for line in lines if line.startswith("failed")]
     assert "raw.events" in failed
     assert "local:raw.events" in failed or "local.raw.events" in failed
 
 
 def outcomes(clients: Clients) -> dict[str, tuple[str, str]]:
-    """What the checks find now."""
+    """The outcome and the message of each check."""
     settings = Settings(project_id="local")
     warehouse = Warehouse(clients=clients, settings=settings, run_id="check")
     found = check_sessions(METRIC_TABLE, warehouse, datetime.now(UTC))
-    assert [each.name for each in found] == NAMES
+    assert [each.name for each in found] == SESSIONS_CHECKS
     return {each.name: (each.outcome, each.message) for each in found}
 
 
-@pytest.mark.usefixtures("executed")
-def test_days_and_state_that_do_not_fit_are_warnings(clients: Clients) -> None:
-    """A day that is yet to be loaded, and a state of other metrics: the next run sees to both."""
+@pytest.mark.usefixtures("attempts")
+def test_a_missing_day_and_an_outdated_state_are_warnings(clients: Clients) -> None:
+    """A day is not loaded yet, and the state is of other metrics: the next run corrects both."""
     append_rows(clients.bigquery, SourceDatasets(), "posthog_events", day_of_sessions(9, 1))
     statement = "UPDATE posthog_aggregated.etl_state_sessions SET metrics_version = 'x' WHERE TRUE"
     clients.bigquery.query(statement).result()
@@ -196,9 +196,9 @@ def test_days_and_state_that_do_not_fit_are_warnings(clients: Clients) -> None:
     assert found["state"][1].startswith("The sessions are of metrics x, not ")
 
 
-@pytest.mark.usefixtures("executed")
-def test_a_broken_table_fails(run: Run, folder: Path, clients: Clients) -> None:
-    """A repeated key, a null key and a session that ends too early: each by its name, code 5."""
+@pytest.mark.usefixtures("attempts")
+def test_a_broken_table_fails_the_check(run: Run, folder: Path, clients: Clients) -> None:
+    """A repeated key, a null key and a session that ends too early are named; the code is 5."""
     for statement in (
         """INSERT INTO posthog_aggregated.sessions
         SELECT * FROM posthog_aggregated.sessions WHERE session_id = 'd0-0'""",
@@ -225,7 +225,7 @@ SOUND = Figures(sessions=3, keys=3, distinct_keys=3, null_keys=0, backwards=0)
 
 
 def test_sound_figures_pass() -> None:
-    """Figures as they should be."""
+    """Figures that add up fail no check."""
     assert {each.outcome for each in checks.check_figures(SOUND)} == {"ok"}
 
 
@@ -235,24 +235,24 @@ def test_sound_figures_pass() -> None:
     ids=str,
 )
 def test_age_warns_after_26_hours(age: timedelta | None, outcome: str) -> None:
-    """The last run and the newest event; and where there is none at all."""
+    """The last run and the newest event; a missing one is a warning, too."""
     at = NOW - age if age else None
     assert checks.check_newest_event(at, NOW).outcome == outcome
     assert check_last_run(at, "run", NOW).outcome == outcome
 
 
-def test_a_clock_that_was_ahead_is_no_fresh_run() -> None:
-    """What ended in the future says that a clock is wrong, not that all is well."""
-    later = NOW + timedelta(days=365)
-    for check in (check_last_run(later, "run", NOW), checks.check_newest_event(later, NOW)):
+def test_a_time_in_the_future_is_a_warning() -> None:
+    """A run or an event in the future shows that a clock is wrong."""
+    future = NOW + timedelta(days=365)
+    for check in (check_last_run(future, "run", NOW), checks.check_newest_event(future, NOW)):
         assert check.outcome == "warning"
         assert "8760 hours in the future" in check.message
     soon = NOW + timedelta(minutes=1)
     assert check_last_run(soon, "run", NOW).outcome == "ok"
 
 
-def test_days_to_come_are_not_missing() -> None:
-    """A device whose clock is ahead leaves a day that no session has yet."""
+def test_future_days_are_not_missing() -> None:
+    """A device whose clock is ahead makes a day that no session has yet."""
     days = [date(2026, 10, 7), date(2026, 10, 8), date(2026, 10, 9)]
     assert checks.check_days(days, set(days[:2]), NOW).outcome == "ok"
     missing = checks.check_days(days, set(days[:1]), NOW)
@@ -267,8 +267,8 @@ def test_many_missing_days_are_counted() -> None:
     assert "2026-09-10 and 5 more)" in message
 
 
-def test_a_state_belongs_to_its_table_and_metrics() -> None:
-    """Another table, other metrics or no state at all: the next run loads everything."""
+def test_a_state_of_another_table_or_other_metrics_is_a_warning() -> None:
+    """A missing state is one, too; in each case the next run is a full load."""
     state = State(run_id="r", metrics_version="m", sessions_created_at=NOW, days={})
     for found, outcome in (
         (checks.check_state(state, sessions_created_at=NOW, metrics_version="m"), "ok"),
@@ -285,11 +285,11 @@ def test_a_state_belongs_to_its_table_and_metrics() -> None:
         assert ("the next run is a full load" in found.message) == (outcome == "warning")
 
 
-@pytest.mark.usefixtures("executed")
-def test_what_is_unforeseen_ends_with_code_1_and_its_traceback(
+@pytest.mark.usefixtures("attempts")
+def test_an_unexpected_error_ends_with_code_1_and_its_traceback(
     run: Run, folder: Path, clients: Clients
 ) -> None:
-    """A bug is one line of JSON as well: here a state that nobody of ours has written."""
+    """It is one line of JSON, too; here the table of the state has unknown columns."""
     clients.bigquery.query(
         "CREATE OR REPLACE TABLE posthog_aggregated.etl_state_sessions AS SELECT 1 AS one"
     ).result()

@@ -1,4 +1,4 @@
-"""How the declared columns differ from the stored ones, and what a run says before it reads."""
+"""How declared and stored columns differ, and what a run announces before it reads."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STATE = State(run_id="r", metrics_version="a", sessions_created_at=NOW, days={})
 CHANGES = ColumnChanges(added=("answers",), changed=("quiz_seconds",), undeclared=("left_over",))
 
 
-def changed(name: str, **parts: Any) -> MetricTable:  # noqa: ANN401 - fields of a metric
-    """The shipped table with another declaration of one column."""
+def redeclare(name: str, **parts: Any) -> MetricTable:  # noqa: ANN401 - fields of a metric
+    """Return the shipped table with another declaration of one column."""
     columns = (
         replace(column, **parts) if column.name == name else column
         for column in METRIC_TABLE.columns
@@ -36,22 +36,22 @@ def changed(name: str, **parts: Any) -> MetricTable:  # noqa: ANN401 - fields of
     return replace(METRIC_TABLE, columns=tuple(columns))
 
 
-def test_a_table_that_is_the_same_differs_in_nothing() -> None:
+def test_an_unchanged_table_has_no_differences() -> None:
     """Each column has a version, which only its own declaration changes."""
     assert [*BUILT_WITH] == STORED
     assert column_changes(METRIC_TABLE, BUILT_WITH, STORED) == ColumnChanges()
 
 
 def test_each_kind_of_difference_is_reported() -> None:
-    """What is declared and not stored, declared otherwise, and stored and not declared."""
-    declared = changed("quiz_seconds", where=(Filter(events=("end_quiz",)),))
+    """Columns that are not stored yet, declared differently, and no longer declared."""
+    declared = redeclare("quiz_seconds", where=(Filter(events=("end_quiz",)),))
     first = next(each for each in METRIC_TABLE.columns if isinstance(each, Metric))
     declared = replace(declared, columns=(*declared.columns, replace(first, name="answers")))
     assert column_changes(declared, BUILT_WITH, [*STORED, "left_over"]) == CHANGES
 
 
-def test_what_a_column_is_read_from_is_part_of_it() -> None:
-    """Another name of a property changes the columns that read it; a rule, those of documents."""
+def test_a_column_changes_with_the_properties_that_it_reads() -> None:
+    """A renamed property changes its columns; a rule for documents, the counts of documents."""
     renamed = tuple(
         replace(each, names=("$place",)) if each.name == "city" else each
         for each in METRIC_TABLE.properties
@@ -65,32 +65,32 @@ def test_what_a_column_is_read_from_is_part_of_it() -> None:
 @pytest.mark.parametrize(
     "built_with", [None, {}], ids=["no state", "the state of an older release"]
 )
-def test_where_nothing_is_known_of_the_rows_no_column_is_new(
+def test_without_known_versions_no_column_counts_as_new(
     built_with: dict[str, str] | None,
 ) -> None:
-    """What is no longer declared is seen all the same."""
+    """A column that is no longer declared is reported all the same."""
     found = column_changes(METRIC_TABLE, built_with, [*STORED, "left_over"])
     assert found == ColumnChanges(undeclared=("left_over",))
 
 
 @pytest.mark.parametrize(
-    ("reason", "has_other_metrics", "told"),
+    ("reason", "has_other_metrics", "beginning"),
     [
         ("the metrics changed (a to b)", True, "Metrics changed: full load of 2 days, up to 0.5"),
         ("it was asked for", False, "Full load of 2 days, up to 0.5 GB (0.00 USD) of table my-"),
         (None, False, "Full load of 2 days, "),
     ],
 )
-def test_a_run_says_what_it_will_read(
-    reason: str | None, told: str, *, has_other_metrics: bool
+def test_a_run_announces_what_it_will_read(
+    reason: str | None, beginning: str, *, has_other_metrics: bool
 ) -> None:
-    """Days, bytes, dollars, the table, the reason, and the columns that differ."""
+    """It names days, bytes, dollars, the table, the reason, and the columns that differ."""
     plan = Plan(
         kind="full_load", reason=reason, days=(date(2026, 1, 1), date(2026, 1, 2)), counts={},
         has_other_metrics=has_other_metrics, last_state=STATE,
     )  # fmt: skip
     text = announcement(plan, CHANGES, table=TABLE, budget=BUDGET, size=5 * 10**8)
-    assert text.startswith(told)
+    assert text.startswith(beginning)
     assert ("because it was asked for." in text) == (reason == "it was asked for")
     end = "Added: answers. Changed: quiz_seconds. No longer declared: left_over."
     assert text.endswith(end)
@@ -102,7 +102,7 @@ def test_a_run_says_what_it_will_read(
 
 
 def test_the_announcement_stands_above_the_counts() -> None:
-    """In the report for people, and with its parts in that for programs."""
+    """It is a line of the text report; the JSON report has the columns as lists."""
     report = SessionsReport(
         run_id="r", status="succeeded", request=RunRequest(), engine="pandas",
         started_at=NOW, announcement="Metrics changed: all.",

@@ -37,14 +37,14 @@ PROPERTIES = [
     {"name": "a_share", "names": ["$screen_height", "touch_y"], "type": "fraction"},
 ]
 TEXTS, NUMBERS = ("a_text", "distinct_id"), ("a_number", "a_share")
-# Unlike the usual ones in every part, so that each of them shows.
+# Each rule differs from the shipped one, so that it has an effect.
 RULES: Entry = {
     "creation": {"checkins": ["base", "ticketed"], "ignored": ["checkin"]},
     "sessions": {"id_properties": ["sessionId", "$session_id"], "ignored_events": ["view_event"]},
 }
 TYPES = ("base", "checkin", "fundraising", "ticketed", None)
 EVENT_NAMES = ["$pageview", "$screen", "$autocapture", "scroll", "start_quiz", "Contacts_Enabled"]
-READ: dict[str, tuple[str, ...]] = {
+READABLE_PROPERTIES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sum", "min", "max"), NUMBERS),
     **dict.fromkeys(("distinct_count", "list"), TEXTS),
     **dict.fromkeys(("first", "last"), (*TEXTS, *NUMBERS)),
@@ -72,17 +72,17 @@ def filters(draw: st.DrawFn) -> list[Entry]:
 
 def entries(chosen: list[Entry], clocks: list[list[str]]) -> Iterator[Entry]:
     """A metric of every aggregation, filter and type of value."""
-    for word, condition in itertools.product(AGGREGATIONS, chosen):
-        if word in {"count", "any"} and (condition or word == "count"):
-            yield {"aggregation": word, **condition}
-        for name in READ.get(word, ()):
-            yield {"aggregation": word, "property": name, **condition}
+    for aggregation, condition in itertools.product(AGGREGATIONS, chosen):
+        if aggregation in {"count", "any"} and (condition or aggregation == "count"):
+            yield {"aggregation": aggregation, **condition}
+        for name in READABLE_PROPERTIES.get(aggregation, ()):
+            yield {"aggregation": aggregation, "property": name, **condition}
     for start, stop in itertools.pairwise(clocks):
         yield {"aggregation": "seconds_between", "from": start, "to": stop}
 
 
 def declaration(chosen: list[Entry], clocks: list[list[str]]) -> str:
-    """The text of the file."""
+    """The text of a metrics file."""
     metrics = [
         {"name": f"m{number}", "description": "A column.", **entry}
         for number, entry in enumerate(entries(chosen, clocks))
@@ -91,8 +91,8 @@ def declaration(chosen: list[Entry], clocks: list[list[str]]) -> str:
     return json.dumps(file)  # which is YAML, too
 
 
-def written(folder: Path, text: str) -> Path:
-    """A file of this text."""
+def write_file(folder: Path, text: str) -> Path:
+    """Write a new file with this text."""
     file = folder / f"{len(list(folder.iterdir()))}.yaml"
     file.write_text(text, "utf-8")
     return file
@@ -100,7 +100,7 @@ def written(folder: Path, text: str) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the files of declarations are."""
+    """The directory of the metrics files."""
     return tmp_path_factory.mktemp("declared")
 
 
@@ -147,11 +147,11 @@ VALUES: tuple[Entry, ...] = (
 
 
 def every_combination() -> list[Entry]:
-    """A metric of each, whether the file accepts it or not."""
+    """A metric of each combination, whether the file accepts it or not."""
     parts = [CLOCK, *(value | each for value, each in itertools.product(VALUES, FILTERS))]
     return [
-        {"name": f"m{number}", "description": "A column.", "aggregation": word} | each
-        for number, (word, each) in enumerate(itertools.product(AGGREGATIONS, parts))
+        {"name": f"m{number}", "description": "A column.", "aggregation": aggregation} | each
+        for number, (aggregation, each) in enumerate(itertools.product(AGGREGATIONS, parts))
     ]
 
 
@@ -160,7 +160,7 @@ def every_combination() -> list[Entry]:
 def test_every_aggregation_occurs_with_every_filter_and_type(
     folder: Path, chosen: list[Entry]
 ) -> None:
-    """Whatever of all combinations the file accepts is among the random declarations."""
+    """The random declarations contain each combination that the file accepts."""
 
     def text(metrics: Iterable[Entry]) -> str:
         lines = ",\n".join(map(json.dumps, metrics))
@@ -168,14 +168,14 @@ def test_every_aggregation_occurs_with_every_filter_and_type(
 
     tried = every_combination()
     with pytest.raises(SettingsError) as refused:
-        metric_table(written(folder, text(tried)))
+        metric_table(write_file(folder, text(tried)))
     bad = {int(each) for each in re.findall(r"yaml:([0-9]+):", str(refused.value))}
     good = text(entry for line, entry in enumerate(tried, 2) if line not in bad)
-    wanted = kinds(metric_table(written(folder, good)))
+    wanted = kinds(metric_table(write_file(folder, good)))
     random = declaration(chosen, [CLOCK["from"], CLOCK["to"]])
-    assert kinds(metric_table(written(folder, random))) == wanted
+    assert kinds(metric_table(write_file(folder, random))) == wanted
     assert {value for *_, value in wanted} == {"no value", "event column", *KINDS}
-    assert {word for word, *_ in wanted} == {*AGGREGATIONS.values()}
+    assert {aggregation for aggregation, *_ in wanted} == {*AGGREGATIONS.values()}
 
 
 @settings(histories.THE_SAME, max_examples=EXAMPLES)
@@ -197,11 +197,11 @@ def test_engines_and_oracle_agree_on_any_declaration(
 ) -> None:
     """Every aggregation over every kind of filter and value that the file can declare.
 
-    Under rules for sessions and documents that differ from the usual ones.
+    The rules for sessions and documents differ from the shipped ones.
     """
-    # Hypothesis tries the dullest history first.
+    # Hypothesis tries the simplest history first.
     assume(len({(row["distinct_id"], row["event"]) for row in events}) > len(events) / 2)
-    file = written(folder, declaration(chosen, clocks))
+    file = write_file(folder, declaration(chosen, clocks))
     table = metric_table(file)
     users: list[Row] = [{"user_id": "u1", "phoneNumber": "+15550100001", "email": "a@example.com"}]
     documents: list[Row] = [

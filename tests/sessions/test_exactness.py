@@ -1,4 +1,4 @@
-"""Promise 1: incremental runs end in exactly the tables that one full load would have built."""
+"""Promise 1: incremental runs leave exactly the tables that one full load would have built."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ type Row = dict[str, Any]
 
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
 PARTS = 3 if HISTORIES else 2
-EXACTLY = settings(
+HYPOTHESIS_SETTINGS = settings(
     max_examples=HISTORIES or 1,
     deadline=None,
     derandomize=not HISTORIES,
@@ -35,16 +35,16 @@ EXACTLY = settings(
 )
 
 
-def _parts(rows: list[Row], count: int, chance: random.Random) -> list[list[Row]]:
-    """The rows in random order, cut at random points, some of them coming twice."""
-    rows = [*rows, *chance.sample(rows, len(rows) // 10)]
-    chance.shuffle(rows)
-    cuts = sorted(chance.randrange(len(rows) + 1) for _ in range(count - 1))
+def _parts(rows: list[Row], count: int, rng: random.Random) -> list[list[Row]]:
+    """The rows in random order, some of them twice, cut at random points."""
+    rows = [*rows, *rng.sample(rows, len(rows) // 10)]
+    rng.shuffle(rows)
+    cuts = sorted(rng.randrange(len(rows) + 1) for _ in range(count - 1))
     return [rows[start:end] for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
 
 
 def check(scenario: Scenario, report: RunReport) -> None:
-    """Sessions are what the oracle makes of the sources, and the persons of the sessions."""
+    """Check that the sessions and what is derived from them are the oracle's."""
     sessions = scenario.sessions()
     assert differences(sessions, scenario.expected()) == []
     derived = scenario.expected_derived(report, sessions)
@@ -52,14 +52,14 @@ def check(scenario: Scenario, report: RunReport) -> None:
 
 
 def any_tied(events: list[Row], users: list[Row]) -> bool:
-    """Whether any anonymous id is a user's."""
+    """Whether any anonymous id is tied to a user."""
     pairs = ties(METRIC_TABLE, events)
     today = histories.FIRST_DAY.date()
     found = persons_oracle.expected_derived({}, users, [], ties=pairs, today=today)
     return bool(found.identities)
 
 
-@EXACTLY
+@HYPOTHESIS_SETTINGS
 @given(
     st.lists(histories.events(), min_size=60, max_size=150),
     st.lists(histories.identifications(), max_size=8),
@@ -83,18 +83,18 @@ def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - draw
     day: int,
     seed: int,
 ) -> None:
-    """Whatever arrives in whatever order and however often, each run leaves the oracle's tables.
+    """Each run leaves the oracle's tables, in whatever order and however often rows arrive.
 
-    The last full load, by the engine that did not run before, leaves the same.
+    A full load at the end, by the other engine, leaves the same tables.
     """
-    # Hypothesis tries the dullest history first; where there is time for one, it is another.
+    # Hypothesis tries the simplest history first: where there is one only, it must have ties.
     assume(HISTORIES or any_tied([*events, *identifications], users))
     engine, other = engines
-    chance = random.Random(seed)  # noqa: S311 - of a test
+    rng = random.Random(seed)  # noqa: S311 - of a test
     now = histories.FIRST_DAY + timedelta(days=day)
     with Scenario(clients=clients, properties=properties) as scenario, starting_at(now):
         arriving: tuple[list[Row], ...] = ([*events, *identifications], users, documents, channels)
-        parts = zip(*(_parts(rows, PARTS, chance) for rows in arriving), strict=True)
+        parts = zip(*(_parts(rows, PARTS, rng) for rows in arriving), strict=True)
         for some_events, some_users, some_documents, some_channels in parts:
             scenario.arrive("posthog_events", some_events)
             scenario.arrive("firebase_users", some_users)
@@ -105,7 +105,7 @@ def test_any_split_into_runs_equals_the_oracle(  # noqa: PLR0913, PLR0917 - draw
         if exchanged := events[-1]["uuid"]:
             scenario.exchange(exchanged, "$screen")
         check(scenario, scenario.run(engine=engine))
-        if chance.random() < 0.5 and users:  # and a user vanishes
+        if rng.random() < 0.5 and users:  # and a user vanishes
             scenario.vanish("firebase_users", "user_id", users[0]["user_id"])
             scenario.vanish("firebase_events", "document_id", "d1")
             report = scenario.run(engine=engine, force=True)  # the users may shrink below 80 %

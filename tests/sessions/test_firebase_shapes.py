@@ -1,4 +1,4 @@
-"""Firebase's tables as its own tools write them: the extension's, and every spelling of a value."""
+"""Firebase's tables as its tools write them: changelogs, and every spelling of a value."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def empty(clients: Clients) -> Iterator[Scenario]:
+def scenario(clients: Clients) -> Iterator[Scenario]:
     """A scenario in which nothing has arrived."""
     with Scenario(clients=clients) as scenario:
         yield scenario
@@ -36,7 +36,7 @@ def change_sql(document: str, day: int, operation: str, data: str) -> str:
 
 
 def changelog_sql(present: str, old: str, none: str) -> str:
-    """The changes of `kept`, which now is `present`, and of `gone`, which was the same, deleted."""
+    """A changelog of `kept`, which is `present` now, and of `gone`, which has been deleted."""
     changes = [
         change_sql("kept", 2, "UPDATE", present),
         change_sql("kept", 1, "CREATE", old),
@@ -79,20 +79,20 @@ CHANGELOGS = {
 
 
 @pytest.mark.parametrize("shape", CHANGELOGS)
-def test_the_tables_of_the_firestore_extension_are_read_by_their_latest_state(
-    empty: Scenario, shape: str
+def test_changelogs_of_the_firestore_extension_are_read_as_their_latest_state(
+    scenario: Scenario, shape: str
 ) -> None:
-    """Users and documents are what the last change left; a deleted one is gone."""
+    """Users and documents are as the last change left them; deleted ones are gone."""
     users, documents = CHANGELOGS[shape]
-    empty.replace("firebase_users", users)
-    empty.replace("firebase_events", documents)
+    scenario.replace("firebase_users", users)
+    scenario.replace("firebase_events", documents)
     at = datetime(2026, 10, 5, 8, tzinfo=UTC)
     ids = {"by phone": "+1 555 0001", "by id": "kept", "deleted": "gone", "old": "+15550002"}
-    empty.arrive(
+    scenario.arrive(
         "posthog_events", [event(name, at, distinct_id=user) for name, user in ids.items()]
     )
-    report = empty.run()
-    rows = empty.sessions()
+    report = scenario.run()
+    rows = scenario.sessions()
     assert {name: rows[name]["user_id"] for name in ids} == {
         "by phone": "kept",
         "by id": "kept",
@@ -102,7 +102,9 @@ def test_the_tables_of_the_firestore_extension_are_read_by_their_latest_state(
     assert rows["by id"]["user_signed_up_at"] == datetime(2026, 9, 1, tzinfo=UTC)
     assert (rows["by id"]["checkins_created"], rows["by id"]["events_created"]) == (1, 0)
     assert (report.firebase["documents"], report.firebase["users"]) == (1, 1)
-    warehouse = Warehouse(clients=empty.clients, settings=empty.make_settings(), run_id="verify")
+    warehouse = Warehouse(
+        clients=scenario.clients, settings=scenario.make_settings(), run_id="verify"
+    )
     verified = VERIFY(warehouse, VerifyRequest(seed="1", size=len(ids)), lambda _: None)
     assert len(verified.of("right")) == len(ids)  # a third implementation agrees
 
@@ -156,20 +158,20 @@ def rows_sql(columns: str, rows: list[str]) -> str:
     ids=["STRING", "JSON"],
 )
 def test_a_creation_time_is_read_in_every_spelling_of_firebase(
-    empty: Scenario, column: str, engine: str
+    scenario: Scenario, column: str, engine: str
 ) -> None:
-    """What SDKs, exports and languages write means the same; placeholders are no times."""
+    """SDKs, exports and languages write one time in many ways; placeholders are no times."""
     rows = [f"STRUCT(\"{name}\" AS name, '{text}' AS text)" for name, (text, _) in TEXTS.items()]
     users = rows_sql(f"name AS user_id, {column} AS createdAt", rows)
     documents = rows_sql(f"name AS document_id, name AS user_id, {column} AS createdAt", rows)
-    empty.replace("firebase_users", users)
-    empty.replace("firebase_events", documents)
-    empty.arrive("posthog_events", [event(name, AT, distinct_id=name) for name in TEXTS])
-    report = empty.run(engine=engine)
-    rows_found = empty.sessions()
-    found = {name: row["user_signed_up_at"] for name, row in rows_found.items()}
+    scenario.replace("firebase_users", users)
+    scenario.replace("firebase_events", documents)
+    scenario.arrive("posthog_events", [event(name, AT, distinct_id=name) for name in TEXTS])
+    report = scenario.run(engine=engine)
+    sessions = scenario.sessions()
+    found = {name: row["user_signed_up_at"] for name, row in sessions.items()}
     assert found == {name: at for name, (_, at) in TEXTS.items()}
-    created = {name: row["events_created"] for name, row in rows_found.items()}
+    created = {name: row["events_created"] for name, row in sessions.items()}
     assert created == {name: int(at is not None) for name, (_, at) in TEXTS.items()}
     assert report.firebase["user_times_unread"] == len(UNREADABLE)
     assert report.firebase["document_times_unread"] == len(UNREADABLE)
@@ -185,18 +187,18 @@ RECORDS = {
 
 
 @pytest.mark.parametrize("shape", RECORDS)
-def test_a_creation_time_may_be_a_record(empty: Scenario, shape: str) -> None:
-    """Of seconds and nanoseconds; one without seconds has no value, an absurd one can't be read."""
+def test_a_creation_time_may_be_a_record(scenario: Scenario, shape: str) -> None:
+    """It has seconds and nanoseconds; without seconds it is null, an absurd one is unreadable."""
     seconds = {"at": ("1790841600", LATER), "without": ("CAST(NULL AS INT64)", None)}
     seconds["absurd"] = ("9000000000000000", None)
     rows = [
         f"STRUCT('{name}' AS user_id, {RECORDS[shape].format(value)} AS createdAt)"
         for name, (value, _) in seconds.items()
     ]
-    empty.replace("firebase_users", rows_sql("user_id, createdAt", rows))
-    empty.arrive("posthog_events", [event(name, AT, distinct_id=name) for name in seconds])
-    report = empty.run()
-    found = {name: row["user_signed_up_at"] for name, row in empty.sessions().items()}
+    scenario.replace("firebase_users", rows_sql("user_id, createdAt", rows))
+    scenario.arrive("posthog_events", [event(name, AT, distinct_id=name) for name in seconds])
+    report = scenario.run()
+    found = {name: row["user_signed_up_at"] for name, row in scenario.sessions().items()}
     assert found == {name: at for name, (_, at) in seconds.items()}
     assert report.firebase["user_times_unread"] == 1
 
@@ -236,7 +238,9 @@ NONE = {
 
 
 @pytest.mark.parametrize("shape", CREATORS)
-def test_a_creator_may_be_a_reference_in_a_column_of_any_type(empty: Scenario, shape: str) -> None:
+def test_a_creator_may_be_a_reference_in_a_column_of_any_type(
+    scenario: Scenario, shape: str
+) -> None:
     """Its documents count for the user it names; other creators are counted as unknown."""
     creators = [*CREATORS[shape], *NOBODY[shape], NONE[shape]]
     rows = [
@@ -244,10 +248,10 @@ def test_a_creator_may_be_a_reference_in_a_column_of_any_type(empty: Scenario, s
         " TIMESTAMP '2026-10-01 08:00:00+00' AS createdAt)"
         for number, creator in enumerate(creators)
     ]
-    empty.replace("firebase_events", rows_sql("document_id, userId, createdAt", rows))
-    empty.replace("firebase_users", "CREATE TABLE {n} AS SELECT 'someone' AS user_id")
-    empty.arrive("posthog_events", [event("theirs", AT, distinct_id="someone")])
-    report = empty.run()
-    assert empty.sessions()["theirs"]["events_created"] == len(CREATORS[shape])
+    scenario.replace("firebase_events", rows_sql("document_id, userId, createdAt", rows))
+    scenario.replace("firebase_users", "CREATE TABLE {n} AS SELECT 'someone' AS user_id")
+    scenario.arrive("posthog_events", [event("theirs", AT, distinct_id="someone")])
+    report = scenario.run()
+    assert scenario.sessions()["theirs"]["events_created"] == len(CREATORS[shape])
     assert report.firebase["creators_unknown"] == len(NOBODY[shape])
     assert report.firebase["incomplete_documents"] == 1

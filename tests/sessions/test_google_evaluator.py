@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOW = datetime(2026, 9, 25, 12, tzinfo=UTC)  # while some are new, and some are ahead
+NOW = datetime(2026, 9, 25, 12, tzinfo=UTC)  # some cases are new by then, and some in the future
 RUN: dict[str, tuple[str, object]] = {
     "now": ("TIMESTAMP", NOW),
     "today": ("DATE", NOW.date()),
@@ -51,16 +51,16 @@ FULL_LOAD = plan.Plan(kind="full_load", reason=None, days=(), counts={})
 
 @pytest.fixture(scope="module")
 def cases() -> Cases:
-    """Every case folder, and a day on which a user only creates."""
+    """Every case folder, and a document on a day without a session."""
     found = load_cases(ROOT / "tests" / "cases")
-    alone = {"document_id": "alone", "user_id": "chk-u", "createdAt": "2026-10-20T12:00:00Z"}
-    return replace(found, documents=[*found.documents, alone])
+    document = {"document_id": "alone", "user_id": "chk-u", "createdAt": "2026-10-20T12:00:00Z"}
+    return replace(found, documents=[*found.documents, document])
 
 
 @pytest.fixture(scope="module")
 def google(cases: Cases) -> Evaluator:
-    """Every step of a full load of all cases, as a run takes them, executed by ZetaSQL."""
-    found = Evaluator()
+    """The statements of a full load of all cases, executed by ZetaSQL in the order of a run."""
+    evaluator = Evaluator()
     arrived = {
         "posthog_etl.events": cases.events,
         "posthog_etl.sessions": cases.posthog_sessions,
@@ -68,41 +68,44 @@ def google(cases: Cases) -> Evaluator:
         "firebase_etl_prod.events": cases.documents,
     }
     for table, each in arrived.items():
-        found.put(f"my-project.{table}", snapshots.COLUMNS[table], each)
-    tables = snapshots.source_tables(is_table=False)  # the evaluator has no past to travel to
+        evaluator.put(f"my-project.{table}", snapshots.COLUMNS[table], each)
+    tables = snapshots.source_tables(is_table=False)  # the evaluator has no time travel
     s = snapshots.STAGING
-    found.make(s.user_keys, enrichment.user_keys_sql(METRIC_TABLE, tables.users))
-    found.make(s.documents, enrichment.documents_sql(METRIC_TABLE, tables.documents))
-    found.make(s.channels, enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions))
-    found.make(s.projected, projection.project_sql(METRIC_TABLE, tables.events, "TRUE"))
+    evaluator.make(s.user_keys, enrichment.user_keys_sql(METRIC_TABLE, tables.users))
+    evaluator.make(s.documents, enrichment.documents_sql(METRIC_TABLE, tables.documents))
+    evaluator.make(s.channels, enrichment.channels_sql(METRIC_TABLE, tables.posthog_sessions))
+    evaluator.make(s.projected, projection.project_sql(METRIC_TABLE, tables.events, "TRUE"))
     stored = {"sessions": "sessions", "quarantined": "quarantined_sessions"}
     touched = plan.touched_sql(METRIC_TABLE, FULL_LOAD, projected=s.projected, **stored)
-    found.make(s.touched, touched)
+    evaluator.make(s.touched, touched)
     ids = splitting.split_sql(METRIC_TABLE, projected=s.projected, touched=s.touched)
-    found.make(s.split, ids)  # the rest as a later run, which knows them: an update is no SELECT
+    evaluator.make(s.split, ids)
+    # A run marks split rows by an UPDATE, which is no SELECT: project again, as later runs do.
     project = projection.project_sql(METRIC_TABLE, tables.events, "TRUE", split_ids=s.split)
-    found.make(s.projected, project)
-    found.make(s.touched, touched)
+    evaluator.make(s.projected, project)
+    evaluator.make(s.touched, touched)
     planned = plan.planned_sql(METRIC_TABLE, projected=s.projected, touched=s.touched, batches=1)
-    found.make(s.planned, planned)
-    found.make(
+    evaluator.make(s.planned, planned)
+    evaluator.make(
         s.batches, projection.batches_sql(METRIC_TABLE, projected=s.projected, planned=s.planned)
     )
-    found.make(s.aggregated, aggregate_sql(METRIC_TABLE, s.batches))
+    evaluator.make(s.aggregated, aggregate_sql(METRIC_TABLE, s.batches))
     rows = {"aggregated": s.aggregated, "planned": s.planned}
-    found.make(s.staged, enrichment.new_rows_sql(METRIC_TABLE, **rows, **snapshots.SMALL), **RUN)
-    found.make("sessions", f"SELECT * FROM {s.staged}")
-    found.make(s.outdated, enrichment.none_outdated_sql(METRIC_TABLE, sessions="sessions"))
+    evaluator.make(
+        s.staged, enrichment.new_rows_sql(METRIC_TABLE, **rows, **snapshots.SMALL), **RUN
+    )
+    evaluator.make("sessions", f"SELECT * FROM {s.staged}")
+    evaluator.make(s.outdated, enrichment.none_outdated_sql(METRIC_TABLE, sessions="sessions"))
     keys = {"sessions": "sessions", "user_keys": s.user_keys}
-    found.make("ties", projection.ties_sql(s.projected, "TRUE"))
+    evaluator.make("ties", projection.ties_sql(s.projected, "TRUE"))
     identities = identities_sql(METRIC_TABLE, ties="ties", user_keys=s.user_keys)
-    found.make("identities", identities, **RUN)
+    evaluator.make("identities", identities, **RUN)
     persons = persons_sql(
         METRIC_TABLE, **keys, identities="identities", documents=s.documents, churn_days=14
     )
-    found.make("persons", persons, **RUN)
-    found.make("daily_activity", daily_activity_sql(METRIC_TABLE, **snapshots.DERIVED))
-    return found
+    evaluator.make("persons", persons, **RUN)
+    evaluator.make("daily_activity", daily_activity_sql(METRIC_TABLE, **snapshots.DERIVED))
+    return evaluator
 
 
 def by_id(rows: list[Row]) -> dict[str, Row]:
@@ -113,9 +116,7 @@ def by_id(rows: list[Row]) -> dict[str, Row]:
     }
 
 
-def test_google_evaluates_a_full_load_to_the_oracles_sessions(
-    google: Evaluator, cases: Cases
-) -> None:
+def test_google_and_the_oracle_make_the_same_sessions(google: Evaluator, cases: Cases) -> None:
     """From raw rows with malformed JSON to the last derived column, cell by cell, in all cases."""
     rows = google.select("SELECT * FROM sessions")
     expected = expected_sessions(
@@ -126,13 +127,15 @@ def test_google_evaluates_a_full_load_to_the_oracles_sessions(
 
 
 def as_rows(frame: pd.DataFrame) -> dict[str, Row]:
-    """A frame's rows by the session's number, as the client would give them."""
+    """A frame's rows by the session's number, as the client would return them."""
     rows = pa.Table.from_pandas(frame, preserve_index=False).to_pylist()
     return {str(row["session_no"]): row for row in rows}
 
 
-def compared(google: Evaluator, batches: str, metric_table: MetricTable) -> tuple[int, list[str]]:
-    """How many sessions Google makes of the batches, and each cell that pandas makes another."""
+def compare_engines(
+    google: Evaluator, batches: str, metric_table: MetricTable
+) -> tuple[int, list[str]]:
+    """How many sessions Google makes of the batches, and each cell in which pandas differs."""
     sql = aggregate_sql(metric_table, batches).replace("s.batch, s.session_no", "s.session_no")
     rows = {str(row["session_no"]): row for row in google.select(sql)}
     columns = ", ".join(downloaded_columns(metric_table))
@@ -141,15 +144,15 @@ def compared(google: Evaluator, batches: str, metric_table: MetricTable) -> tupl
 
 
 def test_google_and_pandas_aggregate_all_cases_alike(google: Evaluator) -> None:
-    """The statement of the BigQuery engine, over the very rows that the other engine downloads."""
-    count, found = compared(google, snapshots.STAGING.batches, METRIC_TABLE)
+    """The statement of the BigQuery engine, over the same rows that the other engine downloads."""
+    count, found = compare_engines(google, snapshots.STAGING.batches, METRIC_TABLE)
     assert count > 150
     assert found == []
 
 
-# What no case has: values that are empty, at the ends of their type, or of another script; a list
-# whose order by bytes is not the one by letters; views without any value; starts after finishes.
-ODD = [
+# What no case has: values that are empty, extreme or of another script; a list whose order by bytes
+# differs from that by letters; views without any value; a quiz that finishes before it starts.
+UNUSUAL_EVENTS = [
     event_of(0, 1, "", distinct_id="", screen_name=""),
     event_of(0, 2, "\u00e9", distinct_id="b", touch_y=-0.0, touch_reach=0.0),
     event_of(0, 3, "Z", distinct_id="\U0001f600", touch_y=1e308),
@@ -174,8 +177,8 @@ UNUSED = [
 METRICS_OF_ALL_KINDS = replace(METRIC_TABLE, columns=(*METRIC_TABLE.metrics, *UNUSED))
 
 
-def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None:
-    """Also by the aggregations that no declared metric uses."""
+def test_google_and_pandas_aggregate_unusual_events_alike(google: Evaluator) -> None:
+    """Aggregations that no declared metric uses are among them."""
     types = dict.fromkeys(downloaded_columns(METRIC_TABLE), "STRING") | {
         **dict.fromkeys(("batch", "session_no", "event_no"), "INT64"),
         **{
@@ -187,34 +190,34 @@ def test_google_and_pandas_aggregate_odd_events_alike(google: Evaluator) -> None
     }
     rows = [
         row | {"batch": 0, "event_at": datetime.fromtimestamp(row["event_at"] / 1e6, UTC)}
-        for row in ODD
+        for row in UNUSUAL_EVENTS
     ]
-    google.put("odd", types, rows)
-    assert compared(google, "odd", METRICS_OF_ALL_KINDS) == (4, [])
+    google.put("unusual", types, rows)
+    assert compare_engines(google, "unusual", METRICS_OF_ALL_KINDS) == (4, [])
 
 
 @pytest.mark.parametrize("best", ["MIN", "MAX"])
 @pytest.mark.parametrize("known", ["b", None])
-def test_a_value_is_picked_of_known_rows_alone(
+def test_a_value_is_picked_only_from_rows_that_count_and_have_one(
     google: Evaluator, best: Literal["MIN", "MAX"], known: str | None
 ) -> None:
-    """Neither of those that don't count nor of those without a value; null where there is none."""
+    """Other rows are skipped; the value is null if none is left."""
     google.put(
         "uses",
-        {"value": "STRING", "place": "INT64", "counts": "BOOL"},
+        {"value": "STRING", "position": "INT64", "counts": "BOOL"},
         [
-            {"value": value, "place": place, "counts": counts}
-            for place, (value, counts) in enumerate(
+            {"value": value, "position": position, "counts": counts}
+            for position, (value, counts) in enumerate(
                 [("a", False), (None, True), (known, True), (None, True), ("c", False)]
             )
         ],
     )
-    picked = pick_sql("value", best, by="place", among=["counts"])
+    picked = pick_sql("value", best, by="position", among=["counts"])
     assert google.select(f"SELECT {picked} AS picked FROM uses") == [{"picked": known}]
 
 
-def test_the_audit_of_what_google_made_holds(google: Evaluator) -> None:
-    """Everything counted once more, by Google: no rule is broken."""
+def test_the_audit_accepts_the_tables_that_google_makes(google: Evaluator) -> None:
+    """Google counts everything again, and no rule of the audit is broken."""
     newest = newest_loaded_sql(sessions=None, projected="staging_projected", touched=None)
     now = ("TIMESTAMP", datetime.now(UTC))
     (row,) = google.select(audit.audit_sql(snapshots.STAGING, newest), now=now)
@@ -224,8 +227,8 @@ def test_the_audit_of_what_google_made_holds(google: Evaluator) -> None:
     audit.check_audit(figures, FULL_LOAD, {}, [])
 
 
-def test_google_derives_the_oracles_persons(google: Evaluator, cases: Cases) -> None:
-    """Identities, persons and daily activity, from the sessions that Google has made."""
+def test_google_and_the_oracle_derive_the_same_persons(google: Evaluator, cases: Cases) -> None:
+    """Identities, persons and daily activity, from the sessions that Google made."""
     found = Derived(
         identities={
             row["anonymous_id"]: row["user_id"] for row in google.select("SELECT * FROM identities")
@@ -251,7 +254,7 @@ def test_google_derives_the_oracles_persons(google: Evaluator, cases: Cases) -> 
 
 
 def test_columns_are_null_where_the_dictionary_says(google: Evaluator) -> None:
-    """In all cases: never where it says never, and somewhere where it says when."""
+    """In all cases together: never where it says so, and in some row otherwise."""
     for table in ("sessions", "persons", "daily_activity", "identities"):
         rows = google.select(f"SELECT * FROM {table}")
         found = {name for row in rows for name, value in row.items() if value is None}

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recorder:
-    """What runs of every kind sent, what their jobs answered, and what they published.
+class Recording:
+    """The statements that runs of every kind sent, their jobs' answers, and the published tables.
 
-    Also which of the functions that write SQL had a part in it: in these runs, and in all.
+    `called_by_runs` and `called` are the functions that wrote SQL: for these runs, and for all.
     """
 
     sent: list[Sent]
@@ -57,13 +57,13 @@ class Recorder:
 
 @pytest.fixture(scope="module")
 def history() -> History:
-    """The rows of these runs."""
+    """The source rows of these runs."""
     return random_history()
 
 
 @pytest.fixture(scope="module")
-def recorder(endpoints: Endpoints, clients: Clients, history: History) -> Iterator[Recorder]:
-    """Runs of every kind, and the first steps of others, which only read in another way."""
+def recording(endpoints: Endpoints, clients: Clients, history: History) -> Iterator[Recording]:
+    """Runs of every kind, and the first steps of runs that read sources of other shapes."""
     client, start = ListeningClient(endpoints), datetime.now(UTC)
     listening = replace(clients, bigquery=client)
     with scenario_of(listening) as scenario, listening_to(sql_functions()) as called:
@@ -74,19 +74,19 @@ def recorder(endpoints: Endpoints, clients: Clients, history: History) -> Iterat
         read_other_shapes(scenario)
         answers, called_by_runs = answers_since(client, start), called.copy()
         read_every_shape(scenario)
-    yield Recorder(client.sent, answers, published, called_by_runs, called, scenario.destination)
+    yield Recording(client.sent, answers, published, called_by_runs, called, scenario.destination)
     client.close()  # type: ignore[no-untyped-call]
 
 
 def scenario_of(clients: Clients) -> Scenario:
-    """The same on every emulator: answers name its datasets."""
+    """A scenario with the same datasets on every emulator, since answers name them."""
     return Scenario(clients=clients, properties="json", settings=EXCLUSIONS, prefix="history")
 
 
 def test_the_fast_emulator_answers_as_the_plain_one(
-    recorder: Recorder, history: History, tmp_path_factory: pytest.TempPathFactory
+    recording: Recording, history: History, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Every job tells the same, and the tables are the same; all statements are among them."""
+    """Every job's answer and every table are the same, and all statements are among them."""
     with (
         clients_of("plain", tmp_path_factory) as clients,
         scenario_of(clients) as scenario,
@@ -97,9 +97,9 @@ def test_the_fast_emulator_answers_as_the_plain_one(
         published = readers_tables(clients.bigquery, scenario.destination)
         read_other_shapes(scenario)
         answers = answers_since(clients.bigquery, start)
-    assert called == recorder.called_by_runs
-    assert unlike(recorder.answers, answers) == []
-    assert unlike(recorder.published, published) == []
+    assert called == recording.called_by_runs
+    assert unlike(recording.answers, answers) == []
+    assert unlike(recording.published, published) == []
     with listening_to(sql_functions()) as in_snapshots:
         snapshots.statements()
     assert sorted(in_snapshots - called) == []
@@ -120,10 +120,10 @@ _RUN_ID = re.compile(r"\d{8}T\d{6}_[0-9a-f]{8}")
 _DAYS = re.compile(r"(?:(?:DATE|TIMESTAMP) '[-+:0-9 ]+',?\s*)+")
 
 
-def of_each_kind(sent: list[Sent]) -> list[Sent]:
-    """What differs by more than run, days and times, and what gives a source another shape.
+def one_of_each_kind(sent: list[Sent]) -> list[Sent]:
+    """One statement of each kind, whatever its run, its days and its times.
 
-    Left out are SELECTs that another statement is made of.
+    Statements that reshape a source all stay; a SELECT that is part of another one does not.
     """
     kinds: dict[object, Sent] = {}
     for each in sent:
@@ -137,23 +137,23 @@ def of_each_kind(sent: list[Sent]) -> list[Sent]:
 
 
 @pytest.fixture(scope="module")
-def refused(recorder: Recorder, analyzer: Analyzer) -> list[str]:
-    """What is wrong with the statements that were sent, each with its text."""
-    errors = [(analyzer.follow(each), each.sql) for each in of_each_kind(recorder.sent)]
+def refusals(recording: Recording, analyzer: Analyzer) -> list[str]:
+    """The analyzer's errors about the statements that were sent, each with its text."""
+    errors = [(analyzer.follow(each), each.sql) for each in one_of_each_kind(recording.sent)]
     return [f"{error}\n{sql}" for error, sql in errors if error]
 
 
-def test_bigquery_would_take_every_statement(refused: list[str]) -> None:
+def test_bigquery_would_accept_every_statement(refusals: list[str]) -> None:
     """Grammar, names, types, parameters and options of all that runs of every kind send."""
-    assert refused == []
+    assert refusals == []
 
 
-def test_every_function_that_writes_sql_was_heard(recorder: Recorder) -> None:
-    """A statement that none of these runs sends would be proved by nobody."""
-    assert sql_functions().keys() - recorder.called == set()
+def test_every_function_that_writes_sql_was_called(recording: Recording) -> None:
+    """A statement that none of these runs sends would not be tested."""
+    assert sql_functions().keys() - recording.called == set()
 
 
-@pytest.mark.usefixtures("refused")
+@pytest.mark.usefixtures("refusals")
 @pytest.mark.parametrize(
     ("table", "declared"),
     [
@@ -167,30 +167,30 @@ def test_every_function_that_writes_sql_was_heard(recorder: Recorder) -> None:
 def test_tables_made_by_a_select_have_the_declared_columns(
     analyzer: Analyzer, table: str, declared: dict[str, str]
 ) -> None:
-    """In BigQuery's eyes, too, so that rows go from table to table without a silent coercion."""
+    """Otherwise rows that go from table to table would be coerced silently."""
     found = [columns for name, columns in analyzer.made if name.endswith(table)]
     assert found
     for columns in found:
         assert {name: type_name(type_) for name, type_ in columns.items()} == declared
 
 
-@pytest.mark.usefixtures("refused")
+@pytest.mark.usefixtures("refusals")
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_bigquery_would_take_the_question(
-    recorder: Recorder, analyzer: Analyzer, question: str
+def test_bigquery_would_accept_the_question(
+    recording: Recording, analyzer: Analyzer, question: str
 ) -> None:
-    """Each statement of docs/queries.md, on the tables and the view that a run has made."""
-    tables = f"local.{recorder.destination}."
+    """Each statement of docs/queries.md, on the tables and the view that a run makes."""
+    tables = f"local.{recording.destination}."
     sql = QUESTIONS[question].replace("posthog_aggregated.", tables)
     assert analyzer.follow(Sent(sql=sql)) is None
 
 
-@pytest.mark.usefixtures("refused")
-def test_bigquery_would_take_the_consoles_statements(
-    recorder: Recorder, analyzer: Analyzer
+@pytest.mark.usefixtures("refusals")
+def test_bigquery_would_accept_the_consoles_statements(
+    recording: Recording, analyzer: Analyzer
 ) -> None:
     """Each question of the pages, and a trend of every column, on the tables of a run."""
-    name = f"`local`.`{recorder.destination}`"
+    name = f"`local`.`{recording.destination}`"
     names = ("sessions", "persons", "identities", "ties")
     tables = Tables(**{each: f"{name}.`{each}`" for each in names})
     asked = console_statements.statements(tables) | console_statements.every_trend(tables)
@@ -222,8 +222,10 @@ TYPES = {
 
 
 @pytest.mark.parametrize("type_", TYPES)
-def test_a_column_of_any_type_is_read_as_bigquery_takes_it(analyzer: Analyzer, type_: str) -> None:
-    """As text and as a time, where it can be read as that at all."""
+def test_bigquery_would_accept_how_a_column_of_any_type_is_read(
+    analyzer: Analyzer, type_: str
+) -> None:
+    """As text and as a time, where the type allows it."""
     declaration = f"CREATE TABLE `p`.`d`.`{type_}` (x {TYPES[type_]})"
     assert analyzer.follow(Sent(sql=declaration)) is None
     readings = {
@@ -270,7 +272,7 @@ WRONG = {
 def test_the_analyzer_refuses_what_bigquery_refuses(
     analyzer: Analyzer, statement: str, error: str
 ) -> None:
-    """It is set as strictly as BigQuery is: most of this the emulator takes."""
+    """It is as strict as BigQuery, whereas the emulator accepts most of this."""
     columns = "s STRING, n INT64, f FLOAT64, ts TIMESTAMP, json JSON, texts ARRAY<STRING>"
     assert analyzer.follow(Sent(sql=f"CREATE TABLE `p`.`d`.`t` ({columns})")) is None
     number = {"n": {"type_kind": "TYPE_INT64"}}

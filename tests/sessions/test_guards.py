@@ -1,4 +1,4 @@
-"""What BigQuery says and the emulator can't: a dry run's bytes, locations, expiry, policies."""
+"""What BigQuery answers and the emulator can't: bytes of dry runs, locations, expiry, policies."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ if TYPE_CHECKING:
 
 TERABYTE = 10**12
 JOBS = r"/jobs(\?|$)"
-JOB = '"configuration": {"query"'
+QUERY_JOB = '"configuration": {"query"'
 PROJECTION = "is_malformed"  # stands in statements that read the events, and in no other
-DRY = '"dryRun": true'
-WHOLE = "CREATE TABLE {n} AS SELECT * FROM {t}"  # without partitions
+DRY_RUN = '"dryRun": true'
+UNPARTITIONED = "CREATE TABLE {n} AS SELECT * FROM {t}"
 
 
 @dataclass(kw_only=True)
 class Cloud:
-    """A scenario whose clients hear edited answers."""
+    """A scenario whose clients receive edited answers."""
 
     scenario: Scenario
     proxy: HttpProxy
 
     @contextmanager
     def answering(self, *edits: Edit) -> Iterator[None]:
-        """Within, these answers are edited, and requests are written down."""
+        """Edit these answers and record the requests within the block."""
         self.proxy.heard.clear()
         self.proxy.edits = list(edits)
         try:
@@ -67,14 +67,14 @@ class Cloud:
             self.proxy.edits = []
 
     def statements(self, text: str) -> list[str]:
-        """The jobs heard that are no dry runs and contain a text."""
-        heard = [each for each in self.proxy.heard if "POST" in each and "/jobs" in each]
-        return [each for each in heard if text in each and DRY not in each]
+        """The recorded submissions that contain a text, without dry runs."""
+        submitted = [each for each in self.proxy.heard if "POST" in each and "/jobs" in each]
+        return [each for each in submitted if text in each and DRY_RUN not in each]
 
 
 @pytest.fixture(scope="module")
 def unloaded(endpoints: Endpoints) -> Iterator[Cloud]:
-    """Two days of sessions behind a proxy that edits."""
+    """Sessions that no run has loaded yet, behind a proxy that edits answers."""
     with ExitStack() as stack:
         proxy = stack.enter_context(HttpProxy(endpoints.rest))
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
@@ -85,7 +85,7 @@ def unloaded(endpoints: Endpoints) -> Iterator[Cloud]:
 
 
 def bytes_of(size: int, body: str = "") -> Edit:
-    """A dry run that would read so many bytes."""
+    """The edit by which a dry run would read so many bytes."""
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         statistics = answer.setdefault("statistics", {})
@@ -93,12 +93,14 @@ def bytes_of(size: int, body: str = "") -> Edit:
         statistics.setdefault("query", {})["totalBytesProcessed"] = str(size)
         return answer
 
-    return Edit(method="POST", path=JOBS, body=f"(?s){DRY}.*{body}|{body}.*{DRY}", change=change)
+    return Edit(
+        method="POST", path=JOBS, body=f"(?s){DRY_RUN}.*{body}|{body}.*{DRY_RUN}", change=change
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstLoad:
-    """A first run that was refused, what it had read by then, and one that was asked for."""
+    """A first run that was refused, what it had read by then, and a full load on request."""
 
     refusal: str
     read: list[str]
@@ -108,7 +110,7 @@ class FirstLoad:
 
 @pytest.fixture(scope="module")
 def first_load(unloaded: Cloud) -> FirstLoad:
-    """Both runs are above the budget."""
+    """Both runs would read more than the budget."""
     scenario = unloaded.scenario
     with unloaded.answering(bytes_of(TERABYTE)):
         with pytest.raises(BudgetError) as refused:
@@ -121,15 +123,15 @@ def first_load(unloaded: Cloud) -> FirstLoad:
 
 @pytest.fixture(scope="module")
 def cloud(unloaded: Cloud, first_load: FirstLoad) -> Cloud:
-    """The same after its first load."""
+    """The scenario after its first load."""
     assert first_load.report.kind == "full_load"
     return unloaded
 
 
 def test_an_unasked_full_load_ends_before_it_reads(first_load: FirstLoad) -> None:
-    """Above the budget nothing of the events is read, and the ledger says why; asked for, it is."""
-    told = r"1,000\.0 GB \(5\.68 USD\).*--full-load, or raise"
-    assert re.search(told, first_load.refusal)
+    """It reads no event, and the ledger says why; a full load that was asked for succeeds."""
+    message = r"1,000\.0 GB \(5\.68 USD\).*--full-load, or raise"
+    assert re.search(message, first_load.refusal)
     assert first_load.read == []
     report, rows = first_load.report, first_load.ledger
     assert (report.kind, report.reason) == ("full_load", "it was asked for")
@@ -137,8 +139,8 @@ def test_an_unasked_full_load_ends_before_it_reads(first_load: FirstLoad) -> Non
     assert "MAX_UNASKED_BYTES allows 200.0 GB" in rows[0]["error"]
 
 
-def test_the_limit_of_a_query_is_kept_before_it_is_sent(cloud: Cloud) -> None:
-    """Whoever asked: the sentence has the bytes, where BigQuery's own refusal may not."""
+def test_a_query_over_its_limit_is_not_sent(cloud: Cloud) -> None:
+    """Not even on request; the message names the bytes, which BigQuery's own may not."""
     scenario = cloud.scenario
     scenario.settings = {"max_bytes_billed": 10**11}
     try:
@@ -150,15 +152,15 @@ def test_the_limit_of_a_query_is_kept_before_it_is_sent(cloud: Cloud) -> None:
         scenario.settings = {}
 
 
-def test_a_table_without_partitions_is_warned_of_and_refused(cloud: Cloud) -> None:
-    """Each run reads all of it: a warning with bytes below the budget, a refusal above it."""
+def test_a_table_without_partitions_causes_a_warning_or_a_refusal(cloud: Cloud) -> None:
+    """Each run reads all of it: it warns below the budget and is refused above it."""
     scenario = cloud.scenario
-    scenario.replace("posthog_events", WHOLE)
+    scenario.replace("posthog_events", UNPARTITIONED)
     with cloud.answering(bytes_of(2 * 10**9)):
         scenario.arrive("posthog_events", [event("late", MIDNIGHT)])
-        told = [each for each in scenario.run().warnings if "partitioned" in each]
-    assert len(told) == 1
-    assert "read up to 2.0 GB (0.01 USD) of it" in told[0]
+        warnings = [each for each in scenario.run().warnings if "partitioned" in each]
+    assert len(warnings) == 1
+    assert "read up to 2.0 GB (0.01 USD) of it" in warnings[0]
     scenario.arrive("posthog_events", [event("later", MIDNIGHT)])
     with (
         cloud.answering(bytes_of(TERABYTE)),
@@ -169,8 +171,8 @@ def test_a_table_without_partitions_is_warned_of_and_refused(cloud: Cloud) -> No
     assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_a_limit_sends_no_select_of_no_day(cloud: Cloud) -> None:
-    """A range that holds nothing reads all of a table without partitions: none is sent."""
+def test_a_limit_sends_no_select_without_days(cloud: Cloud) -> None:
+    """Of a table without partitions, even an empty range of days reads everything."""
     scenario = cloud.scenario
     with cloud.answering(bytes_of(0)):
         scenario.run(limit=1)  # nothing has changed
@@ -182,13 +184,13 @@ def test_a_limit_sends_no_select_of_no_day(cloud: Cloud) -> None:
 
 
 def test_tables_that_would_expire_are_kept(endpoints: Endpoints) -> None:
-    """A dataset's default would delete what was published, the lease and the ledger with it."""
+    """A dataset's default would delete published tables, the lease and the ledger."""
     with in_dataset(endpoints, "default_table_expiration_days = 30") as scenario:
-        told = [each for each in scenario.run().warnings if "to be deleted" in each]
-        assert len(told) >= 6  # the ledger's may not be there yet
-        assert all(each.endswith("by its dataset's default: it is kept now.") for each in told)
-        told = [each for each in scenario.run().warnings if "to be deleted" in each]
-        assert len(told) <= 1
+        warnings = [each for each in scenario.run().warnings if "to be deleted" in each]
+        assert len(warnings) >= 6  # the ledger's may not be there yet
+        assert all(each.endswith("by its dataset's default: it is kept now.") for each in warnings)
+        warnings = [each for each in scenario.run().warnings if "to be deleted" in each]
+        assert len(warnings) <= 1
         client = scenario.clients.bigquery
         tables = [client.get_table(each) for each in client.list_tables(scenario.destination)]
         assert {each.expires for each in tables if each.table_type == "TABLE"} == {None}
@@ -196,7 +198,7 @@ def test_tables_that_would_expire_are_kept(endpoints: Endpoints) -> None:
 
 @contextmanager
 def in_dataset(endpoints: Endpoints, options: str) -> Iterator[Scenario]:
-    """A scenario whose destination has options of its own."""
+    """A scenario whose destination has these options."""
     clients = local_clients(endpoints)
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
@@ -206,12 +208,14 @@ def in_dataset(endpoints: Endpoints, options: str) -> Iterator[Scenario]:
 
 
 def located(location: str, path: str) -> Edit:
-    """A table or dataset that is somewhere else."""
+    """The edit by which a table or dataset is in another location."""
     return Edit(method="GET", path=path, change=lambda answer: {**answer, "location": location})
 
 
-def test_sources_elsewhere_are_reported_before_anything_is_made(endpoints: Endpoints) -> None:
-    """A dataset of the wrong place can't be moved: none is made."""
+def test_sources_in_another_location_are_reported_before_anything_is_created(
+    endpoints: Endpoints,
+) -> None:
+    """A dataset in the wrong location can't be moved, so none is created."""
     with HttpProxy(endpoints.rest) as proxy:
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
         scenario = Scenario(clients=clients)
@@ -225,25 +229,25 @@ def test_sources_elsewhere_are_reported_before_anything_is_made(endpoints: Endpo
         clients.close()
 
 
-def test_the_destination_is_made_where_the_sources_are(endpoints: Endpoints) -> None:
+def test_the_destination_is_created_where_the_sources_are(endpoints: Endpoints) -> None:
     """Without BIGQUERY_LOCATION, the dataset and every job are in the sources' location."""
     with HttpProxy(endpoints.rest) as proxy:
         clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
         with Scenario(clients=clients) as scenario:
             proxy.edits = [located("europe-west4", r"/datasets/\w+/tables/(events|users|sessions)")]
             scenario.run()
-            made = [
+            created = [
                 each for each in proxy.heard if each.startswith("POST") and '"datasetRef' in each
             ]
-            assert [each for each in made if '"location": "europe-west4"' in each]
-            jobs = [each for each in proxy.heard if each.startswith("POST") and JOB in each]
+            assert [each for each in created if '"location": "europe-west4"' in each]
+            jobs = [each for each in proxy.heard if each.startswith("POST") and QUERY_JOB in each]
             assert len(jobs) > 10
             assert [each for each in jobs if "europe-west4" not in each] == []
         clients.close()
 
 
-def test_without_any_source_nothing_is_made(endpoints: Endpoints) -> None:
-    """A misspelt dataset must not leave a destination in the wrong place."""
+def test_without_any_source_nothing_is_created(endpoints: Endpoints) -> None:
+    """A misspelt dataset must not leave a destination in the wrong location."""
     clients = local_clients(endpoints)
     with Scenario(clients=clients) as scenario:
         for dataset in (scenario.datasets.posthog, scenario.datasets.firebase):
@@ -256,7 +260,7 @@ def test_without_any_source_nothing_is_made(endpoints: Endpoints) -> None:
 
 
 def denied(reason: str) -> Edit:
-    """What BigQuery says of the past of a table with a row access policy, and of that alone."""
+    """The edit by which BigQuery refuses the past of a table with a row access policy."""
     error = {"code": 403, "message": reason, "errors": [{"reason": "accessDenied"}]}
     return Edit(
         method="POST", path=JOBS, body="FOR SYSTEM_TIME", status=403,
@@ -271,7 +275,7 @@ def expiring(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def streaming(answer: dict[str, Any]) -> dict[str, Any]:
-    """Days with the streaming buffer, once for each tier of storage."""
+    """Add the streaming buffer to the days, once for each tier of storage."""
     if not answer.get("rows"):
         return answer
     others = [{"v": None}] * (len(answer["rows"][0]["f"]) - 2)
@@ -281,10 +285,10 @@ def streaming(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OddLoad:
-    """What a full load left in a cloud that is odd in several ways, none of which concerns others.
+class LimitedLoad:
+    """What a full load left under several limits of BigQuery, which do not affect each other.
 
-    Its statements may change one partition each, and its batches are too few and too large.
+    A statement may change one partition, and the batches are too few and too large.
     """
 
     warnings: tuple[str, ...]
@@ -294,8 +298,8 @@ class OddLoad:
 
 
 @pytest.fixture(scope="module")
-def odd_load(cloud: Cloud) -> OddLoad:
-    """Partitions that expire, a streaming buffer, row access policies, and the limits above."""
+def limited_load(cloud: Cloud) -> LimitedLoad:
+    """A load with expiring partitions, a streaming buffer, row access policies and low limits."""
     scenario = cloud.scenario
     name = rf"/datasets/{scenario.destination}/tables/sessions(\?|$)"
     edits = [
@@ -316,26 +320,28 @@ def odd_load(cloud: Cloud) -> OddLoad:
         )
         scenario.settings = {}
         next_warnings = scenario.run().warnings
-    return OddLoad(
+    return LimitedLoad(
         warnings=warnings, next_warnings=next_warnings, differences=found, buffered=buffered
     )
 
 
-def test_partitions_that_expire_at_once_are_reported(odd_load: OddLoad) -> None:
-    """A full load that reports success may lose its oldest days within minutes."""
-    (warning,) = [each for each in odd_load.warnings if "keeps its partitions for 30 days" in each]
+def test_partitions_that_expire_at_once_are_reported(limited_load: LimitedLoad) -> None:
+    """Otherwise a full load reports success and loses its oldest days within minutes."""
+    (warning,) = [
+        each for each in limited_load.warnings if "keeps its partitions for 30 days" in each
+    ]
     assert warning.endswith("SET OPTIONS (partition_expiration_days = NULL).")
-    assert not [each for each in odd_load.next_warnings if "partitions" in each]
+    assert not [each for each in limited_load.next_warnings if "partitions" in each]
 
 
-def test_a_row_access_policy_is_named_and_the_table_read_as_it_is(
-    cloud: Cloud, odd_load: OddLoad
+def test_a_table_with_a_row_access_policy_is_read_without_time_travel(
+    cloud: Cloud, limited_load: LimitedLoad
 ) -> None:
-    """Only administrators may read the past of such a table, and anybody its present."""
-    told = [each for each in odd_load.warnings if "row access policy" in each]
-    assert len(told) == 4  # one for each table
-    assert "rows may be hidden from this account" in told[0]
-    assert odd_load.differences == []
+    """Only administrators may read its past; the warning says that rows may be hidden."""
+    warnings = [each for each in limited_load.warnings if "row access policy" in each]
+    assert len(warnings) == 4  # one for each table
+    assert "rows may be hidden from this account" in warnings[0]
+    assert limited_load.differences == []
     settings = cloud.scenario.make_settings()
     warehouse = Warehouse(clients=cloud.scenario.clients, settings=settings, run_id="no_run")
     with cloud.answering(denied("Time travel on table events is forbidden as it has policies.")):
@@ -347,9 +353,9 @@ def test_a_row_access_policy_is_named_and_the_table_read_as_it_is(
 def test_columns_that_may_be_masked_are_named(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Masked phones match nobody, with success: the report and /ready name them.
+    """Masked phones match nobody, though the run succeeds: a warning names the columns.
 
-    Where no user at all has a session, it says that, too.
+    Another one says if no user at all matches a session.
     """
     scenario = cloud.scenario
     monkeypatch.setattr(watch, "_ENOUGH_SESSIONS", 1)
@@ -364,10 +370,10 @@ def test_columns_that_may_be_masked_are_named(
     edit = Edit(method="GET", path=rf"{scenario.datasets.firebase}/tables/users", change=change)
     with cloud.answering(edit):
         report = scenario.run()
-    (told,) = [each for each in report.warnings if "policy tag" in each]
-    assert "has a policy tag on phoneNumber: values may be masked" in told
-    (told,) = [each for each in report.warnings if "No user matches" in each]
-    assert f"any of the 1 users of local.{scenario.datasets.firebase}.users" in told
+    (warning,) = [each for each in report.warnings if "policy tag" in each]
+    assert "has a policy tag on phoneNumber: values may be masked" in warning
+    (warning,) = [each for each in report.warnings if "No user matches" in each]
+    assert f"any of the 1 users of local.{scenario.datasets.firebase}.users" in warning
 
 
 @pytest.mark.parametrize("count", [0, 1, 3000, 3001, 9001])
@@ -387,9 +393,9 @@ def as_python(condition: str) -> Callable[[date], bool]:
     return lambda day: all(compare[sign](day, date.fromisoformat(at)) for sign, at in bounds)
 
 
-def test_a_publication_in_pieces_is_one_publication(odd_load: OddLoad) -> None:
+def test_a_publication_in_pieces_is_one_publication(limited_load: LimitedLoad) -> None:
     """A full load over more days than a statement may change publishes the same rows."""
-    assert odd_load.differences == []
+    assert limited_load.differences == []
 
 
 def test_batches_stay_below_the_quota_of_load_jobs() -> None:
@@ -399,20 +405,22 @@ def test_batches_stay_below_the_quota_of_load_jobs() -> None:
     assert batch_count(999_000_001, max_batch_events=1_000_000) == 1000
     assert batch_count(0, max_batch_events=1) == 1
     assert large_batch_warning(1_000_000_000, max_batch_events=1_000_000) is None
-    told = large_batch_warning(1_500_000_000, max_batch_events=1_000_000)
-    assert told is not None
-    assert "1,000 batches of about 1,500,000, more than MAX_BATCH_EVENTS (1,000,000)" in told
+    warning = large_batch_warning(1_500_000_000, max_batch_events=1_000_000)
+    assert warning is not None
+    assert "1,000 batches of about 1,500,000, more than MAX_BATCH_EVENTS (1,000,000)" in warning
 
 
-def test_a_run_in_batches_that_are_too_large_says_so(odd_load: OddLoad) -> None:
-    """It goes on, since it may well have the memory; who watches it knows why it had not."""
-    assert len([each for each in odd_load.warnings if "were cut into 2 batches" in each]) == 1
-    assert odd_load.differences == []
+def test_a_run_in_batches_that_are_too_large_warns(limited_load: LimitedLoad) -> None:
+    """It goes on, since memory may suffice; if it does not, the warning tells why."""
+    assert len([each for each in limited_load.warnings if "were cut into 2 batches" in each]) == 1
+    assert limited_load.differences == []
 
 
 @pytest.mark.parametrize("is_younger", [True, False])
-def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_younger: bool) -> None:
-    """It has no past at the run's moment: BigQuery rejects the statement, and later it will not."""
+def test_a_source_recreated_during_a_run_is_a_temporary_failure(
+    cloud: Cloud, *, is_younger: bool
+) -> None:
+    """BigQuery rejects time travel to before its creation; the next run succeeds."""
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         return {**answer, "creationTime": "4102444800000"} if is_younger else answer  # 2100
@@ -424,14 +432,14 @@ def test_a_source_that_is_made_anew_meanwhile_is_no_bug(cloud: Cloud, *, is_youn
         kind="job failed", method="POST", path=JOBS, body="user_keys", reason="invalidQuery"
     )
     error = UnavailableError if is_younger else StatementError
-    told = "users was made anew at" if is_younger else "invalidQuery"
-    with cloud.answering(users), cloud.proxy.faulty(rejected), pytest.raises(error, match=told):
+    message = "users was made anew at" if is_younger else "invalidQuery"
+    with cloud.answering(users), cloud.proxy.faulty(rejected), pytest.raises(error, match=message):
         cloud.scenario.run()
 
 
-def test_partitions_in_two_rows_are_added(odd_load: OddLoad) -> None:
+def test_partitions_in_two_rows_are_added(limited_load: LimitedLoad) -> None:
     """Rows of the streaming buffer may be listed once for each tier of storage."""
-    assert odd_load.buffered == [{"row_count": 4}]
+    assert limited_load.buffered == [{"row_count": 4}]
 
 
 def test_a_run_that_bigquery_keeps_waiting_can_be_stopped(cloud: Cloud) -> None:
@@ -447,8 +455,8 @@ def test_a_run_that_bigquery_keeps_waiting_can_be_stopped(cloud: Cloud) -> None:
     assert time.monotonic() - started < 6
 
 
-def test_a_statement_that_failed_is_paid_all_the_same(cloud: Cloud) -> None:
-    """BigQuery may bill what fails midway: a failed run shows what it cost."""
+def test_the_bytes_of_a_failed_statement_count(cloud: Cloud) -> None:
+    """BigQuery may bill a statement that fails midway, so a failed run shows its cost."""
 
     def change(answer: dict[str, Any]) -> dict[str, Any]:
         answer.setdefault("statistics", {}).setdefault("query", {})["totalBytesBilled"] = "1000"

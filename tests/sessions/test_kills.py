@@ -1,6 +1,6 @@
-"""Promise 3: a run killed anywhere leaves the old table or the new one, and the next makes it good.
+"""Promise 3: a run killed anywhere leaves the old table or the new one, and the next completes it.
 
-SOAK_KILLS: how many kills at random moments, instead of one. SOAK_SEED: other moments.
+SOAK_KILLS: how many kills at random moments, instead of one. SOAK_SEED: the seed of the moments.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 IS_SOAK = "SOAK_KILLS" in os.environ
 KILLS = int(os.environ.get("SOAK_KILLS", "1"))
 SEED = int(os.environ.get("SOAK_SEED", "1"))
-# Only killed runs have a lease this short; those that make them good wait for it to expire.
+# Only killed runs have a lease this short; the runs after them wait for it to expire.
 KILLED_LEASE_SECONDS = 2
 
 
@@ -47,8 +47,8 @@ class Published:
     sessions: dict[str, Row]
 
 
-def look(scenario: Scenario) -> Published:
-    """One consistent look, though a statement of the dead may still be at work."""
+def read_published(scenario: Scenario) -> Published:
+    """Read it consistently: a statement of the killed run may still be at work."""
     while True:
         run_id = state_run_id(scenario)
         days = scenario.query(
@@ -64,20 +64,20 @@ def look(scenario: Scenario) -> Published:
 
 
 def state_run_id(scenario: Scenario) -> str:
-    """The run that the state is of."""
+    """The id of the run that wrote the state."""
     (row,) = scenario.query("SELECT run_id FROM {d}.etl_state_sessions")
     return str(row["run_id"])
 
 
 @dataclass(kw_only=True)
-class Victim:
-    """A scenario that the command line runs over, in processes that can be killed."""
+class KillHarness:
+    """A scenario over which the command line runs, in processes that can be killed."""
 
     folder: Path
     forks: Forks
     scenario: Scenario
     seconds: float  # what an undisturbed run takes
-    known: Published  # when it was last looked at
+    known: Published  # when it was last read
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @contextmanager
@@ -111,27 +111,27 @@ class Victim:
         self.scenario.arrive("posthog_events", rows)
 
     def check_old_or_new(self) -> None:
-        """The table before or the table after, cell by cell, and the state that belongs to it."""
-        before, self.known = self.known, look(self.scenario)
+        """Check that readers see the old table or the new one, and the state that belongs to it."""
+        before, self.known = self.known, read_published(self.scenario)
         if self.known.state_run_id == before.state_run_id:
             assert self.known == before
         else:
             self.check_exact()
 
     def check_exact(self) -> None:
-        """What was seen last is the oracle's table, and the state is of all that has arrived."""
+        """Check that the table is the oracle's, and that the state counts all rows that arrived."""
         assert differences(self.known.sessions, self.scenario.expected()) == []
         assert self.known.days == self.arrived_days()
 
-    def check_made_good(self) -> None:
-        """The next run succeeds without a full load and leaves exactly the oracle's table."""
+    def check_completed(self) -> None:
+        """Check that the next run needs no full load and leaves exactly the oracle's table."""
         assert self.scenario.run().kind in {"incremental", "nothing_new"}
-        self.known = look(self.scenario)
+        self.known = read_published(self.scenario)
         self.check_exact()
-        self.clear()
+        self.drop_staging()
 
-    def clear(self) -> None:
-        """Drop what killed runs left to expire, as many tables slow the emulator down."""
+    def drop_staging(self) -> None:
+        """Drop the staging tables of killed runs, since many tables slow the emulator down."""
         client = self.scenario.clients.bigquery
         for table in client.list_tables(self.scenario.destination):
             if table.table_id.startswith("staging_"):
@@ -155,7 +155,7 @@ def wait_for_step(log: IO[str], step: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def victim(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+def harness(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillHarness]:
     """A day of sessions in a sandbox of its own, run once."""
     folder = tmp_path_factory.mktemp("sandbox")
     with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
@@ -164,60 +164,62 @@ def victim(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[V
         started = time.monotonic()
         scenario.run()
         seconds = time.monotonic() - started
-        yield Victim(
+        yield KillHarness(
             folder=folder,
             forks=forks,
             scenario=scenario,
             seconds=seconds,
-            known=look(scenario),
+            known=read_published(scenario),
         )
 
 
 @pytest.mark.parametrize("step", JOB.step_names)
-def test_a_run_killed_as_a_step_begins_is_made_good_by_the_next(
-    victim: Victim, step: str, count: Count
+def test_a_run_killed_as_a_step_begins_is_completed_by_the_next(
+    harness: KillHarness, step: str, count: Count
 ) -> None:
-    """Readers see the old table or the new one, its state with it, and the next run mends all.
+    """Readers see the old table or the new one with its state, and the next run completes it.
 
     In CI most killed runs are followed by another one that is killed a step later.
     """
-    victim.arrive()
-    with victim.running() as child:
+    harness.arrive()
+    with harness.running() as child:
         wait_for_step(child.log, step)
         count("kills survived", child.kill())
-    victim.check_old_or_new()
+    harness.check_old_or_new()
     if IS_SOAK or step == "publish":
-        victim.check_made_good()
+        harness.check_completed()
     else:
-        victim.expire_lease()
+        harness.expire_lease()
 
 
-def test_a_run_killed_right_after_its_commit_has_published(victim: Victim, count: Count) -> None:
-    """Killed before it could even log that it committed, it leaves the whole new table."""
-    victim.arrive()
-    before = victim.known
-    with victim.running() as child:
+def test_a_run_killed_right_after_its_commit_has_published(
+    harness: KillHarness, count: Count
+) -> None:
+    """A run killed before it can log its commit leaves the whole new table."""
+    harness.arrive()
+    before = harness.known
+    with harness.running() as child:
         wait_for_step(child.log, "publish")
         end = time.monotonic() + 60
-        while state_run_id(victim.scenario) == before.state_run_id:
+        while state_run_id(harness.scenario) == before.state_run_id:
             assert time.monotonic() < end, "nothing was published"
         count("kills survived", child.kill())
-    victim.check_old_or_new()
-    assert victim.known.state_run_id != before.state_run_id
-    victim.check_made_good()
+    harness.check_old_or_new()
+    assert harness.known.state_run_id != before.state_run_id
+    harness.check_completed()
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_run_killed_at_a_random_moment_is_made_good_by_the_next(
-    victim: Victim, number: int, count: Count
+def test_a_run_killed_at_a_random_moment_is_completed_by_the_next(
+    harness: KillHarness, number: int, count: Count
 ) -> None:
-    """The same at any moment, also within a step, and also when the next run is killed as well."""
-    chance = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
-    for _ in range(chance.choice([1, 1, 2]) if IS_SOAK else 1):
-        victim.arrive()
-        with victim.running() as child:
+    """The moment may lie within a step, and the next run may be killed as well."""
+    rng = random.Random(f"{SEED} {number}")  # noqa: S311 - moments, not secrets
+    for _ in range(rng.choice([1, 1, 2]) if IS_SOAK else 1):
+        harness.arrive()
+        with harness.running() as child:
             wait_for_step(child.log, JOB.step_names[0])
-            child.wait(chance.uniform(0, victim.seconds))
+            child.wait(rng.uniform(0, harness.seconds))
             count("kills survived", child.kill())
-        victim.check_old_or_new()
-    victim.check_made_good()
+        harness.check_old_or_new()
+    harness.check_completed()

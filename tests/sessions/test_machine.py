@@ -1,6 +1,7 @@
 """Promises 1 and 3 at once: any sequence of arrivals, changes and runs of every kind.
 
-SOAK_HISTORIES: how many histories, of twenty steps each and others every time, instead of a few.
+SOAK_HISTORIES: how many histories of twenty random steps, instead of one short history that is
+always the same.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from runs.request import RunRequest
 from runs.supervision import STOP
 from sessions.samples import VerifyRequest
 from tests import histories
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Row, Scenario, differences
 from tests.shipped import METRIC_TABLE
 
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
 HISTORIES = int(os.environ.get("SOAK_HISTORIES", "0"))
 DAYS = 6
 DAY = timedelta(days=1)
-LEFT_BEHIND = """UPDATE {d}.etl_lease_sessions
+EXPIRE_LEASE = """UPDATE {d}.etl_lease_sessions
 SET run_id = 'dead', fence = fence + 1, expires_at = TIMESTAMP '2026-01-01 00:00:00+00'
 WHERE TRUE"""
-STOLEN = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
-FREE = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
+STEAL_LEASE = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1, run_id = 'thief' WHERE TRUE"
+FREE_LEASE = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
 
-LONG = settings(
+HYPOTHESIS_SETTINGS = settings(
     max_examples=HISTORIES or 1,
     stateful_step_count=20 if HISTORIES else 6,
     derandomize=not HISTORIES,
@@ -68,27 +69,27 @@ engines = st.sampled_from(["pandas", "bigquery"])
 
 
 class SimulatedKill(BaseException):
-    """Ends a run where it stands: nothing of ours expects it. SIGKILL itself is in test_kills."""
+    """Ends a run at once: the product never catches it. SIGKILL itself is in test_kills."""
 
 
 def kill() -> None:
-    """End whoever calls."""
+    """End the run that calls it."""
     raise SimulatedKill
 
 
 class Histories(RuleBasedStateMachine):
-    """What may happen, and what must stand in the table after it."""
+    """What may happen, and what the table must hold after it."""
 
-    def __init__(self, clients: Clients, seen: Counter[str]) -> None:
+    def __init__(self, clients: Clients, counts: Counter[str]) -> None:
         super().__init__()
         self.scenario = Scenario(clients=clients)
-        self.seen = seen
-        self.table: dict[str, Row] = {}  # what readers have to see
-        self.state: dict[str, int] | None = None  # the rows by day that it belongs to
+        self.counts = counts
+        self.table: dict[str, Row] = {}  # what readers must see
+        self.state: dict[str, int] | None = None  # the rows by day that it was built from
 
     def teardown(self) -> None:
         """Many datasets slow the emulator down."""
-        self.seen["histories"] += 1
+        self.counts["histories"] += 1
         self.scenario.__exit__()
 
     # What arrives.
@@ -98,7 +99,7 @@ class Histories(RuleBasedStateMachine):
         people=st.lists(histories.users(), max_size=6),
     )
     def begin(self, rows: list[Row], people: list[Row]) -> None:
-        """Some history before the first run."""
+        """Rows that arrive before the first run."""
         self.scenario.arrive("posthog_events", rows)
         self.scenario.arrive("firebase_users", people)
 
@@ -111,37 +112,37 @@ class Histories(RuleBasedStateMachine):
     def arrive(
         self, rows: list[Row], people: list[Row], documents: list[Row], channels: list[Row]
     ) -> None:
-        """Late rows of any day, and what Firebase and PostHog say by now."""
+        """Late events of any day, and new rows of the other sources."""
         self.scenario.arrive("posthog_events", rows)
         self.scenario.arrive("firebase_users", people)
         self.scenario.arrive("firebase_events", documents)
         self.scenario.arrive("posthog_sessions", channels)
 
     @rule(
-        chance=st.randoms(use_true_random=False),
-        moved=st.sampled_from(["as it was", "another time", "another session"]),
+        rng=st.randoms(use_true_random=False),
+        change=st.sampled_from(["as it was", "another time", "another session"]),
     )
-    def arrive_again(self, chance: Any, moved: str) -> None:  # noqa: ANN401 - a Random
-        """Copies of rows that have arrived, some of them changed on the way."""
+    def arrive_again(self, rng: Any, change: str) -> None:  # noqa: ANN401 - a Random
+        """Rows arrive again, as they were or with another time or session."""
         rows = self.scenario.arrived["posthog_events"]
-        again = [dict(row) for row in chance.sample(rows, min(5, len(rows)))]
+        again = [dict(row) for row in rng.sample(rows, min(5, len(rows)))]
         for row in again:
-            if moved == "another time" and row["timestamp"]:
-                at = datetime.fromisoformat(row["timestamp"]) + chance.choice([-1, 1]) * DAY
+            if change == "another time" and row["timestamp"]:
+                at = datetime.fromisoformat(row["timestamp"]) + rng.choice([-1, 1]) * DAY
                 row["timestamp"] = at.isoformat()
-            if moved == "another session":
-                row["properties"] = json.dumps({"$session_id": f"s-{chance.randrange(DAYS)}"})
+            if change == "another session":
+                row["properties"] = json.dumps({"$session_id": f"s-{rng.randrange(DAYS)}"})
         self.scenario.arrive("posthog_events", again)
 
     @rule(
-        chance=st.randoms(use_true_random=False),
+        rng=st.randoms(use_true_random=False),
         event=st.sampled_from(["$screen", "view_event"]),
         is_exchanged=st.booleans(),
     )
-    def rewrite(self, chance: Any, event: str, is_exchanged: bool) -> None:  # noqa: ANN401, FBT001
-        """Rows are rewritten in place, or as many are deleted as arrive on their day."""
+    def rewrite(self, rng: Any, event: str, is_exchanged: bool) -> None:  # noqa: ANN401, FBT001
+        """Rows are rewritten in place, or replaced by as many others."""
         if rows := self.scenario.arrived["posthog_events"]:
-            uuid = chance.choice(rows)["uuid"]
+            uuid = rng.choice(rows)["uuid"]
             if uuid and is_exchanged:
                 self.scenario.exchange(uuid, event)
             else:
@@ -149,32 +150,32 @@ class Histories(RuleBasedStateMachine):
 
     @rule(
         table=st.sampled_from(["firebase_users", "firebase_events", "posthog_sessions"]),
-        chance=st.randoms(use_true_random=False),
+        rng=st.randoms(use_true_random=False),
     )
-    def vanish(self, table: Any, chance: Any) -> None:  # noqa: ANN401 - a literal, a Random
-        """A user, a document or a session of PostHog's is gone."""
+    def vanish(self, table: Any, rng: Any) -> None:  # noqa: ANN401 - a literal, a Random
+        """A user, a document or a session of PostHog's is deleted."""
         column = {"firebase_users": "user_id", "firebase_events": "document_id"}.get(
             table, "session_id"
         )
         if rows := self.scenario.arrived.get(table):
-            self.scenario.vanish(table, column, chance.choice(rows)[column])
+            self.scenario.vanish(table, column, rng.choice(rows)[column])
 
     @precondition(lambda self: self.state is not None)
     @rule(table=st.sampled_from(["firebase_users", "firebase_events"]))
     def empty(self, table: Any) -> None:  # noqa: ANN401 - a literal
-        """A load of Firebase failed: an ordinary run is refused, and nobody loses their user."""
+        """A load of Firebase leaves an empty table: an ordinary run fails and changes nothing."""
         name = self.scenario.datasets.table_id(self.scenario.clients.bigquery, table)
         self.scenario.query(f"TRUNCATE TABLE `{name}`")
         self.scenario.arrived[table] = []
         column = {"firebase_users": "users", "firebase_events": "documents"}[table]
         (known,) = self.scenario.query("SELECT users, documents FROM {d}.etl_state_sessions")
         if known[column]:
-            self.seen["emptied tables"] += 1
+            self.counts["emptied tables"] += 1
             with pytest.raises(AuditError, match=f"has 0 usable ids .* found {known[column]}:"):
                 self.scenario.run()
-            self.expect_nothing_new()
+            self.expect_no_change()
 
-    # What is run, and succeeds. Forced, since users may vanish by the dozen.
+    # Runs that succeed. They are forced, since users may vanish by the dozen.
 
     def run_forced(self, **request: Any) -> SessionsReport:  # noqa: ANN401 - of a RunRequest
         """A run that takes the Firebase tables as they are."""
@@ -189,7 +190,7 @@ class Histories(RuleBasedStateMachine):
         self.verify()
 
     def verify(self) -> None:
-        """What reads the source by itself finds every cell right, and no session changed."""
+        """A verification, which reads the source by itself, finds every session right."""
         if self.scenario.sessions():
             settings = self.scenario.make_settings()
             warehouse = Warehouse(clients=self.scenario.clients, settings=settings, run_id="v")
@@ -205,7 +206,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(first=days, count=st.integers(1, 3))
     def run_dates(self, first: int, count: int) -> None:
-        """Sessions with rows on those days are right and whole, the others as they were."""
+        """Sessions with rows on those days are right and whole; the others stay as they were."""
         start = (histories.FIRST_DAY + first * DAY).date()
         end = start + (count - 1) * DAY
         self.run_forced(start_date=start, end_date=end)
@@ -219,19 +220,19 @@ class Histories(RuleBasedStateMachine):
             key: row for key, row in self.table.items() if key in expected and key not in named
         }
         now = self.scenario.sessions()
-        # Too long by now; whether it is, a run may not know that reads a part of its days.
+        # Sessions that are too long by now, which a run over a part of their days may not know.
         too_long = split_ids(METRIC_TABLE, self.scenario.arrived["posthog_events"]).keys()
         pieces = {key for key, row in now.items() if row["is_split"] and key not in others}
         kept = {key: row for key, row in now.items() if key not in too_long | pieces}
         whole = {key for key in named if not expected[key]["is_split"]}
         assert differences(kept, {**others, **{key: expected[key] for key in whole}}) == []
-        made = {key: now[key] for key in pieces}
-        assert differences(made, {key: expected[key] for key in pieces}) == []
+        new_pieces = {key: now[key] for key in pieces}
+        assert differences(new_pieces, {key: expected[key] for key in pieces}) == []
         self.expect(now, is_ordinary=False)
 
     @rule(limit=st.integers(1, 8))
     def run_limit(self, limit: int) -> None:
-        """At most so many sessions change, and those that do are right and whole."""
+        """At most that many sessions change, and those that do are right and whole."""
         report = self.run_forced(limit=limit)
         assert report.sessions["staged"] <= limit
         now, expected = self.scenario.sessions(), self.scenario.expected()
@@ -245,29 +246,29 @@ class Histories(RuleBasedStateMachine):
         assert self.table.keys() - now.keys() <= self.table.keys() - expected.keys()
         self.expect(now, is_ordinary=False)
 
-    # What is run, and changes nothing.
+    # Runs that change nothing, or end early.
 
     @rule(engine=engines)
     def run_dry(self, engine: Any) -> None:  # noqa: ANN401 - drawn
         """A dry run publishes nothing."""
         assert self.run_forced(dry_run=True, engine=engine).dry_run
-        self.expect_nothing_new()
+        self.expect_no_change()
 
     @rule(step=st.sampled_from(JOB.step_names), full_load=st.booleans())
     def run_killed(self, step: str, full_load: bool) -> None:  # noqa: FBT001 - drawn
-        """A run that dies as a step begins leaves a lease that expires, and the table of before.
+        """A run killed before its commit leaves the old table, and after it the whole new one.
 
-        After its commit it leaves the whole new table.
+        Its lease expires.
         """
         with pytest.raises(SimulatedKill):
             self.run_until(step, kill, full_load=full_load)
         if step != JOB.step_names[0]:
-            self.scenario.query(LEFT_BEHIND)
+            self.scenario.query(EXPIRE_LEASE)
         self.expect_after(step)
 
     @rule(step=st.sampled_from(JOB.step_names[1:]))
     def run_asked_to_stop(self, step: str) -> None:
-        """So does a run that SIGTERM stops."""
+        """A run stopped by SIGTERM leaves the old table, or after its commit the whole new one."""
         try:
             with pytest.raises(AbortedError):
                 self.run_until(step, STOP.set)
@@ -277,51 +278,51 @@ class Histories(RuleBasedStateMachine):
 
     @rule(full_load=st.booleans())
     def run_fenced(self, full_load: bool) -> None:  # noqa: FBT001 - drawn
-        """So does a run whose lease is taken over as it is about to publish."""
+        """A run whose lease is taken over before it publishes changes nothing."""
         with pytest.raises(LeaseLostError):
-            self.run_until("publish", lambda: self.scenario.query(STOLEN), full_load=full_load)
-        self.scenario.query(FREE)
-        self.expect_nothing_new()
+            self.run_until("publish", lambda: self.scenario.query(STEAL_LEASE), full_load=full_load)
+        self.scenario.query(FREE_LEASE)
+        self.expect_no_change()
 
     @precondition(lambda self: self.state is not None)
     @rule()
     def run_twice(self) -> None:
-        """Once more at once: nothing is new."""
+        """A second run right after another one finds nothing new."""
         self.run_forced()
         report = self.run_forced()
         assert (report.kind, report.sessions["staged"]) == ("nothing_new", 0)
         self.expect(self.scenario.expected(), is_ordinary=True)
 
-    # What must hold.
+    # How runs are started and checked.
 
     def run_until(self, step: str, act: Callable[[], object], **request: Any) -> None:  # noqa: ANN401 - the fields of a request
-        """A run to which something happens as a step begins."""
+        """Run the job, and call `act` as a step begins."""
         scenario = self.scenario
         main.main(
             RunRequest(force=True, **request),
             scenario.make_settings(),
             scenario.clients,
-            progress=At(step, act),
+            progress=ActAtStep(step, act),
         )
 
     def expect(self, table: dict[str, Row], *, is_ordinary: bool) -> None:
-        """Readers see this table, and the state moves with ordinary runs alone."""
-        self.seen["runs"] += 1
+        """Check that readers see this table; only an ordinary run moves the state."""
+        self.counts["runs"] += 1
         self.table = table
         if is_ordinary:
             self.state = self.arrived_days()
         self.check()
 
     def expect_after(self, step: str) -> None:
-        """Only a run that had published when this step began has changed anything."""
+        """Check what a run leaves that ended as this step began: a change only after `publish`."""
         if JOB.step_names.index(step) > JOB.step_names.index("publish"):
             self.expect(self.scenario.expected(), is_ordinary=True)
         else:
-            self.expect_nothing_new()
+            self.expect_no_change()
 
-    def expect_nothing_new(self) -> None:
-        """Readers see the table of before, or none where there never was one."""
-        self.seen["runs"] += 1
+    def expect_no_change(self) -> None:
+        """Check that readers see the same table as before, or none if there was none."""
+        self.counts["runs"] += 1
         try:
             tables = list(self.scenario.clients.bigquery.list_tables(self.scenario.destination))
         except NotFound:  # it ended before it made the dataset
@@ -332,7 +333,7 @@ class Histories(RuleBasedStateMachine):
             assert self.table == {}
 
     def check(self) -> None:
-        """The table and the state that belongs to it are those of the model."""
+        """Check that the table and the state that belongs to it are those of the model."""
         assert differences(self.scenario.sessions(), self.table) == []
         rows = self.scenario.query("SELECT days FROM {d}.etl_state_sessions")
         state = [{each["partition_id"]: each["row_count"] for each in row["days"]} for row in rows]
@@ -347,8 +348,8 @@ class Histories(RuleBasedStateMachine):
 
 def test_any_history_of_arrivals_and_runs_is_exact(clients: Clients, count: Count) -> None:
     """Whatever arrives, changes, is run, killed, fenced or limited: the table is the oracle's."""
-    seen: Counter[str] = Counter()
-    run_state_machine_as_test(lambda: Histories(clients, seen), settings=LONG)  # type: ignore[arg-type]
-    count("histories tried", seen["histories"])
-    count("runs within them", seen["runs"])
-    count("emptied tables refused", seen["emptied tables"])
+    counts: Counter[str] = Counter()
+    run_state_machine_as_test(lambda: Histories(clients, counts), settings=HYPOTHESIS_SETTINGS)  # type: ignore[arg-type]
+    count("histories tried", counts["histories"])
+    count("runs within them", counts["runs"])
+    count("emptied tables refused", counts["emptied tables"])

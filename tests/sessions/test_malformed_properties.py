@@ -1,4 +1,4 @@
-"""JSON texts that ClickHouse takes and BigQuery doesn't: only where `properties` is a STRING."""
+"""JSON texts that ClickHouse accepts and BigQuery does not, in `properties` of type STRING."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ TEXTS = [
     *(f'{{"$session_id":"s{n}","$screen_name":"{text}"}}' for n, text in enumerate(SCREENS)),
     '{"$session_id":"laid out",\n  "$screen_name":"two\nlines"}',
 ]
-LOST = ['{"$session_id":"unfinished', "undefined", "{'$session_id': 'of Python'}"]
+MALFORMED = ['{"$session_id":"unfinished', "undefined", "{'$session_id': 'of Python'}"]
 
 
 @pytest.mark.parametrize("engine", ["pandas", "bigquery"])
-def test_what_clickhouse_takes_is_mended_and_the_rest_is_malformed(
+def test_json_that_clickhouse_accepts_is_repaired_and_the_rest_is_malformed(
     clients: Clients, engine: str
 ) -> None:
-    """Raw control characters and halves of surrogate pairs lose no row; no row is no_session."""
+    """Control characters and half surrogate pairs lose no row, and no row counts as no_session."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive(
             "posthog_events",
             [
                 event(f"e{n}", MIDNIGHT, event="$screen", properties=text)
-                for n, text in enumerate([*TEXTS, *LOST])
+                for n, text in enumerate([*TEXTS, *MALFORMED])
             ],
         )
         report = scenario.run(engine=engine)
@@ -47,6 +47,6 @@ def test_what_clickhouse_takes_is_mended_and_the_rest_is_malformed(
         assert differences(found, scenario.expected()) == []
         assert {row["entry_screen"] for row in found.values()} == {*SCREENS.values(), "two lines"}
         counts = {name: count for name, count in report.counts.items() if count}
-        assert counts == {"aggregated": len(TEXTS), "malformed": len(LOST)}
+        assert counts == {"aggregated": len(TEXTS), "malformed": len(MALFORMED)}
         reported = reasons(METRIC_TABLE, scenario.arrived["posthog_events"])
         assert {name: count for name, count in reported.items() if count} == counts

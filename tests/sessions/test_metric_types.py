@@ -1,4 +1,4 @@
-"""The metric table is a value: another one makes other sessions, in the same process."""
+"""A metric table is a value: two of them make their own sessions in one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bigquery.clients import Clients
     from runs.settings import Engine
 
-BEGAN = datetime(2026, 9, 1, 10, tzinfo=UTC)
+STARTED_AT = datetime(2026, 9, 1, 10, tzinfo=UTC)
 OTHER_VALUES: dict[str, Any] = {
     "columns": METRIC_TABLE.columns[:-1],
     "properties": (*METRIC_TABLE.properties, READING.properties[0]),
@@ -35,8 +35,8 @@ OTHER_VALUES: dict[str, Any] = {
 
 
 def event(number: int, session: str, reading: str, who: str, **values: object) -> Row:
-    """An event, twenty seconds after the one before, that either table finds a session in."""
-    at = BEGAN + timedelta(seconds=20 * number)
+    """An event with a session id for either table, 20 s after the one with the number before."""
+    at = STARTED_AT + timedelta(seconds=20 * number)
     return {
         "uuid": f"u{number}",
         "event": "$pageview",
@@ -72,12 +72,12 @@ READINGS: dict[str, Row] = {
 
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
-    """Events and users that both jobs read, and the second job."""
-    with pytest.MonkeyPatch.context() as patch, Scenario(clients=clients) as made:
+    """Events and users that both jobs read; the second job is registered."""
+    with pytest.MonkeyPatch.context() as patch, Scenario(clients=clients) as scenario:
         patch.setitem(registry.JOBS, "reading", "tests.reading_job")
-        made.arrive("posthog_events", EVENTS)
-        made.arrive("firebase_users", [{"user_id": "ann"}, {"user_id": "a reader"}])
-        yield made
+        scenario.arrive("posthog_events", EVENTS)
+        scenario.arrive("firebase_users", [{"user_id": "ann"}, {"user_id": "a reader"}])
+        yield scenario
 
 
 def columns(scenario: Scenario, table: str) -> list[str]:
@@ -89,23 +89,23 @@ def columns(scenario: Scenario, table: str) -> list[str]:
 @pytest.mark.parametrize("engine", ["pandas", "bigquery"])
 def test_two_tables_are_used_in_one_process(scenario: Scenario, engine: Engine) -> None:
     """Runs that take turns give each table its own columns and values, by either engine."""
-    of_shipped, of_reading = scenario, scenario.twin()
-    of_shipped.run(full_load=True, engine=engine)
-    of_reading.run(full_load=True, engine=engine, job="reading")
-    of_shipped.run(full_load=True, engine=engine)
-    assert differences(of_shipped.sessions(), of_shipped.expected()) == []
-    assert differences(of_reading.sessions(), READINGS) == []
-    (quarantined,) = of_reading.query("SELECT session_id FROM {d}.quarantined_sessions")
+    shipped, reading = scenario, scenario.twin()
+    shipped.run(full_load=True, engine=engine)
+    reading.run(full_load=True, engine=engine, job="reading")
+    shipped.run(full_load=True, engine=engine)
+    assert differences(shipped.sessions(), shipped.expected()) == []
+    assert differences(reading.sessions(), READINGS) == []
+    (quarantined,) = reading.query("SELECT session_id FROM {d}.quarantined_sessions")
     assert quarantined["session_id"].startswith("r3/")
-    (person,) = of_reading.query("SELECT pages_read FROM {d}.persons WHERE user_id = 'ann'")
+    (person,) = reading.query("SELECT pages_read FROM {d}.persons WHERE user_id = 'ann'")
     assert person["pages_read"] == 5.0
-    for made, metric_table in ((of_shipped, METRIC_TABLE), (of_reading, READING)):
+    for each, metric_table in ((shipped, METRIC_TABLE), (reading, READING)):
         for name in ("sessions", "persons", "daily_activity"):
             declared = tables(metric_table)[name].fields
-            assert columns(made, name) == [field.name for field in declared]
+            assert columns(each, name) == [field.name for field in declared]
 
 
-def test_the_dictionary_is_of_the_table_it_is_given() -> None:
+def test_the_dictionary_describes_the_given_table() -> None:
     """Another table's page has its columns and their rules, and none of the shipped ones."""
     for name in ("sessions", "persons", "daily_activity"):
         rules = null_rules(READING, name)
@@ -114,12 +114,12 @@ def test_the_dictionary_is_of_the_table_it_is_given() -> None:
         assert not any("scroll" in column for column in rules)
 
 
-# Which columns the metrics file declares changes no row.
-WITHOUT_MEANING = {"declared"}
+# Which columns stand in the metrics file changes no row.
+NOT_IN_VERSION = {"declared"}
 
 
 @pytest.mark.parametrize(
-    "name", [field.name for field in fields(MetricTable) if field.name not in WITHOUT_MEANING]
+    "name", [field.name for field in fields(MetricTable) if field.name not in NOT_IN_VERSION]
 )
 def test_every_part_of_a_table_is_in_its_version(name: str) -> None:
     """Whatever changes what a row means makes another version, so that the next run loads all."""
@@ -128,7 +128,7 @@ def test_every_part_of_a_table_is_in_its_version(name: str) -> None:
     assert other.version(()) != METRIC_TABLE.version(())
 
 
-def test_the_dictionary_tells_the_rules() -> None:
+def test_the_dictionary_explains_the_rules() -> None:
     """Where a session's id is read from, what is set aside, and what a document counts as."""
     declared = replace(
         METRIC_TABLE,
@@ -144,8 +144,8 @@ def test_the_dictionary_tells_the_rules() -> None:
     ) in text
 
 
-def test_what_follows_from_a_table_is_computed_once() -> None:
-    """Each batch asks for it again, which costs nothing."""
+def test_derived_parts_of_a_table_are_computed_once() -> None:
+    """Each batch asks for them again, which costs nothing."""
     for name in ("metrics", "repeated", "enriched", "derived"):
         assert getattr(READING, name)
         assert getattr(READING, name) is getattr(READING, name)

@@ -1,4 +1,4 @@
-"""Whatever comes in over HTTP is a request or one sentence about why not: nothing else happens."""
+"""Every input over HTTP is either parsed or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ values = st.recursive(
 )
 
 
-def read(parse: Callable[[], object]) -> object:
-    """What was parsed; None where it was refused, in one sentence."""
+def parsed_or_none(parse: Callable[[], object]) -> object:
+    """What was parsed, or None if it was refused; checks that the refusal is one sentence."""
     try:
         return parse()
     except RequestError as error:
@@ -44,8 +44,8 @@ def read(parse: Callable[[], object]) -> object:
 @example(b'{"limit": 1e999}')
 @example(b'{"job": "\\ud800"}')
 def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
-    """A body of any bytes ends in a valid request, which can be written down, or a RequestError."""
-    request = read(lambda: RunRequest.from_json(body))
+    """Any bytes are a valid request, which can be written as JSON, or raise RequestError."""
+    request = parsed_or_none(lambda: RunRequest.from_json(body))
     if isinstance(request, RunRequest):
         assert RunRequest.from_json(json.dumps(request.to_json()).encode()) == request
 
@@ -54,7 +54,7 @@ def test_any_bytes_are_a_request_or_refused(body: bytes) -> None:
 def test_any_values_are_a_request_or_refused(fields: dict[str, object]) -> None:
     """The fields of a request with values of any type, in any combination."""
     body = json.dumps(fields, default=str).encode()
-    request = read(lambda: RunRequest.from_json(body))
+    request = parsed_or_none(lambda: RunRequest.from_json(body))
     if isinstance(request, RunRequest):
         again = json.loads(json.dumps(request.to_json()))
         assert RunRequest.from_json(json.dumps(again).encode()) == request
@@ -65,8 +65,8 @@ texts = st.text(max_size=30) | st.from_regex(r"[0-9]{1,12}") | st.just(RUN_ID)
 
 @given(st.dictionaries(st.sampled_from(["limit", "before", "after"]), st.lists(texts, max_size=3)))
 def test_any_parameters_are_a_page_or_refused(query: dict[str, list[str]]) -> None:
-    """What a page is asked for is a number within bounds and the id of a run, or refused."""
-    page = read(lambda: RunsRequest.from_query(query))
+    """A page has a limit within bounds and starts at the id of a run, or it is refused."""
+    page = parsed_or_none(lambda: RunsRequest.from_query(query))
     if isinstance(page, RunsRequest):
         assert 1 <= page.limit <= LONGEST_PAGE
         assert page.before is None or is_run_id(page.before)
@@ -81,7 +81,7 @@ def test_any_parameters_are_a_page_or_refused(query: dict[str, list[str]]) -> No
     ],
     ids=["nothing", "a limit", "both"],
 )
-def test_a_page_is_read(query: dict[str, list[str]], page: RunsRequest) -> None:
+def test_the_parameters_of_a_page_are_read(query: dict[str, list[str]], page: RunsRequest) -> None:
     """The parameters reach the record, and have defaults."""
     assert RunsRequest.from_query(query) == page
 
@@ -101,7 +101,9 @@ def test_a_page_is_read(query: dict[str, list[str]], page: RunsRequest) -> None:
     ],
     ids=str,
 )
-def test_a_page_that_cannot_be_meant_is_refused(query: dict[str, list[str]], sentence: str) -> None:
-    """One sentence names the parameter."""
+def test_invalid_parameters_of_a_page_are_refused(
+    query: dict[str, list[str]], sentence: str
+) -> None:
+    """The sentence names the parameter."""
     with pytest.raises(RequestError, match=sentence):
         RunsRequest.from_query(query)

@@ -11,9 +11,9 @@ from bigquery.refusals import StatementError
 from runs.errors import LeaseLostError
 from runs.lease_row import LeaseRow
 from runs.request import RunRequest
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario, derived_differences, differences
-from tests.sessions.test_persons import Story, ago
+from tests.sessions.test_persons import SourceRows, ago
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,47 +25,49 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def small(clients: Clients) -> Iterator[Scenario]:
-    """Ada, who looked around two days before she signed in, and has created something."""
-    story = Story()
-    story.user("ada", email="ada@example.com")
-    story.saw("looks around", "anon-ada", ago(4))
-    story.identified("signs in", "anon-ada", "ada@example.com", ago(2))
-    story.created("hers", "ada", ago(2))
-    with Scenario(clients=clients) as made:
-        story.arrive(made)
-        yield made
+def scenario(clients: Clients) -> Iterator[Scenario]:
+    """A user who looked around two days before she signed in, and who created a document."""
+    rows = SourceRows()
+    rows.add_user("ada", email="ada@example.com")
+    rows.add_event("looks around", "anon-ada", ago(4))
+    rows.add_identify("signs in", "anon-ada", "ada@example.com", ago(2))
+    rows.add_document("hers", "ada", ago(2))
+    with Scenario(clients=clients) as scenario:
+        rows.arrive(scenario)
+        yield scenario
 
 
-def test_every_kind_of_run_but_a_dry_one_rebuilds_them(small: Scenario, tmp_path: Path) -> None:
-    """Whatever a run loads, they are functions of the sessions it leaves and of Firebase now.
+def test_every_kind_of_run_except_a_dry_run_rebuilds_persons(
+    scenario: Scenario, tmp_path: Path
+) -> None:
+    """Whatever a run loads, persons follow from the sessions it leaves and from Firebase now.
 
-    A dry run adds no column, either, though its file declares another metric.
+    A dry run adds no column, either, though its metrics file declares another metric.
     """
-    first = small.run(limit=1)
+    first = scenario.run(limit=1)
     assert first.kind == "limit"
-    check(small, first)
-    assert small.derived().identities == {"anon-ada": "ada"}
+    check_derived(scenario, first)
+    assert scenario.derived().identities == {"anon-ada": "ada"}
 
-    before = small.derived()
-    small.vanish("firebase_users", "user_id", "ada")
-    small.settings["metrics_file"] = tmp_path / "metrics.yaml"
+    before = scenario.derived()
+    scenario.vanish("firebase_users", "user_id", "ada")
+    scenario.settings["metrics_file"] = tmp_path / "metrics.yaml"
     more = "metrics: [{name: more, aggregation: count, description: Events.}]"
-    small.settings["metrics_file"].write_text(more, "utf-8")
-    small.run(dry_run=True)
-    small.settings.clear()
-    assert small.derived() == before
-    assert run_ids(small) == {first.run_id}
+    scenario.settings["metrics_file"].write_text(more, "utf-8")
+    scenario.run(dry_run=True)
+    scenario.settings.clear()
+    assert scenario.derived() == before
+    assert run_ids(scenario) == {first.run_id}
 
-    report = small.run(start_date=ago(4).date(), end_date=ago(4).date())
+    report = scenario.run(start_date=ago(4).date(), end_date=ago(4).date())
     assert report.kind == "dates"  # it leaves Ada's session as it is
-    check(small, report)
-    assert small.derived().persons.keys() == {"anonymous anon-ada", "user ada"}
-    assert small.derived().identities == {}
+    check_derived(scenario, report)
+    assert scenario.derived().persons.keys() == {"anonymous anon-ada", "user ada"}
+    assert scenario.derived().identities == {}
 
 
-def check(scenario: Scenario, report: RunReport) -> None:
-    """The three tables follow from the published sessions, and this run wrote all of their rows."""
+def check_derived(scenario: Scenario, report: RunReport) -> None:
+    """Check that the three tables follow from the sessions, and that this run wrote every row."""
     expected = scenario.expected_derived(report, scenario.sessions())
     assert derived_differences(scenario.derived(), expected) == []
     assert run_ids(scenario) == {report.run_id}
@@ -80,7 +82,7 @@ def run_ids(scenario: Scenario) -> set[str]:
 
 
 class Killed(BaseException):
-    """What ends a process: nothing in the product catches it."""
+    """Ends a run at once: the product never catches it."""
 
 
 def kill() -> None:
@@ -89,44 +91,44 @@ def kill() -> None:
 
 
 def deliver(scenario: Scenario, trigger: str, progress: Progress | None = None) -> RunReport:
-    """A run that a scheduler asks for."""
+    """Run the job for a scheduled delivery."""
     settings = scenario.make_settings()
     return main.main(RunRequest(), settings, scenario.clients, trigger=trigger, progress=progress)
 
 
-def test_a_delivery_is_done_only_when_the_persons_are(small: Scenario) -> None:
-    """A run that is killed or fails after `publish` and before they are runs again if redelivered.
+def test_a_delivery_is_done_only_when_persons_are_rebuilt(scenario: Scenario) -> None:
+    """If a run ends between `publish` and `persons`, the same delivery causes another run.
 
-    The sessions it published stay. Once a run has rebuilt the persons, its delivery is a duplicate.
+    The published sessions stay. Once persons are rebuilt, the same delivery is a duplicate.
     """
     with pytest.raises(Killed):
-        deliver(small, "tonight", At("persons", kill))
-    assert differences(small.sessions(), small.expected()) == []
-    assert run_ids(small) == set()
-    drop = "ALTER TABLE {d}.persons DROP COLUMN active_days"  # the next run adds it anew
+        deliver(scenario, "tonight", ActAtStep("persons", kill))
+    assert differences(scenario.sessions(), scenario.expected()) == []
+    assert run_ids(scenario) == set()
+    drop = "ALTER TABLE {d}.persons DROP COLUMN active_days"  # the next run adds it again
     with pytest.raises(StatementError):
-        deliver(small, "tonight", At("persons", lambda: small.query(drop)))
-    statuses = small.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
+        deliver(scenario, "tonight", ActAtStep("persons", lambda: scenario.query(drop)))
+    statuses = scenario.query("SELECT status FROM {d}.etl_runs ORDER BY started_at DESC LIMIT 1")
     assert statuses == [{"status": "failed"}]
-    assert differences(small.sessions(), small.expected()) == []
+    assert differences(scenario.sessions(), scenario.expected()) == []
 
-    report = deliver(small, "tonight")
+    report = deliver(scenario, "tonight")
     assert (report.status, report.kind) == ("succeeded", "nothing_new")
-    check(small, report)
-    assert small.derived().identities == {"anon-ada": "ada"}
-    again = deliver(small, "tonight")
+    check_derived(scenario, report)
+    assert scenario.derived().identities == {"anon-ada": "ada"}
+    again = deliver(scenario, "tonight")
     assert (again.status, again.run_id) == ("duplicate", report.run_id)
 
 
-def test_the_fence_alone_keeps_a_zombie_from_the_persons(
-    small: Scenario, monkeypatch: pytest.MonkeyPatch
+def test_the_fence_alone_keeps_a_zombie_from_rebuilding_persons(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that believes to the end that the lease is its own rebuilds nothing once it is not."""
+    """A run that does not notice the loss of its lease rebuilds nothing."""
     monkeypatch.setattr(LeaseRow, "renew", lambda *_: True)
     steal = "UPDATE {d}.etl_lease_sessions SET fence = fence + 1 WHERE TRUE"
     with pytest.raises(LeaseLostError, match="at the step persons"):
-        deliver(small, "tonight", At("persons", lambda: small.query(steal)))
-    assert differences(small.sessions(), small.expected()) == []
-    assert run_ids(small) == set()
-    (lease,) = small.query("SELECT triggers FROM {d}.etl_lease_sessions")
+        deliver(scenario, "tonight", ActAtStep("persons", lambda: scenario.query(steal)))
+    assert differences(scenario.sessions(), scenario.expected()) == []
+    assert run_ids(scenario) == set()
+    (lease,) = scenario.query("SELECT triggers FROM {d}.etl_lease_sessions")
     assert lease["triggers"] == []

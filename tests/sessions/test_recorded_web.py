@@ -1,4 +1,4 @@
-"""Events recorded from the real SDK, against what the robots that made them really did."""
+"""Events recorded from the real SDK, compared with what the robots that sent them did."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def lines(name: str) -> list[Row]:
 @pytest.fixture(scope="module")
 def scenario(clients: Clients) -> Iterator[Scenario]:
     """The recorded data, loaded and aggregated."""
-    with Scenario(clients=clients) as made:
-        made.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
-        made.arrive("firebase_users", lines("firebase_users.jsonl"))
-        made.arrive("firebase_events", lines("firebase_events.jsonl"))
-        made.run()
-        yield made
+    with Scenario(clients=clients) as scenario:
+        scenario.arrive("posthog_events", lines("posthog_events.jsonl.gz"))
+        scenario.arrive("firebase_users", lines("firebase_users.jsonl"))
+        scenario.arrive("firebase_events", lines("firebase_events.jsonl"))
+        scenario.run()
+        yield scenario
 
 
 @pytest.fixture(scope="module")
@@ -53,15 +53,15 @@ def test_every_cell_equals_the_oracle(scenario: Scenario, sessions: dict[str, Ro
     assert differences(sessions, scenario.expected()) == []
 
 
-class Scales:
-    """Whoever watches a run, and weighs the events that an engine would download."""
+class DownloadMeter:
+    """Watches a run, and measures the events that an engine would download."""
 
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
-        self.shipped_bytes = 0
+        self.downloaded_bytes = 0
 
     def step(self, name: str) -> None:
-        """Weigh them while they are there, as uncompressed Arrow."""
+        """Measure the batches while they exist, as uncompressed Arrow."""
         if name == "enrich":
             client = self._scenario.clients.bigquery
             (batches,) = (
@@ -74,43 +74,43 @@ class Scales:
             columns = projection.downloaded_columns(METRIC_TABLE)
             names = [column for column in columns if non_null.get(column, True)]
             rows = client.query(f"SELECT {', '.join(names)} FROM {name}").result()
-            self.shipped_bytes = rows.to_arrow(create_bqstorage_client=False).nbytes
+            self.downloaded_bytes = rows.to_arrow(create_bqstorage_client=False).nbytes
 
     def batch(self, done: int, total: int, events: int) -> None:
-        """Batches do not matter."""
+        """Ignore batches."""
 
     def close(self) -> None:
-        """Nothing to put away."""
+        """There is nothing to close."""
 
 
 @pytest.fixture(scope="module")
-def twin(scenario: Scenario) -> tuple[Scenario, Scales]:
-    """The same sources aggregated by BigQuery, with somebody watching."""
+def twin(scenario: Scenario) -> tuple[Scenario, DownloadMeter]:
+    """The same sources aggregated by BigQuery, and the meter of that run."""
     twin = scenario.twin()
-    scales = Scales(twin)
-    main.main(RunRequest(engine="bigquery"), twin.make_settings(), twin.clients, progress=scales)
-    return twin, scales
+    meter = DownloadMeter(twin)
+    main.main(RunRequest(engine="bigquery"), twin.make_settings(), twin.clients, progress=meter)
+    return twin, meter
 
 
-def test_bigquery_aggregates_them_alike(
-    twin: tuple[Scenario, Scales], sessions: dict[str, Row]
+def test_both_engines_make_the_same_sessions(
+    twin: tuple[Scenario, DownloadMeter], sessions: dict[str, Row]
 ) -> None:
     """The other engine leaves the same table, cell by cell."""
     assert differences(twin[0].sessions(), sessions) == []
 
 
-def test_a_twentieth_of_the_bytes_travels(
-    scenario: Scenario, twin: tuple[Scenario, Scales]
+def test_less_than_a_twentieth_of_the_bytes_is_downloaded(
+    scenario: Scenario, twin: tuple[Scenario, DownloadMeter]
 ) -> None:
     """Rows of kilobytes of JSON leave BigQuery as the few values that metrics need."""
     client = scenario.clients.bigquery
     rows = client.list_rows(scenario.datasets.table_id(client, "posthog_events"))
     raw = rows.to_arrow(create_bqstorage_client=False)
-    assert 0 < twin[1].shipped_bytes * 20 < raw.nbytes
+    assert 0 < twin[1].downloaded_bytes * 20 < raw.nbytes
 
 
 @pytest.mark.parametrize("robot", TRUTH, ids=lambda robot: robot["session_id"][-4:])
-def test_a_robot_did_what_its_session_says(
+def test_a_session_shows_what_its_robot_did(
     sessions: dict[str, Row],
     robot: Any,  # noqa: ANN401 - JSON
 ) -> None:

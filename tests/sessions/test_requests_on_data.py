@@ -48,8 +48,8 @@ def day_of_sessions(day: int, count: int) -> list[Row]:
 FOUR_DAYS = [row for day in range(4) for row in day_of_sessions(day, 10)]
 
 
-# What a full load counts under every reason, beside the four days.
-ODD_ROWS = [
+# Rows that a full load counts as bad, as duplicates or as without a session.
+ROWS_SET_ASIDE = [
     event("late", MIDNIGHT, properties=None),
     event("old", datetime(2017, 1, 1, tzinfo=UTC)),
     event("never", MIDNIGHT, timestamp=None),
@@ -76,7 +76,7 @@ def four_days(clients: Clients) -> Iterator[Scenario]:
 
 @pytest.fixture
 def unloaded(four_days: Scenario) -> Scenario:
-    """The same as if no run had been."""
+    """The four days, without the tables of earlier runs."""
     four_days.query("CREATE SCHEMA IF NOT EXISTS {d}")
     for table in ("sessions", "etl_state_sessions"):
         four_days.query(f"DROP TABLE IF EXISTS {{d}}.{table}")
@@ -96,9 +96,9 @@ class FirstLoad:
 
 @pytest.fixture(scope="module")
 def first_load(clients: Clients) -> Iterator[FirstLoad]:
-    """Four days of ten sessions each and rows of every kind, loaded in batches of a few rows."""
+    """The four days and rows of other kinds, loaded in batches of a few rows."""
     with Scenario(clients=clients) as scenario:
-        scenario.arrive("posthog_events", [*FOUR_DAYS, *ODD_ROWS, *EMOJI, *HARD_CODED[:2]])
+        scenario.arrive("posthog_events", [*FOUR_DAYS, *ROWS_SET_ASIDE, *EMOJI, *HARD_CODED[:2]])
         scenario.settings["max_batch_events"] = 7
         report = scenario.run()
         scenario.settings.clear()
@@ -113,7 +113,7 @@ def first_load(clients: Clients) -> Iterator[FirstLoad]:
 
 @pytest.fixture
 def loaded(first_load: FirstLoad) -> Iterator[Scenario]:
-    """Its scenario, for tests that leave it with an exact table, and nothing new to load."""
+    """The scenario of the first load; after each test its table must be exact."""
     yield first_load.scenario
     assert differences(first_load.scenario.sessions(), first_load.scenario.expected()) == []
 
@@ -125,7 +125,7 @@ def latest(scenario: Scenario, count: int) -> set[str]:
 
 
 def days_projected(scenario: Scenario, run_id: str) -> list[date]:
-    """Every day whose `properties` a run's statements read, as often as they read it."""
+    """The days whose `properties` a run's statements read; each day once per statement."""
     days: list[date] = []
     for job in scenario.clients.bigquery.list_jobs(max_results=100):
         sql = getattr(job, "query", "")
@@ -139,7 +139,7 @@ def days_projected(scenario: Scenario, run_id: str) -> list[date]:
 
 
 def check_read_once(scenario: Scenario, report: SessionsReport) -> None:
-    """The `properties` of a day are read at most once a run, pruned by literals."""
+    """Check that the run read the `properties` of no day twice, and of as many as it reports."""
     days = days_projected(scenario, report.run_id)
     assert len(days) == report.read_days > 0
     assert len(set(days)) == len(days)
@@ -161,7 +161,7 @@ def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: Scenario) -
     check_read_once(unloaded, again)
     assert again.sessions["staged"] == 7  # the same ones, not the next
     assert unloaded.sessions().keys() == wanted.keys()
-    unloaded.query("DROP TABLE {d}.etl_state_sessions")  # is as good as an empty one
+    unloaded.query("DROP TABLE {d}.etl_state_sessions")  # a missing state counts as an empty one
     full = unloaded.run()
     assert full.kind == "full_load"
     assert "no run has succeeded before" in (full.reason or "")
@@ -170,12 +170,12 @@ def test_a_limit_loads_whole_sessions_and_leaves_the_state(unloaded: Scenario) -
 
 
 def test_a_limit_above_all_sessions_loads_them_all(unloaded: Scenario) -> None:
-    """A limit that nothing meets reads every changed day and stops."""
+    """A limit that is never reached reads every changed day."""
     unloaded.run(limit=1000)
     assert differences(unloaded.sessions(), unloaded.expected()) == []
 
 
-def test_dates_load_the_sessions_of_those_days_whole(unloaded: Scenario) -> None:
+def test_dates_load_whole_sessions_of_those_days(unloaded: Scenario) -> None:
     """Sessions with a row on the days named, complete, and no others; the state stays."""
     day = MIDNIGHT.date() + timedelta(days=1)
     report = unloaded.run(start_date=day, end_date=day)
@@ -197,7 +197,7 @@ def test_a_start_date_alone_runs_to_today(unloaded: Scenario) -> None:
 
 
 def test_a_dry_run_publishes_nothing(unloaded: Scenario) -> None:
-    """It tells what it would do, and leaves sessions, state and staging tables as they were."""
+    """It reports what it would do, and leaves sessions, state and staging tables as they were."""
     report = unloaded.run(dry_run=True)
     assert report.dry_run
     assert report.sessions["staged"] == 40
@@ -205,8 +205,8 @@ def test_a_dry_run_publishes_nothing(unloaded: Scenario) -> None:
     assert unloaded.sessions() == {}
     assert unloaded.query("SELECT * FROM {d}.etl_state_sessions") == []
     tables = unloaded.query("SELECT table_name FROM {d}.INFORMATION_SCHEMA.TABLES")
-    mine = f"staging_{report.run_id}"
-    assert not [row for row in tables if row["table_name"].startswith(mine)]
+    prefix = f"staging_{report.run_id}"
+    assert not [row for row in tables if row["table_name"].startswith(prefix)]
 
 
 def test_every_row_of_a_run_is_counted(first_load: FirstLoad) -> None:
@@ -231,7 +231,7 @@ def test_half_an_emoji_does_not_lose_its_event(first_load: FirstLoad) -> None:
 
 
 def test_an_ordinary_run_touches_only_what_changed(loaded: Scenario) -> None:
-    """A late row of one session redoes that session alone, and reads its days alone."""
+    """A late row of a session rebuilds that session alone, and reads its days alone."""
     before = loaded.query("SELECT session_id, _run_id FROM {d}.sessions")
     late = MIDNIGHT + timedelta(days=1, hours=22)
     loaded.arrive("posthog_events", [event("d1-3", late)])
@@ -243,7 +243,7 @@ def test_an_ordinary_run_touches_only_what_changed(loaded: Scenario) -> None:
     assert {row["session_id"] for row in after if row not in before} == {"d1-3"}
 
 
-def test_firebase_redoes_the_sessions_it_concerns(loaded: Scenario) -> None:
+def test_changes_in_firebase_rebuild_the_sessions_concerned(loaded: Scenario) -> None:
     """A user and a document that arrive after their session was stored, and then vanish."""
     user, at = "visitor of d1-4", MIDNIGHT + timedelta(days=1, hours=23, minutes=4)
     document = {"document_id": "hers", "user_id": user, "createdAt": at.isoformat()}
@@ -255,11 +255,11 @@ def test_firebase_redoes_the_sessions_it_concerns(loaded: Scenario) -> None:
     assert (session["user_id"], session["events_created"]) == (user, 1)
     loaded.vanish("firebase_events", "document_id", "hers")
     loaded.vanish("firebase_users", "user_id", user)
-    assert loaded.run(force=True).sessions["outdated"] == 1  # the only user is meant to be gone
+    assert loaded.run(force=True).sessions["outdated"] == 1  # forced, since no user is left
 
 
-def test_a_channel_that_arrives_late_is_taken_over(loaded: Scenario) -> None:
-    """Where neither events nor the number of users and documents changed, its session did."""
+def test_a_channel_that_arrives_late_rebuilds_its_session(loaded: Scenario) -> None:
+    """It does so though no event, user or document changed."""
     channel = {
         "session_id": "d1-4",
         "channel_type": "Direct",
@@ -275,7 +275,7 @@ def test_a_channel_that_arrives_late_is_taken_over(loaded: Scenario) -> None:
 
 
 def test_a_missing_sessions_table_forces_a_full_load(loaded: Scenario) -> None:
-    """A state without the table that it belongs to counts for nothing; and the report says why."""
+    """A state without its sessions table does not count, and the report says so."""
     loaded.query("DROP TABLE {d}.sessions")
     report = loaded.run()
     assert report.kind == "full_load"
@@ -283,10 +283,10 @@ def test_a_missing_sessions_table_forces_a_full_load(loaded: Scenario) -> None:
     assert loaded.run().kind == "nothing_new"
 
 
-def test_the_columns_of_another_table_are_mended_or_refused(loaded: Scenario) -> None:
-    """One that an earlier version lacks is added, and the whole is loaded anew.
+def test_missing_columns_are_added_and_columns_of_another_type_refused(loaded: Scenario) -> None:
+    """A column that an earlier version lacks is added, and a full load follows.
 
-    One of another type can't hold the rows: it is named, and the table left as it is.
+    A column of another type can't hold the rows: it is named, and the table stays as it is.
     """
     columns = "* EXCEPT (touch_reach, lib), 1 AS lib"
     loaded.query(f"CREATE OR REPLACE TABLE {{d}}.sessions AS SELECT {columns} FROM {{d}}.sessions")
@@ -300,7 +300,7 @@ def test_the_columns_of_another_table_are_mended_or_refused(loaded: Scenario) ->
 
 
 def test_an_id_that_becomes_too_long_is_split_for_good(loaded: Scenario) -> None:
-    """A hard-coded id: its row is replaced by pieces; later rows are read with their day alone."""
+    """The row of a hard-coded id is replaced by pieces; a later row reads its own day alone."""
     assert "hard-coded" in loaded.sessions()
     loaded.arrive("posthog_events", HARD_CODED[2:3])
     report = loaded.run()
@@ -312,14 +312,14 @@ def test_an_id_that_becomes_too_long_is_split_for_good(loaded: Scenario) -> None
     report = loaded.run()
     assert (report.sessions["split"], report.sessions["staged"], report.read_days) == (0, 1, 1)
     before = loaded.sessions()
-    loaded.run(full_load=True)  # looks again, and finds the same
+    loaded.run(full_load=True)  # decides again, with the same result
     assert differences(loaded.sessions(), before) == []
     rows = loaded.query("SELECT session_id, row_count FROM {d}.split_ids")
     assert rows == [{"session_id": "hard-coded", "row_count": 4}]
 
 
-def test_rows_rewritten_in_place_are_seen(loaded: Scenario) -> None:
-    """The day's stamp betrays them though no count does, and digests whose session they are of."""
+def test_rows_rewritten_in_place_are_noticed(loaded: Scenario) -> None:
+    """The day's stamp shows the change, though no count does; digests show the session."""
     events = f"{loaded.datasets.posthog}.events"
     loaded.query(f"UPDATE {events} SET event = 'view_event' WHERE distinct_id LIKE '%d0-1'")
     rewritten = [
@@ -333,10 +333,10 @@ def test_rows_rewritten_in_place_are_seen(loaded: Scenario) -> None:
     assert loaded.sessions()["d0-1"]["events_viewed"] == 2
 
 
-def test_a_stamp_that_moved_without_reason_touches_nobody(loaded: Scenario) -> None:
+def test_a_new_stamp_without_new_values_changes_no_session(loaded: Scenario) -> None:
     """Its day is read once more, and the state remembers the stamp."""
     events = f"{loaded.datasets.posthog}.events"
-    blank = "properties = CONCAT(properties, ' ')"  # which says what it said
+    blank = "properties = CONCAT(properties, ' ')"  # which changes no value
     loaded.query(f"UPDATE {events} SET {blank} WHERE distinct_id LIKE '%d0-1'")
     report = loaded.run()
     assert (report.kind, report.changed_days, report.sessions["staged"]) == ("nothing_new", 1, 0)
@@ -346,8 +346,8 @@ def test_a_stamp_that_moved_without_reason_touches_nobody(loaded: Scenario) -> N
 def test_a_changed_exclusion_is_another_metrics_version(loaded: Scenario) -> None:
     """Leaving rows out changes every session, so it forces a full load, and the report says why.
 
-    Dates and limit never turn into that one, and never mix versions: they are refused, also when
-    one row alone is of another version.
+    A run with dates or a limit neither becomes a full load nor mixes versions: it is refused, even
+    if a single row is of another version.
     """
     loaded.query("UPDATE {d}.sessions SET _metrics_version = 'older' WHERE session_id = 'd1-3'")
     refused: tuple[Row, ...] = ({"limit": 3}, {"start_date": date(2026, 10, 5)})

@@ -1,4 +1,4 @@
-"""Generated files are up to date, and so laid out that a person can read them."""
+"""Generated files are up to date, and readable for people."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def test_a_generated_file_is_up_to_date(path: Path) -> None:
     assert stored == FILES[path], f"{path.name} {OUTDATED}"
 
 
-def test_no_snapshot_is_of_a_statement_that_is_no_more() -> None:
-    """Every file is one that would be written."""
+def test_every_snapshot_is_of_an_existing_statement() -> None:
+    """No file is left of a statement that no longer exists."""
     assert {*snapshots.SNAPSHOTS.glob("*.sql")} - FILES.keys() == set(), "run `make snapshots`"
 
 
 def test_every_function_that_writes_sql_is_in_a_snapshot() -> None:
-    """No statement is left out; of the readings of columns, only those of the usual types."""
+    """Only readings of columns of unusual types may be left out."""
     functions = sql_functions()
     with listening_to(functions) as called:
         snapshots.statements()
@@ -54,8 +54,8 @@ def test_every_line_is_short_or_a_column(name: str) -> None:
     assert [line for line in lines if len(line) > 120 and not re.search(r" AS \w+,?$", line)] == []
 
 
-def test_dbt_is_reported_of_every_column_and_of_what_never_is_null() -> None:
-    """The tables that people read, with their keys; `make dbt-parse` lets dbt itself read it."""
+def test_dbt_sources_list_every_column_and_test_those_that_are_never_null() -> None:
+    """They are the tables that people read; `make dbt-parse` has dbt itself read the file."""
     (source,) = yaml.safe_load(FILES[snapshots.DBT_SOURCES])["sources"]
     found = {table["name"]: table for table in source["tables"]}
     assert {*found} == {"sessions", "persons", "daily_activity", "identities"}
@@ -71,7 +71,7 @@ def test_dbt_is_reported_of_every_column_and_of_what_never_is_null() -> None:
 
 
 def fields(found: tuple[Field, ...]) -> Iterator[Field]:
-    """All of them, those of RECORDs too."""
+    """All fields, those within RECORDs too."""
     for each in found:
         yield each
         yield from fields(each.fields)
@@ -79,7 +79,7 @@ def fields(found: tuple[Field, ...]) -> Iterator[Field]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_column_is_described(table: str) -> None:
-    """By a sentence that ends, as does the table."""
+    """The descriptions of each column and of the table are whole sentences."""
     schema = TABLES[table]
     described = {each.name: each.description for each in fields(schema.fields)}
     assert [name for name, text in described.items() if not text.endswith(".")] == []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sandbox.tables import TableName
     from tests.scenario import Row
 
-# Each takes the place of a table of the canonical shape; {t} is that table under another name.
+# Each replaces a table of the canonical shape; {t} is that table under another name.
 EVENTS: dict[str, str] = {
     "other names, text times and no partitions": """
         CREATE TABLE {n} AS SELECT uuid AS event_uuid, event AS event_name,
@@ -79,8 +79,8 @@ def scenario(clients: Clients, cases: Cases) -> Iterator[Scenario]:
 
 
 @pytest.fixture
-def empty(clients: Clients) -> Iterator[Scenario]:
-    """Tables without rows, for tests whose runs read none."""
+def empty_scenario(clients: Clients) -> Iterator[Scenario]:
+    """Source tables without rows."""
     with Scenario(clients=clients) as scenario:
         yield scenario
 
@@ -96,12 +96,12 @@ def test_other_shapes_make_the_same_sessions(scenario: Scenario, events: str) ->
     assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_rows_of_a_view_rewritten_in_place_are_seen_by_ids_names_and_times(
+def test_rows_of_a_view_rewritten_in_place_are_noticed_by_ids_names_and_times(
     clients: Clients,
 ) -> None:
-    """A view has no stamps: ids, names and times betray a rewritten row, properties alone do not.
+    """A view has no stamps, so a run compares ids, names and times, but no properties.
 
-    Dates that are named read those, too.
+    A run for given dates reads the properties, too.
     """
     at = datetime(2026, 10, 5, 12, tzinfo=UTC)
     with Scenario(clients=clients) as scenario:
@@ -133,10 +133,10 @@ def _event(session_id: str, at: datetime) -> Row:
     }
 
 
-def test_odd_times_and_missing_columns_never_end_a_run(scenario: Scenario) -> None:
+def test_extreme_times_and_missing_columns_do_not_end_a_run(scenario: Scenario) -> None:
     """Nanoseconds are cut to microseconds; what no TIMESTAMP can hold is null.
 
-    Optional columns may be missing; the report says what can't be matched.
+    Optional columns may be missing; the report names what then can't be matched.
     """
     scenario.replace(
         "firebase_events",
@@ -159,17 +159,19 @@ def test_odd_times_and_missing_columns_never_end_a_run(scenario: Scenario) -> No
     assert matches == {"uid", None}
 
 
-def test_missing_events_are_named(empty: Scenario) -> None:
-    """One sentence with the table's name, and nothing published."""
-    empty.query(f"ALTER TABLE {empty.prefix}_posthog.events RENAME TO kept")
+def test_a_missing_events_table_is_named(empty_scenario: Scenario) -> None:
+    """The run fails with the table's name."""
+    empty_scenario.query(f"ALTER TABLE {empty_scenario.prefix}_posthog.events RENAME TO kept")
     try:
-        with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_posthog\.events"):
-            empty.run()
+        with pytest.raises(
+            SourceMissingError, match=rf"local\.{empty_scenario.prefix}_posthog\.events"
+        ):
+            empty_scenario.run()
     finally:
-        empty.query(f"ALTER TABLE {empty.prefix}_posthog.kept RENAME TO events")
+        empty_scenario.query(f"ALTER TABLE {empty_scenario.prefix}_posthog.kept RENAME TO events")
 
 
-def test_the_other_tables_are_optional(clients: Clients) -> None:
+def test_all_tables_except_events_are_optional(clients: Clients) -> None:
     """Without them their columns are null, and the report says what is missing."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
@@ -184,8 +186,8 @@ def test_the_other_tables_are_optional(clients: Clients) -> None:
         assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_a_table_that_is_gone_ends_the_run_unless_forced(clients: Clients) -> None:
-    """Who replaces it by DROP and CREATE must not take the users from all sessions meanwhile."""
+def test_a_table_that_disappears_ends_the_run_unless_forced(clients: Clients) -> None:
+    """Replacing it by DROP and CREATE must not take the users from all sessions meanwhile."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
         scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
@@ -198,18 +200,20 @@ def test_a_table_that_is_gone_ends_the_run_unless_forced(clients: Clients) -> No
         assert scenario.run(force=True).firebase["users"] == 0
 
 
-def test_a_table_that_a_setting_names_must_exist(empty: Scenario) -> None:
+def test_a_table_that_a_setting_names_must_exist(empty_scenario: Scenario) -> None:
     """A misspelt name must not take the users from all sessions."""
-    empty.settings = {"users_table": f"{empty.prefix}_firebase.people"}
+    empty_scenario.settings = {"users_table": f"{empty_scenario.prefix}_firebase.people"}
     try:
-        with pytest.raises(SourceMissingError, match=rf"local\.{empty.prefix}_firebase\.people"):
-            empty.run()
+        with pytest.raises(
+            SourceMissingError, match=rf"local\.{empty_scenario.prefix}_firebase\.people"
+        ):
+            empty_scenario.run()
     finally:
-        empty.settings = {}
+        empty_scenario.settings = {}
 
 
 def test_tables_may_have_any_name_and_dataset(clients: Clients) -> None:
-    """PostHog lets everybody choose the table of an export; the datasets need not be ours."""
+    """PostHog exports to any table that is chosen, and in any dataset."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
         scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
@@ -226,12 +230,14 @@ def test_tables_may_have_any_name_and_dataset(clients: Clients) -> None:
         assert differences(scenario.sessions(), scenario.expected()) == []
 
 
-def test_a_missing_column_is_named_with_the_names_tried(empty: Scenario) -> None:
+def test_a_missing_column_is_named_with_the_names_tried(empty_scenario: Scenario) -> None:
     """Table, logical column and every name that was looked for."""
-    empty.replace("posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}")
+    empty_scenario.replace(
+        "posthog_events", "CREATE TABLE {n} AS SELECT * EXCEPT (`timestamp`) FROM {t}"
+    )
     with pytest.raises(SourceShapeError, match="event_at: looked for timestamp, event_timestamp"):
-        empty.run()
-    assert empty.sessions() == {}
+        empty_scenario.run()
+    assert empty_scenario.sessions() == {}
 
 
 @pytest.mark.parametrize(
@@ -247,12 +253,12 @@ def test_a_missing_column_is_named_with_the_names_tried(empty: Scenario) -> None
     ids=["GA4", "Firestore changelog"],
 )
 def test_a_table_of_a_foreign_shape_is_refused_by_name(
-    empty: Scenario, table: TableName, columns: str, what: str
+    empty_scenario: Scenario, table: TableName, columns: str, what: str
 ) -> None:
     """What looks like another export is never misread."""
-    empty.replace(table, f"CREATE TABLE {{n}} ({columns})")
+    empty_scenario.replace(table, f"CREATE TABLE {{n}} ({columns})")
     with pytest.raises(SourceShapeError, match=f"looks like {what}"):
-        empty.run()
+        empty_scenario.run()
 
 
 @pytest.mark.parametrize("logical", [sources.USERS, sources.DOCUMENTS], ids=["users", "documents"])

@@ -1,4 +1,4 @@
-"""Ids that live too long: what becomes of them from one run to the next, on both engines."""
+"""Session ids that span too long: how they are split, run after run, on both engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bigquery.warehouse import Warehouse
 from jobs.sessions import VERIFY
 from runs.request import RunRequest
 from sessions.samples import VerifyRequest
-from tests.runs.test_lease import At
+from tests.runs.test_lease import ActAtStep
 from tests.scenario import Row, Scenario, derived_differences, differences
 
 if TYPE_CHECKING:
@@ -26,15 +26,15 @@ MIDNIGHT = datetime(2026, 10, 5, tzinfo=UTC)
 LIKE_A_PIECE = "hard/2026-10-05/ann"  # anybody can send such an id
 IS_SOAK = os.environ.get("SOAK") == "1"
 TURNS: list[tuple[Engine, Engine]] = [("pandas", "bigquery"), ("bigquery", "pandas")]
-LEFT_BEHIND = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
+FREE_LEASE = "UPDATE {d}.etl_lease_sessions SET run_id = NULL WHERE TRUE"
 
 
 class SimulatedKill(BaseException):
-    """Ends a run where it stands: nothing of ours expects it."""
+    """Ends a run at once: the product never catches it."""
 
 
 def kill() -> None:
-    """End whoever calls."""
+    """End the run that calls it."""
     raise SimulatedKill
 
 
@@ -60,21 +60,23 @@ LATER = [
 
 
 def run_killed(scenario: Scenario, step: str, **request: Any) -> None:  # noqa: ANN401
-    """A run that dies as a step begins, and whose lease has expired."""
+    """Kill a run as a step begins, and free its lease."""
     with pytest.raises(SimulatedKill):
         main.main(
             RunRequest(**request),
             scenario.make_settings(),
             scenario.clients,
-            progress=At(step, kill),
+            progress=ActAtStep(step, kill),
         )
-    scenario.query(LEFT_BEHIND)
+    scenario.query(FREE_LEASE)
 
 
-# Ids are split before an engine aggregates: it is enough that the two take turns.
+# Ids are split before an engine aggregates, so it is enough that the engines take turns.
 @pytest.mark.parametrize("turns", TURNS if IS_SOAK else TURNS[:1])
-def test_the_life_of_a_split_id(clients: Clients, turns: tuple[Engine, Engine]) -> None:
-    """Old row or pieces, whatever kills a run; deleted rows delete pieces; a full load decides."""
+def test_a_split_id_is_exact_after_kills_late_rows_and_deletions(
+    clients: Clients, turns: tuple[Engine, Engine]
+) -> None:
+    """A killed run leaves the row or its pieces; only a full load may undo the split."""
     engines = itertools.cycle(turns)
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", SHORT)
@@ -105,19 +107,20 @@ def test_the_life_of_a_split_id(clients: Clients, turns: tuple[Engine, Engine]) 
         left = {key for key in scenario.sessions() if not key.startswith(f"{LIKE_A_PIECE}/")}
         assert left == {f"hard/2026-10-0{each}" for each in ("5/ann", "5/bob", "7/ann")}
 
-        scenario.run(full_load=True, engine=next(engines))  # looks again: it is short by now
+        # A full load undoes the split, since the id's span is short by now.
+        scenario.run(full_load=True, engine=next(engines))
         assert "hard" in scenario.sessions()
         assert differences(scenario.sessions(), scenario.expected()) == []
         assert scenario.query("SELECT session_id FROM {d}.split_ids") == []
 
 
-def test_an_id_that_is_spelled_like_a_piece_fails_no_run(clients: Clients) -> None:
-    """It has pieces of its own, also in the run that splits the other id; all verify as right."""
-    shared = "hard/2026-10-05/b/2026-10-06/c"  # two pieces, if both ids are made up for it
-    made_up = [event("hard", "b/2026-10-06/c", 0), event("hard/2026-10-05/b", "c", 1)]
+def test_an_id_that_is_spelled_like_a_piece_does_not_fail_a_run(clients: Clients) -> None:
+    """It is split by itself, also in the run that splits the other id; all verify as right."""
+    shared = "hard/2026-10-05/b/2026-10-06/c"  # a piece of either id below
+    colliding = [event("hard", "b/2026-10-06/c", 0), event("hard/2026-10-05/b", "c", 1)]
     ordinary = [event("plain", "zoe", 0), event("plain/2026-10-05/zoe", "mallory", 0)]
     with Scenario(clients=clients) as scenario:
-        scenario.arrive("posthog_events", [*SHORT, *LATER, *made_up, *ordinary])
+        scenario.arrive("posthog_events", [*SHORT, *LATER, *colliding, *ordinary])
         scenario.run()
         warehouse = Warehouse(
             clients=clients, settings=scenario.make_settings(), run_id="verification"
@@ -129,5 +132,5 @@ def test_an_id_that_is_spelled_like_a_piece_fails_no_run(clients: Clients) -> No
         assert found.pop(shared)["event_count"] == 2
         del expected[shared]
         assert differences(found, expected) == []
-        mallorys = {key for key in found if key.startswith(f"{LIKE_A_PIECE}/")}
-        assert mallorys == {f"{LIKE_A_PIECE}/2026-10-0{day}/mallory" for day in (5, 6)}
+        mallory_pieces = {key for key in found if key.startswith(f"{LIKE_A_PIECE}/")}
+        assert mallory_pieces == {f"{LIKE_A_PIECE}/2026-10-0{day}/mallory" for day in (5, 6)}

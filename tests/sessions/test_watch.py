@@ -1,4 +1,4 @@
-"""The watch over metrics: silent through ninety usual days, and loud the morning after a break."""
+"""The watch over metrics: no warning on ninety usual days, and one the morning after a break."""
 
 from __future__ import annotations
 
@@ -44,119 +44,119 @@ SHARES: Final = (1.0, 0.7, 0.3, 0.05, 0.008, 0.02)
 LAST: Final = FIRST + timedelta(days=89)
 
 
-def poisson(chance: random.Random, mean: float) -> int:
-    """A count of that mean, by the times between arrivals."""
-    count, at = 0, chance.expovariate(1)
+def poisson(rng: random.Random, mean: float) -> int:
+    """A Poisson count of that mean, from the times between arrivals."""
+    count, at = 0, rng.expovariate(1)
     while at < mean:
-        count, at = count + 1, at + chance.expovariate(1)
+        count, at = count + 1, at + rng.expovariate(1)
     return count
 
 
 def usual_days(seed: int = 1) -> list[DayFigures]:
     """Ninety days with weekends, growth by half, and a holiday."""
-    chance = random.Random(seed)  # noqa: S311 - a sample
+    rng = random.Random(seed)  # noqa: S311 - a sample
     days = []
-    for ago in range(90):
-        day = FIRST + timedelta(days=ago)
-        level = 400 * (1 + ago / 180) * (0.6 if day.weekday() > 4 else 1)
+    for number in range(90):
+        day = FIRST + timedelta(days=number)
+        level = 400 * (1 + number / 180) * (0.6 if day.weekday() > 4 else 1)
         level *= 0.65 if day == HOLIDAY else 1
-        figures = [poisson(chance, level * share) for share in SHARES]
+        figures = [poisson(rng, level * share) for share in SHARES]
         days.append(DayFigures(day=day, figures=figures))
     return days
 
 
 def broken(name: str, *, since: date, days: Sequence[DayFigures]) -> list[DayFigures]:
-    """The days, without that metric since then."""
-    place = NAMES.index(name)
+    """The days, in which that metric is 0 since then."""
+    index = NAMES.index(name)
     return [
         DayFigures(
             day=each.day,
             figures=[
-                0 if at == place and each.day >= since else figure
-                for at, figure in enumerate(each.figures)
+                0 if position == index and each.day >= since else figure
+                for position, figure in enumerate(each.figures)
             ],
         )
         for each in days
     ]
 
 
-def told(days: Sequence[DayFigures], last: date) -> list[str]:
+def morning_warnings(days: Sequence[DayFigures], last: date) -> list[str]:
     """The warnings of the morning after that day, from the days that its query returns."""
-    seen = [each for each in days if watch.first_day(last) <= each.day <= last]
-    return day_warnings(NAMES, seen, last)
+    recent = [each for each in days if watch.first_day(last) <= each.day <= last]
+    return day_warnings(NAMES, recent, last)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ninety_usual_days_give_no_warning(seed: int) -> None:
     """Weekends, growth and a holiday are no alarm, and the first weeks are not judged."""
     days = usual_days(seed)
-    assert [warning for each in days for warning in told(days, each.day)] == []
+    assert [warning for each in days for warning in morning_warnings(days, each.day)] == []
 
 
 @pytest.mark.parametrize("name", NAMES[1:4])
 @pytest.mark.parametrize("ago", range(7))
 def test_a_metric_that_ends_is_named_the_next_morning(name: str, ago: int) -> None:
-    """On any weekday, with its numbers and days, and nothing else is named."""
+    """On any weekday the warning has its numbers and days, and no other metric is named."""
     last = LAST - timedelta(days=ago)
-    (warning,) = told(broken(name, since=last, days=usual_days()), last)
+    (warning,) = morning_warnings(broken(name, since=last, days=usual_days()), last)
     assert warning.startswith(f"Metric {name} fell: 0 on {last:%A}, {last}, and ")
 
 
 def test_a_rare_metric_is_named_after_three_days() -> None:
-    """Chance may make a day without it, but not three."""
+    """One day without it may be chance, but not three."""
     since = LAST - timedelta(days=2)
     days = broken("rare", since=since, days=usual_days())
-    assert told(days, LAST - timedelta(days=1)) == []
-    (warning,) = told(days, LAST)
+    assert morning_warnings(days, LAST - timedelta(days=1)) == []
+    (warning,) = morning_warnings(days, LAST)
     assert warning.startswith(f"Metric rare is silent: none from {since} to {LAST}, and ")
 
 
 def test_an_event_among_others_is_named_after_three_days() -> None:
-    """Its metric goes on by the others, so no fall shows that the app renamed it."""
+    """Its metric also counts other events, so it does not fall when the app renames this one."""
     since = LAST - timedelta(days=2)
     days = broken("event part", since=since, days=usual_days())
-    assert [told(days, LAST - timedelta(days=ago)) for ago in (2, 1)] == [[], []]
-    (warning,) = told(days, LAST)
+    assert [morning_warnings(days, LAST - timedelta(days=ago)) for ago in (2, 1)] == [[], []]
+    (warning,) = morning_warnings(days, LAST)
     assert warning.startswith(f"Event part is silent: none from {since} to {LAST}, and ")
 
 
 def test_a_day_without_sessions_is_one_warning() -> None:
-    """Nothing is told of the metrics, which follow; a day without a row counts as none."""
+    """The metrics fall with the sessions and are not named; a day without a row counts as 0."""
     days = [each for each in usual_days() if each.day != LAST]
-    (warning,) = told(days, LAST)
+    (warning,) = morning_warnings(days, LAST)
     assert warning.startswith(f"Metric sessions fell: 0 on {LAST:%A}, {LAST}, and ")
 
 
-def test_a_day_above_half_is_no_warning() -> None:
-    """However improbable it is."""
+def test_half_the_usual_sessions_cause_no_warning() -> None:
+    """However improbable such a day is."""
     days = [
         DayFigures(day=LAST - timedelta(days=ago), figures=[1000 if ago else 500] * 6)
         for ago in range(35)
     ]
-    assert told(days, LAST) == []
+    assert morning_warnings(days, LAST) == []
 
 
 @pytest.mark.parametrize(
     ("weekly", "word"), [((3, 3, 3, 3), "is silent"), ((1, 1, 1, 1), None), ((0, 0, 9, 9), None)]
 )
-def test_silence_is_reported_where_it_was_never_so(weekly: Sequence[int], word: str | None) -> None:
-    """Three days without: chance must not explain them, and each week before must have had some."""
+def test_silence_is_reported_only_if_it_is_unusual(weekly: Sequence[int], word: str | None) -> None:
+    """Chance must not explain three silent days, and earlier weeks must have had none like them."""
     days = [
         DayFigures(day=LAST - timedelta(weeks=week, days=ago), figures=[100, 0, 0, 0, figure, 0])
         for week, figure in enumerate([0, *weekly])
         for ago in range(3)
     ]
-    warnings = told(days, LAST)
+    warnings = morning_warnings(days, LAST)
     assert [f"Metric rare {word}" in each for each in warnings] == ([True] if word else [])
 
 
 @pytest.mark.parametrize("hour", [0, 12, 23])
-def test_the_hour_changes_nothing(hour: int) -> None:
+def test_the_hour_of_the_run_does_not_matter(hour: int) -> None:
     """The day that is judged is the last whole one in UTC."""
     assert watch.last_day(datetime(2026, 10, 4, hour, 59, tzinfo=UTC)) == date(2026, 10, 3)
 
 
-def test_chances_are_those_of_poisson() -> None:
+def test_chances_are_those_of_a_poisson_distribution() -> None:
     """Known values, and large means, which must neither overflow nor take long."""
     assert chance_of_at_most(0, 7) == pytest.approx(0.000911882)
     assert chance_of_at_most(2, 10) == pytest.approx(0.002769396)
@@ -165,7 +165,7 @@ def test_chances_are_those_of_poisson() -> None:
 
 
 def test_a_reason_that_triples_is_named() -> None:
-    """A share of the rows that is over a hundredth; too few runs before are no measure."""
+    """Its share must be over a hundredth of the rows, and enough runs must have been before."""
     usual = {"aggregated": 950, "no_session": 20, "duplicate": 30}
     before = [usual] * 7
     assert reason_warnings(usual, before) == []
@@ -181,7 +181,7 @@ def test_a_reason_that_triples_is_named() -> None:
 
 
 def test_only_declared_metrics_are_watched() -> None:
-    """What every project has follows from sessions; each declared column is counted by its kind."""
+    """Columns of every project fall with the sessions; declared ones are counted by their kind."""
     names = watch.watched_names(METRIC_TABLE)
     assert names[:3] == ("sessions", "sessions with a user", "viewed_event")
     assert "event_count" not in names
@@ -195,7 +195,7 @@ def test_only_declared_metrics_are_watched() -> None:
 
 
 def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
-    """A Sunday has no sessions; then many rows have no session id, and a column is left over."""
+    """A Sunday has no sessions; then many rows have no session id, and a column is undeclared."""
     now = datetime(2026, 10, 5, 3, tzinfo=UTC)
     sundays = [now - timedelta(days=1 + 7 * week) for week in range(1, 5)]
     rows = [event(f"{n} of {at:%d}", at) for at in sundays for n in range(11)]
@@ -225,7 +225,7 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
             for row in scenario.query(re.sub("@[a-z]+_day", "DATE '2026-09-27'", days))
         }
         (kept,) = scenario.query(
-            f"SELECT JSON_VALUE_ARRAY(report, '$.warnings') AS told FROM {ledger}"
+            f"SELECT JSON_VALUE_ARRAY(report, '$.warnings') AS warnings FROM {ledger}"
             f" WHERE run_id = '{second.run_id}'"
         )
     fallen = (
@@ -246,7 +246,7 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
     }  # fmt: skip
     (tripled,) = (each for each in second.warnings if "tripled" in each)
     assert tripled.startswith("Rows set aside as no_session tripled: 5,")
-    assert kept["told"] == list(second.warnings)
+    assert kept["warnings"] == list(second.warnings)
     assert [checks[name].message for name in ("fallen metrics", "rows set aside", "columns")] == [
         fallen, tripled, left,
     ]  # fmt: skip
@@ -260,7 +260,10 @@ def test_a_run_and_a_check_warn_alike(clients: Clients) -> None:
 def test_a_warning_says_that_no_user_matches(
     users: int, sessions: int, of_users: int, *, warns: bool
 ) -> None:
-    """Masked phones, or the users of another app: the run succeeds all the same."""
-    told = unmatched_warnings(users=users, table="p.d.u", sessions=sessions, of_users=of_users)
-    assert bool(told) is warns
-    assert not told or "of 50 sessions with an id, none belongs to any of the 3 users of" in told[0]
+    """The run succeeds all the same: phones may be masked, or the users be those of another app."""
+    warnings = unmatched_warnings(users=users, table="p.d.u", sessions=sessions, of_users=of_users)
+    assert bool(warnings) is warns
+    assert (
+        not warnings
+        or "of 50 sessions with an id, none belongs to any of the 3 users of" in warnings[0]
+    )
