@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,7 @@ _CHANGE: Final = re.compile(
     r"(?: IF (?:NOT )?EXISTS)?"
     rf" {_PART}(?:\.{_PART})?(?:\.{_PART})?"
 )
+_ROWS: Final = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|TRUNCATE)\b")
 _NO_CHANGE: Final = re.compile(
     r"\s*(?:\(|(?:SELECT|WITH|FROM|EXPLAIN|USE|SET|LOAD|ATTACH|DETACH|COPY"
     r"|CREATE|DROP (?:FUNCTION|MACRO))\b)"
@@ -49,6 +50,14 @@ class Connection:
         return getattr(self._connection, name)
 
 
+class _NoRows:
+    """The result of a query that finds nothing."""
+
+    def fetchall(self) -> list[tuple[object, ...]]:
+        """No rows."""
+        return []
+
+
 class Cursor:
     """Does what DuckDB's cursors do."""
 
@@ -58,6 +67,7 @@ class Cursor:
         self._lookups = lookups
         self._has_temporary_tables = False
         self._uncommitted: set[Table] | None = None
+        self._redefined: set[Table] = set()  # of the uncommitted, those with more than other rows
 
     @property
     def is_in_transaction(self) -> bool:
@@ -72,28 +82,31 @@ class Cursor:
         if _CREATE_TEMPORARY.match(sql):
             self._has_temporary_tables = True
         changed = changed_tables(sql)
+        redefined = set() if _ROWS.match(sql) else changed
         if self._uncommitted is None:
-            with self._changing(changed):
+            with self._changing(changed, redefined):
                 return self._cursor.execute(sql, parameters)
         done = self._cursor.execute(sql, parameters)
         self._uncommitted |= changed
+        self._redefined |= redefined
         return done
 
     def sql(self, sql: str, **options: Any) -> duckdb.DuckDBPyRelation:  # noqa: ANN401 - DuckDB's
         """Return a relation; the emulator changes nothing by one."""
         if sql == _TEMPORARY_TABLES and not self._has_temporary_tables:
-            sql = "SELECT '' WHERE FALSE"  # the list of all tables grows
+            return cast("duckdb.DuckDBPyRelation", _NoRows())  # the list of all tables grows
         return self._cursor.sql(sql, **options)
 
     def _transact(self, word: str, sql: str) -> duckdb.DuckDBPyConnection:
         committed = self._uncommitted if word == "COMMIT" else None
-        with self._changing(committed or set()):
+        with self._changing(committed or set(), self._redefined):
             done = self._cursor.execute(sql)
         self._uncommitted = set() if word == "BEGIN" else None
+        self._redefined = set()
         return done
 
     @contextlib.contextmanager
-    def _changing(self, tables: set[Table]) -> Iterator[None]:
+    def _changing(self, tables: set[Table], redefined: set[Table]) -> Iterator[None]:
         if not tables:
             yield
         elif ANY_TABLE in tables:
@@ -105,7 +118,8 @@ class Cursor:
             with_past = {each for each in tables if each[0] not in _WITHOUT_PAST}
             with self._past.changing(with_past) if with_past else contextlib.nullcontext():
                 yield
-            self._lookups.forget(tables)
+            self._lookups.forget(redefined)
+            self._lookups.forget_rows(tables - redefined)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever DuckDB's has
         return getattr(self._cursor, name)

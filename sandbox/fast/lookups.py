@@ -5,6 +5,7 @@ The emulator asks DuckDB several times a statement. Written for local-bigquery 0
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,10 +27,11 @@ type _Found = list[tuple[str, str, int]]
 type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
+_ROWS = "rows"  # the one question whose answer changes with a table's rows
 
 
 class Lookups:
-    """Answers by table and question; they hold until the table changes."""
+    """Answers by table or dataset, and question; they hold until what they are about changes."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -50,15 +52,27 @@ class Lookups:
                 self._answers.setdefault(table, {})[question] = answer
         return answer
 
+    def kind(self, *table: str) -> str | None:
+        """TABLE or VIEW; None if there is neither."""
+        return self.answer(table, "kind", lambda: _kind(*table))
+
     def forget(self, changed: Iterable[Table] | None = None) -> None:
-        """Call it after these tables have changed, or any."""
+        """Call it after these tables have been created, altered or dropped, or any."""
         with self._lock:
             self._changes += 1
             if changed is None:
                 self._answers.clear()
-            else:
-                for table in changed:
-                    self._answers.pop(table, None)
+                return
+            for table in changed:
+                self._answers.pop(table, None)
+                self._answers.pop(table[:2], None)
+
+    def forget_rows(self, changed: Iterable[Table]) -> None:
+        """Call it after rows of these tables have changed."""
+        with self._lock:
+            self._changes += 1
+            for table in changed:
+                self._answers.get(table, {}).pop(_ROWS, None)
 
 
 def ask_once(lookups: Lookups) -> None:
@@ -71,31 +85,39 @@ def ask_once(lookups: Lookups) -> None:
 
 def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Found]:
     def objects(project_id: str, dataset_id: str, table_id: str | None = None) -> _Found:
-        if table_id is None:
-            return slow(project_id, dataset_id, table_id)
+        if table_id is None:  # nobody looks at how many rows those have
+            dataset = (project_id, dataset_id)
+            return list(lookups.answer(dataset, "tables", lambda: slow(*dataset)))
         table = (project_id, dataset_id, table_id)
-        return list(lookups.answer(table, "objects", lambda: _object(*table)))
+        kind = lookups.kind(*table)
+        if kind != "TABLE":
+            return [(table_id, kind, 0)] if kind else []
+        with contextlib.suppress(duckdb.CatalogException):  # dropped since
+            return [(table_id, kind, lookups.answer(table, _ROWS, lambda: _rows(*table)))]
+        return []
 
     return objects
 
 
-def _object(project_id: str, dataset_id: str, table_id: str) -> _Found:
-    """Return name, kind and number of rows, without a look at all other tables."""
-    name = quote(project_id, dataset_id, table_id)
+def _kind(*table: str) -> str | None:
     try:
-        found: Any = database.fetch(f"SELECT COUNT(*) FROM (SELECT rowid FROM {name})")
+        database.execute(f"SELECT rowid FROM {quote(*table)} LIMIT 0")
     except duckdb.BinderException:  # a view has no rowid
-        return [(table_id, "VIEW", 0)]
+        return "VIEW"
     except duckdb.CatalogException:
-        return []
-    return [(table_id, "TABLE", found[0][0])]
+        return None
+    return "TABLE"
+
+
+def _rows(*table: str) -> int:
+    found: Any = database.fetch(f"SELECT COUNT(*) FROM (SELECT rowid FROM {quote(*table)})")
+    return int(found[0][0])
 
 
 def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _Fields]:
     def columns(project_id: str, dataset_id: str, table_id: str) -> _Fields:
         table = tables.physical(project_id, dataset_id, table_id)
-        kinds = {kind for _, kind, _ in database.objects(*table)}
-        if "VIEW" in kinds:  # changes with the tables it reads
+        if lookups.kind(*table) == "VIEW":  # changes with the tables it reads
             return slow(project_id, dataset_id, table_id)
         ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
         return list(lookups.answer(table, "columns", ask))
@@ -105,11 +127,21 @@ def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _F
 
 def _hidden(slow: Callable[[exp.Table], bool], lookups: Lookups) -> Callable[[exp.Table], bool]:
     def hidden(table: exp.Table) -> bool:
-        if not (table.catalog and table.db):
+        if not (table.catalog and table.db and table.name):
             return slow(table)
-        return lookups.answer((table.catalog, table.db, table.name), "hidden", lambda: slow(table))
+        path = (table.catalog, table.db, table.name)
+        return lookups.answer(path, "hidden", lambda: _has_ingestion_time(*path))
 
     return hidden
+
+
+def _has_ingestion_time(*table: str) -> bool:
+    with database.cursor() as cursor:
+        try:
+            relation = cursor.sql(f"SELECT * FROM {quote(*table)} LIMIT 0")
+        except duckdb.CatalogException:
+            return False
+        return tables.INGESTION_TIME in relation.columns
 
 
 def _exists(slow: Callable[..., bool], lookups: Lookups) -> Callable[..., bool]:

@@ -148,14 +148,15 @@ class _Questions:
     def _kinds(self, *table: str) -> list[str]:
         if len(table) != len(("project", "dataset", "table")):
             raise NoStandInsError
-        return [kind for _, kind, _ in self._objects(*table)]
+        kind = self._lookups.kind(*table)
+        return [kind] if kind else []
 
     def _fields(self, *table: str) -> object:
         def ask() -> list[str]:
             return [each.model_dump_json() for each in self._columns(*table)]
 
         try:
-            if self._kinds(*tables.physical(*table)) == ["TABLE"]:
+            if self._lookups.kind(*tables.physical(*table)) == "TABLE":
                 return self._lookups.answer(tables.physical(*table), "fields", ask)
             return ask()
         except (BigQueryError, duckdb.Error) as error:
