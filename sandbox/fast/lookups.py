@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
-from local_bigquery.engine import database
+from local_bigquery.engine import database, types
 from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
@@ -28,6 +28,7 @@ type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
 _ROWS = "rows"  # the one question whose answer changes with a table's rows
+_TABLES = "tables"  # of a dataset
 
 
 class Lookups:
@@ -65,7 +66,7 @@ class Lookups:
                 return
             for table in changed:
                 self._answers.pop(table, None)
-                self._answers.pop(table[:2], None)
+                self._answers.get(table[:2], {}).pop(_TABLES, None)
 
     def forget_rows(self, changed: Iterable[Table]) -> None:
         """Call it after rows of these tables have changed."""
@@ -87,7 +88,7 @@ def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Fo
     def objects(project_id: str, dataset_id: str, table_id: str | None = None) -> _Found:
         if table_id is None:  # nobody looks at how many rows those have
             dataset = (project_id, dataset_id)
-            return list(lookups.answer(dataset, "tables", lambda: slow(*dataset)))
+            return list(lookups.answer(dataset, _TABLES, lambda: slow(*dataset)))
         table = (project_id, dataset_id, table_id)
         kind = lookups.kind(*table)
         if kind != "TABLE":
@@ -117,12 +118,21 @@ def _rows(*table: str) -> int:
 def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _Fields]:
     def columns(project_id: str, dataset_id: str, table_id: str) -> _Fields:
         table = tables.physical(project_id, dataset_id, table_id)
-        if lookups.kind(*table) == "VIEW":  # changes with the tables it reads
+        if lookups.kind(*table) != "TABLE":  # a view changes with the tables it reads
             return slow(project_id, dataset_id, table_id)
+        if dataset_id == tables.RESULTS:
+            return _columns_of_results(*table)
         ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
         return list(lookups.answer(table, "columns", ask))
 
     return columns
+
+
+def _columns_of_results(*table: str) -> _Fields:
+    """Return all of them: results have no hidden column and none that must not be null."""
+    with database.cursor() as cursor:
+        relation = cursor.sql(f"SELECT * FROM {quote(*table)} LIMIT 0")
+        return list(map(types.field, relation.columns, relation.types))
 
 
 def _hidden(slow: Callable[[exp.Table], bool], lookups: Lookups) -> Callable[[exp.Table], bool]:
