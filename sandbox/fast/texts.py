@@ -1,7 +1,8 @@
 """Statements with stand-ins for names of datasets, runs and days, and what they are parsed to.
 
 A text is parsed once for all that differ from it in such names alone. A stand-in is as long as what
-it stands for, so that places in error messages are right. Written for local-bigquery 0.3.2.
+it stands for, so that places in error messages are right. The emulator gets an outline, without the
+query, of a statement whose query nobody looks at before it is translated. For local-bigquery 0.3.2.
 """
 
 from __future__ import annotations
@@ -51,13 +52,15 @@ class Text:
     """What each stand-in stands for."""
 
     tree: exp.Expression
+    is_outline: bool
+    """Whether the tree lacks its query."""
 
     def __deepcopy__(self, _: object) -> Text:
         return self
 
 
 class Trees:
-    """What texts are parsed to: the rules that rewrite a tree get a copy."""
+    """What texts are parsed to: the rules that rewrite a tree get a copy, other code an outline."""
 
     def __init__(self, parse: Parse) -> None:
         self._parse = parse
@@ -67,15 +70,29 @@ class Trees:
         """What `parse` returns. A single statement has its Text in its meta."""
         try:
             with_stand_ins, names = put_stand_ins(text)
-            tree = self.tree(with_stand_ins)
+            kept = self._find(with_stand_ins)
         except (NoStandInsError, BigQueryError):
             return self._parse(text)
+        outline = _outline(kept)
+        tree = outline or kept.copy()
         _put_names(tree, names)
-        tree.meta["text"] = Text(with_stand_ins, names, tree)
+        tree.meta["text"] = Text(with_stand_ins, names, tree, is_outline=outline is not None)
         return [tree]
 
     def tree(self, text: str) -> exp.Expression:
         """What a text with stand-ins is parsed to, if it is one statement."""
+        return self._find(text).copy()
+
+    def whole(self, tree: exp.Expression) -> exp.Expression:
+        """A tree that `parse` returned, with the query that its outline lacks."""
+        text = tree.meta.get("text")
+        if not (isinstance(text, Text) and text.tree is tree and text.is_outline):
+            return tree
+        whole = self.tree(text.text)
+        _put_names(whole, text.names)
+        return whole
+
+    def _find(self, text: str) -> exp.Expression:
         kept = self._kept.get(text)
         if kept is None:
             trees = self._parse(text)
@@ -84,7 +101,7 @@ class Trees:
             kept = self._kept[text] = trees[0]
             if len(self._kept) > _MOST:
                 self._kept.popitem(last=False)
-        return kept.copy()
+        return kept
 
 
 def put_stand_ins(text: str) -> tuple[str, dict[str, str]]:
@@ -120,6 +137,29 @@ def check_places(tree: exp.Expression) -> None:
         is_of_table = isinstance(identifier.parent, exp.Table) and identifier.arg_key in _OF_TABLES
         if not is_of_table and _STAND_IN.search(identifier.name):
             raise NoStandInsError
+
+
+def _outline(tree: exp.Expression) -> exp.Expression | None:
+    """A copy with nothing in the place of its query; None where the emulator looks into that."""
+    if isinstance(tree, exp.Query):
+        return exp.Select()
+    is_table = isinstance(tree, exp.Create) and tree.args["kind"] == "TABLE"
+    has_no_columns = is_table and isinstance(tree.this, exp.Table)
+    if not (has_no_columns or isinstance(tree, exp.Insert)):
+        return None
+    if not isinstance(tree.expression, exp.Query):
+        return None
+    outline = type(tree)(
+        **{key: _copied(value) for key, value in tree.args.items() if key != "expression"}
+    )
+    outline.set("expression", exp.Select())
+    return outline
+
+
+def _copied(value: object) -> object:
+    if isinstance(value, list):
+        return [_copied(each) for each in value]
+    return value.copy() if isinstance(value, exp.Expression) else value
 
 
 def _put_names(tree: exp.Expression, names: Mapping[str, str]) -> None:

@@ -85,8 +85,11 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     questions.record()
     trees = Trees(parse)
     translations = _Translations(query.translate, past, questions, trees)
-    script.parse = read.parse = trees.parse
+    script.Interpreter.sql = _sql(trees)
+    read.parse = trees.parse
     query.translate = read.translate = translations.translate
+    query.from_duckdb = _of_the_whole(query.from_duckdb, trees)
+    query._declared_schema = _of_the_whole(query._declared_schema, trees)  # noqa: SLF001
 
 
 class _Questions:
@@ -200,7 +203,7 @@ class _Translations:
             )
             found = self._find(key, text.names) or self._make(key, text, context)
         except (NoStandInsError, BigQueryError, duckdb.Error):
-            return self._slow(tree, context)
+            return self._slow(self._trees.whole(tree), context)
         return self._apply(found, text.names, context)
 
     def _find(self, key: object, names: Mapping[str, str]) -> _Translation | None:
@@ -263,6 +266,30 @@ class _Translations:
             tuple(real(part, names) for part in path) for path in found.referenced
         )
         return sql, {name: context.values[name] for name in found.used}
+
+
+def _sql(trees: Trees) -> Callable[[script.Interpreter, script.Statement], None]:
+    """Return what `Interpreter.sql` is, with other trees."""
+
+    def sql(interpreter: script.Interpreter, statement: script.Statement) -> None:
+        for tree in trees.parse(statement.text):
+            tree.meta["table_function"] = statement.kind == "TABLE_FUNCTION"
+            statistics = interpreter.run_sql(tree)
+            if statistics and statistics.numDmlAffectedRows is not None:
+                interpreter.context.system["row_count"] = int(statistics.numDmlAffectedRows)
+
+    return sql
+
+
+def _of_the_whole[T](function: Callable[..., T], trees: Trees) -> Callable[..., T]:
+    """The function, which looks into the queries of the trees that it is given."""
+
+    def looking(*args: object) -> T:
+        return function(
+            *(trees.whole(each) if isinstance(each, exp.Expression) else each for each in args)
+        )
+
+    return looking
 
 
 def _text(tree: exp.Expression, context: Any) -> Text:  # noqa: ANN401
