@@ -126,14 +126,14 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     settings.data_dir = files.stored
     storage_server, grpc_port = storage.start(HOST, grpc_port)
     token = secrets.token_urlsafe(32)
+    if os.environ.get(FAST) == "1":
+        app = use_fast_emulator(app)
+    else:
+        look_up_in_lakes()
     config = uvicorn.Config(
         TokenCheck(app, token), log_level="warning", timeout_graceful_shutdown=1
     )
     rest_server = uvicorn.Server(config)
-    if os.environ.get(FAST) == "1":
-        use_fast_emulator()
-    else:
-        look_up_in_lakes()
     database.connection()
     if threads := os.environ.get(THREADS):
         database.execute(f"SET threads = {int(threads)}")

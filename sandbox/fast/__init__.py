@@ -5,12 +5,21 @@ Replaces parts of local-bigquery 0.3.2; docs/development.md says what it leaves 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 
-def use_fast_emulator() -> None:
-    """Replace those parts for as long as the process lives; before the first connection."""
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+
+def use_fast_emulator(app: ASGIApp) -> ASGIApp:
+    """Replace those parts for as long as the process lives; before the first connection.
+
+    Returns what answers in the place of the emulator's `app`.
+    """
     from sandbox.fast.databases import use_native_databases
     from sandbox.fast.lookups import Lookups, ask_once
     from sandbox.fast.memory import keep_in_memory
+    from sandbox.fast.requests import QuickRequests
     from sandbox.fast.time_travel import keep_the_past
     from sandbox.fast.translations import remember_translations
 
@@ -20,3 +29,4 @@ def use_fast_emulator() -> None:
     keep_the_past(past)
     ask_once(lookups)
     remember_translations(past, lookups)
+    return QuickRequests(app)

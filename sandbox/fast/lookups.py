@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
-from local_bigquery.engine import database, types
+from local_bigquery.engine import database, results, types
 from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
@@ -38,6 +38,7 @@ class Lookups:
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, ...], dict[str, object]] = {}
         self._changes = 0
+        self._results: set[tuple[str, ...]] = set()  # tables of results that have been made
 
     def answer[T](self, table: tuple[str, ...], question: str, ask: Callable[[], T]) -> T:
         """The answer that is known, or what `ask` returns."""
@@ -54,7 +55,9 @@ class Lookups:
         return answer
 
     def kind(self, *table: str) -> str | None:
-        """TABLE or VIEW; None if there is neither."""
+        """TABLE or VIEW; None if there is neither, for which DuckDB looks through all tables."""
+        if tables.RESULTS in table and table not in self._results:
+            return None
         return self.answer(table, "kind", lambda: _kind(*table))
 
     def forget(self, changed: Iterable[Table] | None = None) -> None:
@@ -65,6 +68,8 @@ class Lookups:
                 self._answers.clear()
                 return
             for table in changed:
+                if tables.RESULTS in table:
+                    self._results.add(table)
                 self._answers.pop(table, None)
                 self._answers.get(table[:2], {}).pop(_TABLES, None)
 
@@ -82,6 +87,7 @@ def ask_once(lookups: Lookups) -> None:
     tables.columns = tabledata.columns = _columns(tables.columns, lookups)
     datasets.exists = _exists(datasets.exists, lookups)
     partitions._hidden = _hidden(partitions._hidden, lookups)  # noqa: SLF001
+    results.page = _page(results.page)
 
 
 def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Found]:
@@ -120,9 +126,12 @@ def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _F
         table = tables.physical(project_id, dataset_id, table_id)
         if lookups.kind(*table) != "TABLE":  # a view changes with the tables it reads
             return slow(project_id, dataset_id, table_id)
-        if dataset_id == tables.RESULTS:
-            return _columns_of_results(*table)
-        ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
+
+        def ask() -> _Fields:
+            if dataset_id == tables.RESULTS:
+                return _columns_of_results(*table)
+            return slow(project_id, dataset_id, table_id)
+
         return list(lookups.answer(table, "columns", ask))
 
     return columns
@@ -152,6 +161,22 @@ def _has_ingestion_time(*table: str) -> bool:
         except duckdb.CatalogException:
             return False
         return tables.INGESTION_TIME in relation.columns
+
+
+def _page(slow: Callable[..., results.Page]) -> Callable[..., results.Page]:
+    def page(
+        cursor: duckdb.DuckDBPyConnection,
+        source: str,
+        max_results: int | None = None,
+        start: int = 0,
+        *args: Any,  # noqa: ANN401
+    ) -> results.Page:
+        if max_results != 0:
+            return slow(cursor, source, max_results, start, *args)
+        found: Any = cursor.sql(f"SELECT count(*) FROM {source}").fetchone()
+        return results.Page([], found[0], str(start) if start < found[0] else None)
+
+    return page
 
 
 def _exists(slow: Callable[..., bool], lookups: Lookups) -> Callable[..., bool]:

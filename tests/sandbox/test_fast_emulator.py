@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,6 +137,66 @@ def test_a_table_has_as_many_rows_as_it_reports(fast: Clients) -> None:
     client.query("DROP TABLE changing.t").result()
     assert list(client.list_tables("changing")) == []
     client.delete_dataset("changing")
+
+
+JOB = '{"jobReference": {"projectId": "local", "jobId": "known"}, "configuration": {}}'
+REQUESTS = [
+    ("GET", "local/datasets/quick", ""),
+    ("GET", "local/datasets/missing", ""),
+    ("GET", "Not-a-project/datasets/quick", ""),
+    ("GET", "local/datasets/quick/tables/t", ""),
+    ("GET", "local/datasets/quick/tables/t?selectedFields=v&view=BASIC", ""),
+    ("GET", "local/datasets/quick/tables/t?selectedFields=", ""),
+    ("GET", "local/datasets/quick/tables/missing", ""),
+    ("GET", "local/datasets/quick/tables/t/data?maxResults=1&startIndex=1", ""),
+    ("GET", "local/datasets/quick/tables/t/data?selectedFields=at", ""),
+    ("GET", "local/datasets/quick/tables/t/data?maxResults=some", ""),
+    ("GET", "local/datasets/quick/tables/t/data?maxResults=1&maxResults=2", ""),
+    ("GET", "local/queries/known", ""),
+    ("GET", "local/queries/known?formatOptions.useInt64Timestamp=True&maxResults=1", ""),
+    ("GET", "local/queries/known?formatOptions.useInt64Timestamp=off", ""),
+    ("GET", "local/queries/known?maxResults=0&location=US&prettyPrint=false", ""),
+    ("GET", "local/queries/known?maxResults=0&startIndex=2", ""),
+    ("GET", "local/queries/known?pageToken=1", ""),
+    ("GET", "local/queries/missing", ""),
+    ("POST", "local/jobs", '{"configuration": {"dryRun": true, "query": {"query": "SELECT 1"}}}'),
+    ("POST", "local/jobs", '{"configuration": {"dryRun": true, "query": {"query": "SELEC 1"}}}'),
+    ("POST", "local/jobs", '{"configuration": 5}'),
+    ("POST", "local/jobs", "no JSON"),
+    ("POST", "local/jobs", JOB),
+    ("POST", "local/datasets/quick/tables", '{"tableReference": {"tableId": "t"}}'),
+    ("POST", "local/datasets/quick/tables", '{"schema": []}'),
+    ("DELETE", "local/datasets/quick/tables/missing", ""),
+]
+TIMES = re.compile(r'(?<=Time": ")[0-9]+|(?<=Time":")[0-9]+')
+
+
+def test_quick_answers_are_the_emulators_own(fast: Clients) -> None:
+    """A request is answered as by FastAPI, which gets those with a Content-Encoding."""
+    client = fast.bigquery
+    client.create_dataset("quick")
+    rows = "SELECT v, TIMESTAMP '2026-10-01 00:00:00+00' AS at FROM UNNEST([1, 2]) AS v"
+    client.query(f"CREATE TABLE quick.t AS {rows}").result()
+    client.query(f"{rows} ORDER BY v", job_id="known", job_retry=None).result()
+    projects, _, _ = client._connection.build_api_url("/projects/").partition("?")  # noqa: SLF001
+
+    def answer(method: str, path: str, body: str, headers: dict[str, str]) -> tuple[object, ...]:
+        url = f"{projects}{path}"
+        found = client._http.request(method, url, data=body, headers=headers)  # noqa: SLF001
+        return found.status_code, found.headers.get("Content-Type"), TIMES.sub("", found.text)
+
+    statuses = set()
+    for request, content_type in itertools.product(REQUESTS, ("application/json", "text/plain")):
+        headers = {"Content-Type": content_type}
+        quick = answer(*request, headers)
+        expected = answer(*request, headers | {"Content-Encoding": "identity"})
+        assert (request, *quick[:2]) == (request, *expected[:2])
+        assert json.loads(str(quick[2]) or "0") == json.loads(str(expected[2]) or "0")
+        statuses.add(quick[0])
+    assert statuses == {200, 400, 404, 409}
+    _, _, text = answer("GET", "local/queries/known?maxResults=0", "", {})
+    assert {"totalRows": "2", "pageToken": "0"}.items() <= json.loads(str(text)).items()
+    client.delete_dataset("quick", delete_contents=True)
 
 
 def nodes_of(tree: exp.Expression) -> list[object]:
