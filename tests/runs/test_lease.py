@@ -350,6 +350,10 @@ def test_ctrl_c_stops_a_run_of_the_service(sandbox: Sandbox, tmp_path: Path) -> 
     assert [name for name in names if name.startswith("staging_")] == []
 
 
+NUMBERS = "UNNEST(GENERATE_ARRAY(1, 10000))"
+SLOW = f"SELECT COUNT(*) FROM {NUMBERS} AS a, {NUMBERS} AS b WHERE MOD(a + b, 7) = 8"
+
+
 @pytest.mark.parametrize("commits", [True, False], ids=["it had committed", "it had not"])
 def test_a_publication_that_takes_too_long_ends_as_the_lease_row_says(
     shared: Scenario, monkeypatch: pytest.MonkeyPatch, *, commits: bool
@@ -362,11 +366,11 @@ def test_a_publication_that_takes_too_long_ends_as_the_lease_row_says(
             f"UPDATE {{d}}.etl_lease_sessions SET published_run_id = 'slow_{commits}' WHERE TRUE"
         )
     monkeypatch.setattr(supervision, "_PUBLICATION_SECONDS", -1.0)
-    monkeypatch.setattr(retries, "_CHECK_SECONDS", 0.0)  # asked before any job can end
+    monkeypatch.setattr(retries, "_CHECK_SECONDS", 0.0)
     limited = replace(row, warehouse=replace(row.warehouse, check=supervision.check_publication()))
     raises = nullcontext() if commits else pytest.raises(RunTimeoutError, match="was cancelled")
     with raises:
-        limited.transact("publish", "SELECT 1", (), fence=lease.fence, publishes=True)
+        limited.transact("publish", SLOW, (), fence=lease.fence, publishes=True)
     row.release(lease.fence)
 
 
