@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
-from local_bigquery.engine import database, results, types
+from local_bigquery.engine import database, results
 from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
@@ -126,22 +126,10 @@ def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _F
         table = tables.physical(project_id, dataset_id, table_id)
         if lookups.kind(*table) != "TABLE":  # a view changes with the tables it reads
             return slow(project_id, dataset_id, table_id)
-
-        def ask() -> _Fields:
-            if dataset_id == tables.RESULTS:
-                return _columns_of_results(*table)
-            return slow(project_id, dataset_id, table_id)
-
+        ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
         return list(lookups.answer(table, "columns", ask))
 
     return columns
-
-
-def _columns_of_results(*table: str) -> _Fields:
-    """Return all of them: results have no hidden column and none that must not be null."""
-    with database.cursor() as cursor:
-        relation = cursor.sql(f"SELECT * FROM {quote(*table)} LIMIT 0")
-        return list(map(types.field, relation.columns, relation.types))
 
 
 def _hidden(slow: Callable[[exp.Table], bool], lookups: Lookups) -> Callable[[exp.Table], bool]:
