@@ -107,8 +107,9 @@ bench-growth: setup ## Measure a day's run on 1, 4 and 16 times the history
 bench-latency: setup ## Count the jobs that a run waits for, each a second long (LATENCY=1)
 	@$(BIN)/python -m benchmarks.latency $(LATENCY)
 
+# What the tests compile serves the processes that they start, and the next run.
 test: setup ## Run the tests
-	@$(BIN)/python -m pytest
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 soak: setup ## Run the tests that break things with larger numbers (an hour)
 	@SOAK=1 SOAK_KILLS=$${SOAK_KILLS:-50} SOAK_HISTORIES=$${SOAK_HISTORIES:-8} $(BIN)/python -m pytest \

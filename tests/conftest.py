@@ -11,7 +11,7 @@ import pytest
 
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
-from sandbox.fast.shared import TRANSLATIONS
+from sandbox.fast.shared import SHARED
 from sandbox.server import FAST, THREADS
 from tests.forks import environ_of, start_forks
 
@@ -31,12 +31,12 @@ _PREFIX = "figure: "
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_translations(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Every emulator of this run of tests, in whatever process, uses what another translated."""
+def shared_by_emulators(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A directory in which every emulator of this run of tests uses what another one made."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "translations"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulators"
     folder.mkdir(exist_ok=True)
-    os.environ[TRANSLATIONS] = str(folder)
+    os.environ[SHARED] = str(folder)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any, Final
 
-TRANSLATIONS: Final = "SANDBOX_TRANSLATIONS"  # the directory; nothing is shared where it is not set
+SHARED: Final = "SANDBOX_SHARED"  # the directory; nothing is shared where this is not set
 
 
 class SharedTranslations:

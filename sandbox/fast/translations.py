@@ -29,7 +29,7 @@ from local_bigquery.sql.translate import parse
 from sqlglot import exp
 
 from sandbox.fast.past import quoted
-from sandbox.fast.shared import TRANSLATIONS, SharedTranslations
+from sandbox.fast.shared import SHARED, SharedTranslations
 from sandbox.fast.texts import NoStandInsError, Text, Trees, check_places, has_more, real
 from sandbox.fast.time_travel import AsOf, put_off, stand_in
 
@@ -187,7 +187,7 @@ class _Translations:
         self._slow = slow
         self._past = past
         self._questions = questions
-        self._shared = SharedTranslations(os.environ.get(TRANSLATIONS))
+        self._shared = SharedTranslations(os.environ.get(SHARED))
         self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
 
     def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401

@@ -16,7 +16,7 @@ from google.cloud import bigquery
 from local_bigquery.errors import BigQueryError
 from local_bigquery.sql.translate import parse
 
-from sandbox.fast.shared import TRANSLATIONS, SharedTranslations
+from sandbox.fast.shared import SHARED, SharedTranslations
 from sandbox.fast.texts import Trees
 from tests import snapshots
 from tests.emulators import clients_of
@@ -257,5 +257,5 @@ def test_emulators_share_their_translations(fast: Clients) -> None:
     """They put them into the directory that all tests share."""
     column = f"c{time.monotonic_ns()}"  # in no statement so far
     fast.bigquery.query(f"SELECT 1 AS {column}").result()
-    files = Path(os.environ[TRANSLATIONS]).iterdir()
+    files = Path(os.environ[SHARED]).iterdir()
     assert any(column.encode() in each.read_bytes() for each in files if not each.suffix)
