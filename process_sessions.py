@@ -52,7 +52,7 @@ def process_sessions(events: pd.DataFrame, metric_table: MetricTable) -> pd.Data
     """One row per session, in the order of `session_no`, with a column per metric of the table.
 
     `events`: one row per event, in any order, repeats left out, Arrow-backed. `session_no` (int64)
-    tells sessions apart and `event_no` (int64) counts from 1 in the order of the session's events;
+    identifies a session and `event_no` (int64) counts from 1 in the order of the session's events;
     `event_at` (timestamp, µs, UTC) and `event` are never null; `distinct_id` and a column for each
     property that the metrics read may be. A value that repeats the session's previous one may be
     left out (null) where no metric counts or sums it.
@@ -123,7 +123,7 @@ def _runs(table: pa.Table) -> _Runs:
 
 
 def _only_whole(parts: list[_Runs]) -> list[_Runs]:
-    """The same runs; none counts as whole if its session has others."""
+    """The runs, of which none counts as whole if its session has others."""
     session_nos = np.concatenate([runs.session_nos for runs in parts])
     numbers = session_nos - session_nos.min()
     is_only = (np.bincount(numbers) == 1)[numbers]
@@ -521,7 +521,7 @@ def _encoded(column: pa.ChunkedArray) -> tuple[pa.Array, Index]:
 
 
 def _ranked(column: pa.ChunkedArray) -> tuple[pa.Array, Index]:
-    """The same, with the values in order."""
+    """The distinct values in order, and for each row the place of its value among them."""
     values, codes = _encoded(column)
     order = pc.sort_indices(values)
     ranks = np.empty(len(values), dtype=np.int32)

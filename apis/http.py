@@ -372,7 +372,7 @@ def retry_after_seconds(header: str | None, now: float) -> float | None:
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:  # "-0000": UTC, of a sender that does not tell where it is
+        if moment.tzinfo is None:  # "-0000": UTC, of a sender that does not say where it is
             moment = moment.replace(tzinfo=UTC)
         return max(0.0, moment.timestamp() - now)
     except (ValueError, OverflowError):

@@ -121,7 +121,7 @@ class ToolAction(Record, frozen=True, kw_only=True):
 
 
 class ToolActions(Record, frozen=True, kw_only=True):
-    """The same by tool."""
+    """How often the proposals of each tool were taken."""
 
     edit_tool: ToolAction
     multi_edit_tool: ToolAction

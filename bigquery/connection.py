@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ANSWER_SECONDS: Final = 20.0
 """What a request about runs waits for BigQuery at most."""
 READING_SECONDS: Final = 300.0
-"""The same for one about rows."""
+"""What a request about rows waits for BigQuery at most."""
 
 
 @contextmanager

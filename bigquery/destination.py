@@ -109,7 +109,7 @@ def ensure_table(
 def ensure_tables(
     warehouse: Warehouse, schemas: Mapping[TableId, TableSchema], *, as_they_are: bool = False
 ) -> dict[TableId, tuple[bool, bigquery.Table]]:
-    """The same for several tables, which are looked for at once.
+    """Create several tables, or bring their columns up to date; they are looked for at once.
 
     `as_they_are`: leave the columns of a table that exists, if their types are right.
     """

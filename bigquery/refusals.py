@@ -84,7 +84,7 @@ def reason_of(error: Any) -> str:  # noqa: ANN401 - the client's errors are dict
 
 
 def _is_conflict(error: Exception) -> bool:
-    """Whether another change was in the way: only the text tells it from wrong SQL.
+    """Whether another change was in the way: only the text distinguishes it from wrong SQL.
 
     Both have code 400 and the reason `invalidQuery`. The documented texts are "Transaction is
     aborted due to concurrent update against table T" and "Could not serialize access to table T

@@ -100,7 +100,7 @@ def _check_still_there(tables: sources.SourceTables, state: planning.State | Non
 def extract(work: SessionsWork) -> None:
     """Project the changed days and the small tables, all in parallel, as of one moment.
 
-    Where no day has changed, the small tables tell whether any session has to.
+    Where no day has changed, the small tables show whether any session has to.
     """
     tables = work.found_sources
     snapshot = scalar("snapshot_at", "TIMESTAMP", work.snapshot_at)
@@ -402,7 +402,7 @@ def _count_rows(work: SessionsWork) -> None:
 
 
 def _stage_batches(work: SessionsWork) -> None:
-    """Judge the touched sessions and cut them into batches; tell which columns have values."""
+    """Judge the touched sessions and cut them into batches; find which columns have values."""
     staging, batches = work.staging(), work.batches
     planned = planning.planned_sql(
         work.metric_table, projected=staging.projected, touched=staging.touched, batches=batches

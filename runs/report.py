@@ -36,7 +36,7 @@ class RunReport:
     log_names: ClassVar[tuple[str, ...]] = ()
     """The job's own fields that the line that ends a run carries, too."""
     watches_events: ClassVar[bool] = False
-    """Whether the job reads events, whose age tells whether their export is alive."""
+    """Whether the job reads events, whose age shows whether their export is alive."""
 
     run_id: str
     job: str = "sessions"

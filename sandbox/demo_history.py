@@ -100,7 +100,7 @@ class Demo:
 
 
 @contextlib.contextmanager
-def played(tell: Callable[[str], None]) -> Iterator[Demo]:
+def played(announce: Callable[[str], None]) -> Iterator[Demo]:
     """The demo with all its nights played, while the block lasts."""
     with tempfile.TemporaryDirectory(prefix="demo") as folder:
         os.environ[FAST] = "1"  # the emulator in memory: five times as fast
@@ -112,14 +112,14 @@ def played(tell: Callable[[str], None]) -> Iterator[Demo]:
         ):
             environ = {**os.environ, **apis, "SANDBOX_DIR": folder}
             demo = Demo(client=client, environ=environ, today=today)
-            play(demo, tell)
+            play(demo, announce)
             yield demo
 
 
-def play(demo: Demo, tell: Callable[[str], None]) -> None:
+def play(demo: Demo, announce: Callable[[str], None]) -> None:
     """Seed the history, and let the nights pass."""
     last = demo.today - dt.timedelta(days=NIGHTS)
-    tell(f"Loading {DAYS - NIGHTS + 1} days of a made-up app ...")
+    announce(f"Loading {DAYS - NIGHTS + 1} days of a made-up app ...")
     seed_history(
         demo.client,
         SourceDatasets(),
@@ -133,15 +133,15 @@ def play(demo: Demo, tell: Callable[[str], None]) -> None:
     _rename_an_event(demo, released)
     late = last - dt.timedelta(days=_LATE_BY)
     _hold_back(demo, late)
-    tell("Night 1: the first run loads it all ...")
+    announce("Night 1: the first run loads it all ...")
     demo.run()
     with demo.running("--job", _SLOWEST_JOB):  # it waits for its API's limit, meanwhile
         for night in range(2, NIGHTS + 1):
             _let_a_day_arrive(demo, night)
             _rename_an_event(demo, released)
-            _run_at_night(demo, night, late, tell)
+            _run_at_night(demo, night, late, announce)
         _move_runs_into_their_nights(demo)
-        tell("The jobs that read APIs, and a verification ...")
+        announce("The jobs that read APIs, and a verification ...")
         for job in _OTHER_JOBS:
             demo.run("--job", job)
         demo.run("--check", "--verify", _VERIFIED_SESSIONS)
@@ -157,18 +157,18 @@ def _let_a_day_arrive(demo: Demo, night: int) -> None:
     )
 
 
-def _run_at_night(demo: Demo, night: int, late: dt.date, tell: Callable[[str], None]) -> None:
+def _run_at_night(demo: Demo, night: int, late: dt.date, announce: Callable[[str], None]) -> None:
     """A run loads what has arrived; some nights are out of the ordinary."""
     if night == _FAILED:
-        tell(f"Night {night}: a run has too little time, and the next one makes it good ...")
+        announce(f"Night {night}: a run has too little time, and the next one makes it good ...")
         demo.run(ETL_TIMEOUT_SECONDS="1")
     elif night == NIGHTS:
-        tell(f"Night {night}: the events of {late} arrive late ...")
+        announce(f"Night {night}: the events of {late} arrive late ...")
         demo.query(f"INSERT INTO {_EVENTS} SELECT * FROM posthog_etl.held_back")
         demo.query("DROP TABLE posthog_etl.held_back")
         demo.run()
     else:
-        tell(f"Night {night} ...")
+        announce(f"Night {night} ...")
         demo.run()
 
 

@@ -161,7 +161,7 @@ def _problem(claims: Mapping[str, object], _: Mapping[str, object]) -> str | Non
 
 
 def _iap_problem(claims: Mapping[str, object], head: Mapping[str, object]) -> str | None:
-    """The same for the proxy, which uses one algorithm only."""
+    """What is wrong with a token of Identity-Aware Proxy, which signs by one algorithm only."""
     if head.get("alg") != "ES256":
         return "the token is not signed by ES256"
     return _origin_problem(claims, _IAP_ISSUERS)

@@ -133,7 +133,7 @@ def _freshness(
 
 
 def describe_jobs(settings: Settings) -> dict[str, dict[str, object]]:
-    """What each job is, takes and lacks, by name; and what it tells of itself, like its rules."""
+    """What each job is, takes and lacks, by name; and what it says of itself, like its rules."""
     jobs = {name: find_job(name) for name in JOBS}
     return {
         name: {

@@ -66,7 +66,7 @@ FROM session_values AS s{joins}"""
 
 
 def _event_columns(metric_table: MetricTable) -> str:
-    """What is read of each event, and what only its place among the others tells."""
+    """What is read of each event, and what follows from its place among the others."""
     lines = [wrapped(["batch", *downloaded_columns(metric_table)], indent=4)]
     lines += [
         f"COUNTIF({prefer}) OVER session_events = 0 OR {prefer} AS {name}"

@@ -1,4 +1,4 @@
-"""Digests that tell whether rows were rewritten: of one row, and of many in any order. Pure."""
+"""Digests that show whether rows were rewritten: of one row, and of many in any order. Pure."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def newest_valid_sql(
 ) -> str:
     """A SELECT of `newest_at`, up to @now, of the source's rows on these days.
 
-    It reads properties, which tell whether a row is valid. The parameters are those of
+    It reads properties, which decide whether a row is valid. The parameters are those of
     `project_sql`.
     """
     rows = project_sql(metric_table, events, ranges_sql(events, days), exclusions=exclusions)

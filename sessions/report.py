@@ -50,7 +50,7 @@ class SessionsReport(RunReport):
 
     @property
     def summary(self) -> str:
-        """The days that were read, and how fresh the source is, which dates don't tell."""
+        """The days that were read, and how fresh the source is, which dates don't show."""
         days = f"{self.changed_days} changed days, {self.read_days} read"
         if self.kind == "dates":
             return days

@@ -62,7 +62,7 @@ class LogicalColumn:
     names: tuple[str, ...]
     reading: Reading = "text"
     is_required: bool = True
-    is_counted: bool = False  # whether `has_NAME` tells that a row has a value, readable or not
+    is_counted: bool = False  # whether `has_NAME` says that a row has a value, readable or not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -417,7 +417,7 @@ def _rfc_1123_sql(sql: str) -> str:
 
 
 def _epoch_sql(number: str) -> str:
-    """Seconds, milliseconds or microseconds since 1970, told apart by magnitude."""
+    """Seconds, milliseconds or microseconds since 1970, distinguished by magnitude."""
     return (
         f"TIMESTAMP_MICROS(CAST(ROUND({number} * CASE WHEN {number} >= 0 AND {number} < 1e11"
         f" THEN 1e6 WHEN {number} >= 1e11 AND {number} < 1e14 THEN 1e3"

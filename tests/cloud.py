@@ -80,7 +80,7 @@ class CloudTest:
     settings: Settings
     prefix: str
     max_usd: float
-    tell: Callable[[str], None]
+    announce: Callable[[str], None]
     sample: Sample = field(default_factory=Sample)
     began: dt.datetime = field(default_factory=lambda: dt.datetime.now(dt.UTC))
     token: str = field(default_factory=lambda: uuid4().hex)
@@ -136,7 +136,7 @@ class CloudTest:
         finally:
             for name in self.names:
                 if self._owner(name) == self.token:
-                    self.tell(f"deleting {name}")
+                    self.announce(f"deleting {name}")
                     self._delete(name)
 
     def _owner(self, name: str) -> str | None:
@@ -165,7 +165,7 @@ class CloudTest:
         found = work()
         billed = self._billed()
         seconds, usd = time.monotonic() - started, self._usd(billed)
-        self.tell(
+        self.announce(
             f"{name}: {found}; {seconds:.1f} s, {(billed - before) / 1e6:,.0f} MB,"
             f" ${self._usd(billed - before):.4f}; ${usd:.4f} so far"
         )
@@ -320,7 +320,7 @@ def main(arguments: list[str]) -> int:
                 settings=settings,
                 prefix=options.prefix,
                 max_usd=options.max_usd,
-                tell=_tell,
+                announce=_print,
             ).run_all()
     except EtlError as error:
         sys.stderr.write(f"{error}\n")
@@ -334,7 +334,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

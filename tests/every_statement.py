@@ -194,7 +194,7 @@ def read_other_shapes(scenario: Scenario) -> None:
 
 
 def query_without_a_run(scenario: Scenario, run_id: str) -> None:
-    """All that can be told without a run."""
+    """Every statement that is sent without a run."""
     settings, now = scenario.make_settings(), datetime.now(UTC)
     warehouse = Warehouse(clients=scenario.clients, settings=settings, run_id="no_run")
     assert len(inspection.read_runs(warehouse, RunsRequest(before=run_id))) == 2
@@ -221,7 +221,7 @@ class History:
 
 
 def random_history() -> History:
-    """The same one each time: rows that Hypothesis makes of a constant seed."""
+    """A history of rows that Hypothesis makes of a constant seed."""
     made: list[History] = []
 
     @settings(histories.THE_SAME, max_examples=1)

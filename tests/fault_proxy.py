@@ -265,7 +265,7 @@ def _job_of(body: bytes) -> dict[str, Any]:
 
 
 class GrpcProxy(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc is untyped
-    """Passes calls of the Storage Read API on, and ends them where it was told to.
+    """Passes calls of the Storage Read API on, and ends those that `failures` names.
 
     `failures`: for a method, the status of the next call and how many messages go before it.
     """

@@ -1,4 +1,4 @@
-"""Google's own GoogleSQL, told what BigQuery knows: an analyzer, an evaluator, a listening client.
+"""Google's own GoogleSQL with BigQuery's catalog: an analyzer, an evaluator, a listening client.
 
 It is ZetaSQL as WebAssembly. The analyzer knows the grammar, types and functions and resolves every
 name; what BigQuery checks only when a statement runs (quotas, time travel, transactions) it doesn't

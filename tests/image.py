@@ -87,7 +87,7 @@ def _is_ignored(path: Path, rules: list[tuple[bool, str]]) -> bool:
 
 @dataclass(slots=True, kw_only=True)
 class Stage:
-    """One stage of the image: a directory that stands for its root, and what it is told."""
+    """One stage of the image: a directory that stands for its root, and its configuration."""
 
     root: Path
     environ: dict[str, str]
@@ -101,7 +101,7 @@ class Stage:
         return self.root / PurePosixPath(self.workdir, name).relative_to("/")
 
     def folder(self, name: str) -> Path:
-        """The same for a directory, made when missing."""
+        """Where a directory of the image lies, which is made when missing."""
         found = self.path(name)
         found.mkdir(parents=True, exist_ok=True)
         return found

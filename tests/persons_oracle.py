@@ -1,8 +1,8 @@
 """What `persons`, `identities` and `daily_activity` must contain, slowly and plainly: no SQL.
 
 Written from the documents alone, as functions of the rows of `sessions` and of Firebase's raw users
-and documents. How each column of a session becomes a person's is listed here once more, so that the
-metric table can be told wrong.
+and documents. How each column of a session becomes a person's is listed here once more, so that an
+error in the metric table shows.
 """
 
 from __future__ import annotations

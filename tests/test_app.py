@@ -528,7 +528,7 @@ def test_a_service_by_itself_ends_its_runs() -> None:
 
 
 def test_the_service_of_the_emulator_is_for_this_machine() -> None:
-    """`gunicorn 'app:local()'` listens on loopback unless it is told otherwise."""
+    """`gunicorn 'app:local()'` listens on loopback unless an argument says otherwise."""
     command = [sys.executable, "-m", "gunicorn", "--print-config", "app:local()"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
     assert re.search(r"^bind += \['127\.0\.0\.1:", ran.stdout, re.MULTILINE)

@@ -141,7 +141,7 @@ def test_a_sandbox_that_cannot_start_is_one_sentence(run: Run, tmp_path: Path) -
     errors = [
         line for line in map(json.loads, done.stderr.splitlines()) if line["severity"] == "ERROR"
     ]
-    assert [line["error_type"] for line in errors] == ["UnavailableError"]  # told once
+    assert [line["error_type"] for line in errors] == ["UnavailableError"]  # reported once
     assert str(blocked) in errors[0]["message"]
 
 
@@ -173,9 +173,9 @@ def test_sessions_are_verified_and_explained(run: Run, folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["sessions"], found["seed"], found["differences"]) == (3, "x", [])
-    told = run("--local", "--explain", "d0-1", "--json", folder=folder)
-    assert told.returncode == 0, told.stderr
-    assert [line["number"] for line in json.loads(told.stdout)["events"]] == [1, 2]
+    explained = run("--local", "--explain", "d0-1", "--json", folder=folder)
+    assert explained.returncode == 0, explained.stderr
+    assert [line["number"] for line in json.loads(explained.stdout)["events"]] == [1, 2]
     shown = run("--local", "--explain", "d0-1", folder=folder)
     assert "from events" in shown.stdout
 

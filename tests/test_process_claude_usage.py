@@ -75,7 +75,7 @@ def test_sums_of_money_are_exact(amounts: list[Decimal]) -> None:
 
 
 def test_what_rounding_loses_is_known() -> None:
-    """Digits beyond NUMERIC's are lost within a tolerance that the totals tell."""
+    """Digits beyond NUMERIC's are lost within a tolerance that the totals give."""
     page = costs("0.123456789", "1", "0.00000004")
     totals = Totals()
     add_costs(totals, page)

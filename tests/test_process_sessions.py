@@ -126,7 +126,7 @@ def many_rows(sessions: int = 40) -> list[Row]:
 
 
 def swapped(rows: list[Row]) -> list[Row]:
-    """The same rows, their second and third quarter the other way round."""
+    """The rows with their second and third quarter the other way round."""
     quarter = len(rows) // 4
     return [
         *rows[:quarter],

@@ -1,4 +1,4 @@
-"""Cursors of DuckDB that tell the past and the lookups what a statement changes."""
+"""Cursors of DuckDB that report to the past and the lookups what a statement changes."""
 
 from __future__ import annotations
 

@@ -190,7 +190,7 @@ def _place(visits: Visits, actions: Actions) -> pa.StringArray:
 
 
 def _scrolling(rng: np.random.Generator, actions: Actions) -> pa.StringArray:
-    """Return how far the page before was scrolled, on the events that tell."""
+    """Return how far the page before was scrolled, on the events that report it."""
     before = previous_place(actions)
     pathnames = [_members({"$prev_pageview_pathname": page}) for page in PAGES]
     count = len(actions)

@@ -1,4 +1,4 @@
-"""A session's page: what is stored of it, and its story from the source. Tells none itself."""
+"""A session's page: what is stored of it, and its story from the source, by `oracle/`."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def _view(site: Site, asked: Mapping[str, str], **more: Any) -> NewRun:  # noqa:
 def _estimate(site: Site, wanted: RunRequest) -> Estimate:
     last = _last_of_kind(site, wanted)
     if wanted.job != "sessions":
-        problem = "Only the job sessions can tell before what it will read."
+        problem = "Only the job sessions can say beforehand what it will read."
         return Estimate(bytes=None, cost_usd=None, problem=problem, last=last)
     try:
         sql, parameters = source_sql(site, wanted, datetime.now(UTC))

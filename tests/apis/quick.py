@@ -22,5 +22,5 @@ RETRY_POLICY = RetryPolicy(
 
 
 def quick(api: Api) -> Api:
-    """The same API with short timeouts, and a rate limit that no test reaches."""
+    """The API with short timeouts, and a rate limit that no test reaches."""
     return replace(api, rate=Rate(requests=1000, seconds=1), retry_policy=RETRY_POLICY)

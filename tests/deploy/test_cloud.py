@@ -42,7 +42,7 @@ def test_it_loads_compares_and_deletes_its_datasets(clients: Clients) -> None:
         settings=Settings(project_id="local", location="US"),
         prefix="cloud_test",
         max_usd=0.0,
-        tell=record,
+        announce=record,
         sample=cloud.Sample(sessions=20, days=2, next_sessions=4),
     )
     client = clients.bigquery

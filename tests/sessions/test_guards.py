@@ -93,9 +93,7 @@ def bytes_of(size: int, body: str = "") -> Edit:
         statistics.setdefault("query", {})["totalBytesProcessed"] = str(size)
         return answer
 
-    return Edit(
-        method="POST", path=JOBS, body=f"(?s){DRY_RUN}.*{body}|{body}.*{DRY_RUN}", change=change
-    )
+    return Edit(method="POST", path=JOBS, body=rf"(?s)\A(?=.*{DRY_RUN})(?=.*{body})", change=change)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
