@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _CHECK_SECONDS: Final = 0.2
 
 
-class Watched:
+class WatchedLoop:
     """Runs coroutines, one at a time, in the thread that calls it; `check` raises what stops it."""
 
     def __init__(self, check: Callable[[], None]) -> None:

@@ -28,7 +28,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from apis.event_loop import Watched
+from apis.event_loop import WatchedLoop
 from runs import VERSION
 from runs.errors import (
     CredentialsError,
@@ -142,7 +142,7 @@ class ApiClient:
 
     def __init__(self, api: Api, *, check: Callable[[], None] = lambda: None) -> None:
         self.api = api
-        self._watched = Watched(check)
+        self._watched = WatchedLoop(check)
         self._limiter = AsyncLimiter(api.rate.requests, api.rate.seconds)
         self._resume_at = 0.0  # no request before this, by `Retry-After`
         self._failures = 0  # in a row

@@ -28,7 +28,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from apis.event_loop import Watched
+from apis.event_loop import WatchedLoop
 from runs.errors import CredentialsError, DestinationError, SettingsError, UnavailableError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RedisDocuments:
 
     def __init__(self, server: RedisServer, *, check: Callable[[], None] = lambda: None) -> None:
         self._server = server
-        self._watched = Watched(check)
+        self._watched = WatchedLoop(check)
         self._redis = Redis(
             host=server.host,
             port=server.port,

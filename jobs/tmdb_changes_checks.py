@@ -1,4 +1,4 @@
-"""What should hold of TMDB's documents in Redis: its part of `--check`. Changes nothing."""
+"""What should hold of Redis and the watermarks of `tmdb_changes`: its part of `--check`."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ class Lookups:
 
     def kind(self, *table: str) -> str | None:
         """TABLE or VIEW; None if there is neither, for which DuckDB looks through all tables."""
-        if tables.RESULTS in table and table not in self._results:
+        if table[1] == tables.RESULTS and table not in self._results:
             return None
         return self.answer(table, "kind", lambda: _kind(*table))
 
@@ -68,7 +68,7 @@ class Lookups:
                 self._answers.clear()
                 return
             for table in changed:
-                if tables.RESULTS in table:
+                if table[1] == tables.RESULTS:
                     self._results.add(table)
                 self._answers.pop(table, None)
                 self._answers.get(table[:2], {}).pop(_TABLES, None)

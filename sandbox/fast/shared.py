@@ -1,6 +1,7 @@
-"""Translations that emulators of one run of tests share, in a directory. For local-bigquery 0.3.2.
+"""The directory that emulators of one run of tests share, and the translations in it.
 
 What is there was written by the same code: nobody keeps the directory for a later run.
+Written for local-bigquery 0.3.2.
 """
 
 from __future__ import annotations

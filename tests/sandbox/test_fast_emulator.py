@@ -139,6 +139,19 @@ def test_a_table_has_as_many_rows_as_it_reports(fast: Clients) -> None:
     client.delete_dataset("changing")
 
 
+def test_required_and_hidden_columns_are_found(fast: Clients) -> None:
+    """Both are looked up quickly: which columns must not be null, and which SELECT * leaves out."""
+    client = fast.bigquery
+    client.create_dataset("columns")
+    client.query("CREATE TABLE columns.t (v INT64 NOT NULL, w INT64)").result()
+    assert [each.mode for each in client.get_table("columns.t").schema] == ["REQUIRED", "NULLABLE"]
+    client.query("CREATE TABLE columns.p (v INT64) PARTITION BY _PARTITIONDATE").result()
+    client.query("INSERT INTO columns.p (v) VALUES (1)").result()
+    for sql in ("SELECT * FROM columns.p", "SELECT * FROM `local`.`columns`.`p`"):
+        assert [dict(row.items()) for row in client.query(sql).result()] == [{"v": 1}]
+    client.delete_dataset("columns", delete_contents=True)
+
+
 JOB = '{"jobReference": {"projectId": "local", "jobId": "known"}, "configuration": {}}'
 REQUESTS = [
     ("GET", "local/datasets/quick", ""),
