@@ -85,6 +85,20 @@ def _is_ignored(path: Path, rules: list[tuple[bool, str]]) -> bool:
     return decided
 
 
+# Becomes a user, then the image's process. With Popen's `user` the process of the tests would fork,
+# and its gRPC may write into the child's log.
+_BECOME = """
+import json, os, shutil, sys
+user, environ, *command = sys.argv[1:]
+environ = json.loads(environ)
+program = shutil.which(command[0], path=environ["PATH"])
+os.setgroups([])
+os.setgid(int(user))
+os.setuid(int(user))
+os.execve(program, command, environ)
+"""
+
+
 @dataclass(slots=True, kw_only=True)
 class Stage:
     """One stage of the image: a directory that stands for its root, and its configuration."""
@@ -110,17 +124,18 @@ class Stage:
         self, arguments: Sequence[str], environ: Mapping[str, str], log: Path
     ) -> subprocess.Popen[bytes]:
         """A process of the image: its user, its environment and nothing of ours."""
+        given = {**self.environ, **environ}
+        if self.user is not None:
+            become = [sys.executable, "-I", "-S", "-c", _BECOME, str(self.user), json.dumps(given)]
+            arguments = [*become, *arguments]
         with log.open("wb") as out:
             return subprocess.Popen(  # noqa: S603 - what the image runs
                 arguments,
                 cwd=self.path("."),
-                env={**self.environ, **environ},
+                env=given if self.user is None else None,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                user=self.user,
-                group=self.user,
-                extra_groups=None if self.user is None else [],
             )
 
 
