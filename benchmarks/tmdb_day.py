@@ -86,10 +86,6 @@ def _update_documents(client: ApiClient, redis: RedisDocuments) -> Outcomes:
     return outcomes
 
 
-def _key(number: int) -> str:
-    return document_key("movie", number)
-
-
 def main(arguments: Sequence[str]) -> None:
     """Measure, and print what came of it."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tmdb_day", description=__doc__)

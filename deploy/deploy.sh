@@ -3,7 +3,7 @@
 #
 # Makes the service and the job what config.env says, from the image TAG (default: latest), and sends
 # the service's traffic to it. Cloud Run gives a revision no traffic before it answers GET /health.
-# Run it again after each change of config.env. Images of every commit: cloudbuild.yaml deploys those.
+# Run it again after each change of config.env. The images of commits are deployed by cloudbuild.yaml.
 
 # shellcheck source=deploy/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -19,7 +19,7 @@ done
 for pair in $SETTINGS; do
   variables+="|$pair"
 done
-# What Cloud Run jobs of their own need of it: where BigQuery is, and that their account has no key.
+# The part that each further Cloud Run job needs: where BigQuery is, and that its account has no key.
 common="GOOGLE_CLOUD_PROJECT_ID=$PROJECT_ID|BIGQUERY_LOCATION=$BIGQUERY_LOCATION|BIGQUERY_SECRET_NAME="
 common+="|POSTHOG_AGGREGATED_DATASET_ID=$POSTHOG_AGGREGATED_DATASET_ID"
 job_variables="$variables|ETL_TIMEOUT_SECONDS=$((JOB_TIMEOUT_SECONDS - 300))"
@@ -35,15 +35,15 @@ secrets="$(secret_flags $(find_jobs service))"
 both=("--image=$IMAGE_PATH:$tag" "--service-account=$RUNNER" "--cpu=$CPU" "--memory=$MEMORY"
   "$IN_REGION" "$IN_PROJECT" --quiet)
 
-# One instance: a second one could only meet the lease. `^|^`: values may hold commas.
+# One instance: a second one would find the lease taken. `^|^`: values may hold commas.
 run gcloud run deploy "$SERVICE" "${both[@]}" "--set-env-vars=^|^$variables" \
   "--concurrency=$CONCURRENCY" --min-instances=0 --max-instances=1 --timeout=3600 --port=8080 \
   ${secrets:+"$secrets"} --no-allow-unauthenticated --execution-environment=gen2 --cpu-boost \
   --startup-probe=httpGet.path=/health,httpGet.port=8080,periodSeconds=5,timeoutSeconds=3,failureThreshold=12
-# After a rollback traffic stays where it was put.
+# After a rollback, traffic would otherwise stay with the older revision.
 run gcloud run services update-traffic "$SERVICE" --to-latest "$IN_REGION" "$IN_PROJECT" --quiet
 
-# A run may be repeated safely, so a task that was lost is.
+# A run may be repeated safely, so Cloud Run retries a task that failed.
 run gcloud run jobs deploy "$JOB" "${both[@]}" "--set-env-vars=^|^$job_variables" \
   --command=python --args=main.py --tasks=1 "--max-retries=$RETRIES" "--task-timeout=${JOB_TIMEOUT_SECONDS}s"
 

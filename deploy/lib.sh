@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts beside this share: options, the configuration, and running or showing a command.
+# What the scripts in this folder share: options, configuration, and running or showing a command.
 
 set -euo pipefail
 exec 3>&1 # commands are shown here, also from within $(...)
@@ -73,7 +73,7 @@ read_config() {
   IN_REGION="--region=$REGION"
 }
 
-# Refuse what config.env said before config/jobs.yaml did: nobody would notice that it means nothing.
+# Refuse settings that have moved to config/jobs.yaml: here nothing reads them any more.
 refuse_outdated() {
   local name
   for name in SCHEDULE TIME_ZONE SCHEDULE_TARGET CPU MEMORY JOB_TIMEOUT_SECONDS; do
@@ -236,10 +236,10 @@ run() {
   $DRY_RUN || "$@"
 }
 
-# attempt COMMAND...: the same, and go on where it fails.
+# attempt COMMAND...: as run, and go on if it fails.
 attempt() {
   show "$@"
-  $DRY_RUN || "$@" || echo "That failed, and may be so: going on." >&2
+  $DRY_RUN || "$@" || echo "That failed; what it removes may be gone already: going on." >&2
 }
 
 # ask ANSWER COMMAND...: what the command prints; in a dry run ANSWER.

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Usage: deploy/setup-iam.sh [--dry-run]
 #
-# Makes what the service needs before it can be built and deployed: APIs, accounts with no more than
-# they need, one more for each further job, the image repository, the builds' bucket, the destination dataset, the secret and,
-# where GITHUB_REPOSITORY is set, the trust in that repository's workflow.
+# Makes what the service needs before it can be built and deployed: APIs, accounts with no more rights
+# than they need, one more account for each further job, the image repository, the builds' bucket, the
+# destination dataset, the secret and, if GITHUB_REPOSITORY is set, the trust in that repository's
+# workflow.
 # Run it again whenever you like; afterwards `deploy/build.sh --image-only`.
 
 # shellcheck source=deploy/lib.sh

@@ -2,7 +2,7 @@
 # Usage: deploy/teardown.sh [--yes] [--dry-run]
 #
 # Deletes the schedules, the service, the jobs that config/jobs.yaml says are deployed, the images, the
-# builds' bucket, the secrets, the accounts and their roles. Datasets stay, posthog_aggregated too. Asks first, unless --yes.
+# builds' bucket, the secrets, the accounts and their roles. All datasets stay. Asks first, unless --yes.
 
 # shellcheck source=deploy/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -75,9 +75,9 @@ def _answered_once[**P, T](function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _partitions(project_id: str, dataset_id: str | None) -> tuple[list[str], list[list[object]]]:
-    """The view PARTITIONS, with the time of the last modification, which the emulator has not.
+    """The view PARTITIONS, with the time of the last modification, which the emulator lacks.
 
-    A time that is made from the partition's rows: it differs where they do, and says nothing else.
+    The time is made from the partition's rows: it changes when they do, and is no real moment.
     """
     columns = [
         *information_schema.IDENTITY,

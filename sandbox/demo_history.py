@@ -43,6 +43,7 @@ _RENAMED_DAYS: Final = 1  # of the seeded days; those of the nights, too
 _LATE_BY: Final = 4  # days before the end of the seeded ones
 _FAILED: Final = 2  # this night's run has too little time
 _WORKDAY, _WEEKEND = 5, 3  # how busy they are
+_GROWN_BY: Final = 1.25  # visits of the last days, compared with the average
 _AT_NIGHT: Final = dt.timedelta(hours=3)
 _EVENTS: Final = "posthog_etl.events"
 # What runs of earlier nights say, since all of them run today.
@@ -63,9 +64,13 @@ class BusyPeriod(Period):
         found = []
         for number in range(self.days):
             day = self.last_day - dt.timedelta(days=self.days - 1 - number)
-            usual = _WORKDAY if day.weekday() < 5 else _WEEKEND  # noqa: PLR2004 - Monday to Friday
-            found += [day] * round(usual * (1 + number / self.days))
+            found += [day] * round(_usual_visits(day) * (1 + number / self.days))
         return found
+
+
+def _usual_visits(day: dt.date) -> int:
+    """How busy a day is, compared with others."""
+    return _WORKDAY if day.weekday() < 5 else _WEEKEND  # noqa: PLR2004 - Monday to Friday
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,9 +178,9 @@ def _run_at_night(demo: Demo, night: int, late: dt.date, announce: Callable[[str
 
 
 def _sessions_of(day: dt.date) -> int:
-    """As many as the growth has come to by now."""
-    usual = _WORKDAY if day.weekday() < 5 else _WEEKEND  # noqa: PLR2004 - Monday to Friday
-    return round(_SESSIONS / DAYS * usual * 2 / (_WORKDAY + _WEEKEND) * 1.25)
+    """The visits of a day after the seeded ones: their average, grown by a quarter."""
+    average = (_WORKDAY + _WEEKEND) / 2
+    return round(_SESSIONS / DAYS * _usual_visits(day) / average * _GROWN_BY)
 
 
 def _rename_an_event(demo: Demo, since: dt.date) -> None:
@@ -249,7 +254,7 @@ def _await(address: str) -> None:
 
 
 def check_free(port: int) -> None:
-    """Nothing, or a SandboxError where another program listens there."""
+    """Raise SandboxError if another program listens on the port."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

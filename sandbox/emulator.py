@@ -39,7 +39,7 @@ _SECONDS_TO_END = 15.0
 _SECONDS_TO_ANSWER = 10.0
 _POLL_SECONDS = 0.02
 _mine = threading.local()  # what this thread is changing
-# A proxy from the environment has no business between us and our own child.
+# Requests to our own child process go around a proxy that the environment names.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -88,7 +88,7 @@ def attach(
 def bigquery_client(endpoints: Endpoints) -> bigquery.Client:
     """Return Google's own client for the emulator; the caller closes it."""
     session = AuthorizedSession(AnonymousCredentials())
-    session.trust_env = False  # a proxy of the environment has no business here either
+    session.trust_env = False  # no proxy here either
     session.headers.update(endpoints.headers)
     return bigquery.Client(
         project=endpoints.project,

@@ -56,7 +56,7 @@ LIMIT 1"""
 
 
 def take(browser: Browser, address: str, person: str) -> None:
-    """Every picture, of a console with something to see. `person`: whose page is shown."""
+    """Write every picture. `address`: of a console that has data; `person`: whose page is shown."""
     IMAGES.mkdir(exist_ok=True)
     for name, path, options in _PICTURES:
         context = browser.new_context(**options)
@@ -80,7 +80,7 @@ def _smaller(browser: Browser, png: bytes) -> bytes:
 
 
 def _follow(page: Page, link: str) -> None:
-    """Go on to the first run of which the list says so, or to the first session with its events."""
+    """Follow the link to the first run with this text, or to the first session and its events."""
     if link == "a session":
         page.locator("main table a[href^='/session?']").first.click()
         page.wait_for_selector("ol.events")

@@ -76,17 +76,6 @@ def _count(name: str, description: str, *where: Filter) -> Metric:
     )
 
 
-def _any(name: str, description: str, *where: Filter) -> Metric:
-    return Metric(
-        name=name,
-        aggregation=Aggregation.ANY,
-        type="BOOL",
-        description=description,
-        where=where,
-        roll_up=RollUp.EVER,
-    )
-
-
 def _maximum(name: str, value: str, description: str) -> Metric:
     return Metric(
         name=name,

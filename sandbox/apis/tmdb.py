@@ -23,7 +23,6 @@ _CODES: Final = {
     429: (25, "Your request count is over the allowed limit."),
     503: (9, "Service offline: This service is temporarily offline, try again later."),
 }
-_TITLES: Final = ("Harbour", "Signal", "Orchard", "Winter", "Meridian", "Lantern")
 
 
 class FakeTmdb(FakeApi):

@@ -1,5 +1,5 @@
-# Who does what: three accounts, and one for each Cloud Run job of a further job, each with no more than
-# it needs.
+# The accounts and their roles: three accounts, and one for each Cloud Run job of a further job, each with
+# no more than it needs.
 
 resource "google_service_account" "runner" {
   project      = var.project_id

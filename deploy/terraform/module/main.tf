@@ -1,4 +1,4 @@
-# Names, APIs, and what the service and the job are told.
+# Names, APIs, and the settings of the service and the job.
 
 locals {
   # When each job runs and how large it is. `sessions` is the service and the job of this name; each

@@ -18,7 +18,7 @@ resource "google_cloud_run_v2_service" "etl" {
 
     scaling {
       min_instance_count = 0
-      max_instance_count = 1 # a second instance could only meet the lease
+      max_instance_count = 1 # a second instance would find the lease taken
     }
 
     containers {

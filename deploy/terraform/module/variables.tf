@@ -1,4 +1,4 @@
-# Where things are.
+# Project, region and labels.
 
 variable "project_id" {
   description = "Project of the datasets, of the service and of everything else."
