@@ -32,14 +32,17 @@ _numbers = itertools.count(1)
 
 @dataclass(kw_only=True)
 class Scenario:
-    """Everything that has arrived, and the runs over it."""
+    """Everything that has arrived, and the runs over it.
+
+    Its datasets' names are as long as the usual ones: so the emulator translates statements once.
+    """
 
     clients: Clients
     properties: PropertiesType = "string"
     settings: dict[str, Any] = field(default_factory=dict)
     arrived: dict[TableName, list[Row]] = field(default_factory=dict)
-    suffix: str = ""
-    prefix: str = field(default_factory=lambda: f"w{next(_numbers):03}")
+    output: str = "output"
+    number: int = field(default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:
         create_tables(self.clients.bigquery, self.datasets, properties=self.properties)
@@ -47,17 +50,18 @@ class Scenario:
     @property
     def datasets(self) -> SourceDatasets:
         """The source datasets of this scenario alone."""
-        return SourceDatasets(posthog=f"{self.prefix}_posthog", firebase=f"{self.prefix}_firebase")
+        number = f"{self.number:03}"
+        return SourceDatasets(posthog=f"posthog_{number}", firebase=f"firebase_etl_n{number}")
 
     @property
     def destination(self) -> str:
         """The destination dataset."""
-        return f"{self.prefix}_aggregated{self.suffix}"
+        return f"posthog_{self.output}_{self.number:03}"
 
     def twin(self) -> Scenario:
         """A scenario of the same sources and an empty destination of its own."""
         other = copy.copy(self)
-        other.suffix = "_twin"
+        other.output = "second"
         return other
 
     def arrive(self, table: TableName, rows: Sequence[Row]) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sandbox.fast.lookups import KIND, REQUIRED
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import duckdb
 
@@ -23,12 +25,16 @@ _CHANGE: Final = re.compile(
     r"(?: IF (?:NOT )?EXISTS)?"
     rf" {_PART}(?:\.{_PART})?(?:\.{_PART})?"
 )
+_CREATE: Final = re.compile(
+    rf"\s*CREATE (?:OR REPLACE )?(TABLE|VIEW)(?: {_PART}\.{_PART}\.{_PART}( AS ))?"
+)
 _ROWS: Final = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|TRUNCATE)\b")
 _NO_CHANGE: Final = re.compile(
     r"\s*(?:\(|(?:SELECT|WITH|FROM|EXPLAIN|USE|SET|LOAD|ATTACH|DETACH|COPY"
     r"|CREATE|DROP (?:FUNCTION|MACRO))\b)"
 )
 _CREATE_TEMPORARY: Final = re.compile(r"\s*CREATE (?:OR REPLACE )?TEMP")
+_SHAPE: Final = re.compile(rf"SELECT \* FROM {_PART}\.{_PART}\.{_PART} LIMIT 0")
 _TEMPORARY_TABLES: Final = "SELECT table_name FROM duckdb_tables() WHERE temporary"
 # Nobody reads the past of the emulator's own results and of temporary tables.
 _WITHOUT_PAST: Final = {"emulator", "temp"}
@@ -68,6 +74,7 @@ class Cursor:
         self._has_temporary_tables = False
         self._uncommitted: set[Table] | None = None
         self._redefined: set[Table] = set()  # of the uncommitted, those with more than other rows
+        self._last: tuple[str, object, duckdb.DuckDBPyRelation] | None = None
 
     @property
     def is_in_transaction(self) -> bool:
@@ -76,6 +83,7 @@ class Cursor:
 
     def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
         """Run a statement, having kept what the tables that it changes were before."""
+        self._last = None  # it may keep what the statement changes
         word = sql.split(None, 1)[0].upper()
         if word in ("BEGIN", "COMMIT", "ROLLBACK"):
             return self._transact(word, sql)
@@ -84,7 +92,7 @@ class Cursor:
         changed = changed_tables(sql)
         redefined = set() if _ROWS.match(sql) else changed
         if self._uncommitted is None:
-            with self._changing(changed, redefined):
+            with self._changing(changed, redefined, definition(sql)):
                 return self._cursor.execute(sql, parameters)
         done = self._cursor.execute(sql, parameters)
         self._uncommitted |= changed
@@ -95,7 +103,20 @@ class Cursor:
         """Return a relation; the emulator changes nothing by one."""
         if sql == _TEMPORARY_TABLES and not self._has_temporary_tables:
             return cast("duckdb.DuckDBPyRelation", _NoRows())  # the list of all tables grows
-        return self._cursor.sql(sql, **options)
+        if (match := _SHAPE.fullmatch(sql)) and not self.is_in_transaction:
+            return self._lookups.shape(_table(match), lambda: self._cursor.sql(sql))
+        if options.get("params") is None:
+            return self._cursor.sql(sql, **options)
+        return self._planned(sql, options["params"])
+
+    def _planned(self, sql: str, params: object) -> duckdb.DuckDBPyRelation:
+        """A query; the emulator asks for the types of one twice, before it writes its rows."""
+        last, self._last = self._last, None
+        if last and last[0] == sql and last[1] is params:
+            return last[2]
+        relation = self._cursor.sql(sql, params=params)
+        self._last = (sql, params, relation)
+        return relation
 
     def _transact(self, word: str, sql: str) -> duckdb.DuckDBPyConnection:
         committed = self._uncommitted if word == "COMMIT" else None
@@ -106,7 +127,10 @@ class Cursor:
         return done
 
     @contextlib.contextmanager
-    def _changing(self, tables: set[Table], redefined: set[Table]) -> Iterator[None]:
+    def _changing(
+        self, tables: set[Table], redefined: set[Table], known: Mapping[str, object] | None = None
+    ) -> Iterator[None]:
+        """Keep what these tables are, and forget what is known of them but for `known`."""
         if not tables:
             yield
         elif ANY_TABLE in tables:
@@ -118,8 +142,10 @@ class Cursor:
             with_past = {each for each in tables if each[0] not in _WITHOUT_PAST}
             with self._past.changing(with_past) if with_past else contextlib.nullcontext():
                 yield
-            self._lookups.forget(redefined)
-            self._lookups.forget_rows(tables - redefined)
+                self._lookups.forget(redefined)
+                self._lookups.forget_rows(tables - redefined)
+                if known:
+                    self._lookups.learn(redefined, known)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever DuckDB's has
         return getattr(self._cursor, name)
@@ -132,9 +158,22 @@ def changed_tables(sql: str) -> set[Table]:
     and some of its own, which are left out here.
     """
     if match := _CHANGE.match(sql):
-        database, schema, name = (_unquoted(part) for part in match.groups(""))
-        return {(database, schema, name)} if name else set()
+        table = _table(match)
+        return {table} if table[-1] else set()
     return set() if _NO_CHANGE.match(sql) else {ANY_TABLE}
+
+
+def definition(sql: str) -> dict[str, object]:
+    """What is known of a table that the statement makes: answers of the lookups, by question."""
+    match = _CREATE.match(sql)
+    if match is None:
+        return {}
+    return {KIND: match[1]} | ({REQUIRED: []} if match[1] == "TABLE" and match[5] else {})
+
+
+def _table(match: re.Match[str]) -> Table:
+    database, schema, name = (_unquoted(part) for part in match.groups("")[:3])
+    return database, schema, name
 
 
 def _unquoted(part: str) -> str:

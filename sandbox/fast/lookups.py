@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
@@ -16,19 +17,36 @@ from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
+    from duckdb import DuckDBPyRelation
+    from duckdb.sqltypes import DuckDBPyType
     from local_bigquery.models import TableFieldSchema
     from sqlglot import exp
 
     from sandbox.fast.past import Table
 
 type _Found = list[tuple[str, str, int]]
+type _Rows = list[tuple[object, ...]]
 type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
+KIND: Final = "kind"
+REQUIRED: Final = "required"  # columns that must not be null: a list of rows
 _ROWS = "rows"  # the one question whose answer changes with a table's rows
 _TABLES = "tables"  # of a dataset
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """As much of a relation as is asked for."""
+
+    columns: list[str]
+    types: list[DuckDBPyType]
+
+    @classmethod
+    def of(cls, relation: DuckDBPyRelation) -> Self:
+        return cls(relation.columns, relation.types)
 
 
 class Lookups:
@@ -58,7 +76,13 @@ class Lookups:
         """TABLE or VIEW; None if there is neither, for which DuckDB looks through all tables."""
         if table[1] == tables.RESULTS and table not in self._results:
             return None
-        return self.answer(table, "kind", lambda: _kind(*table))
+        return self.answer(table, KIND, lambda: _kind(*table))
+
+    def shape(self, table: Table, ask: Callable[[], DuckDBPyRelation]) -> DuckDBPyRelation:
+        """What has the names and types of a table's columns; `ask` returns the relation."""
+        if self.kind(*table) != "TABLE":  # a view changes with the tables it reads
+            return ask()
+        return self.answer(table, "shape", lambda: cast("DuckDBPyRelation", _Shape.of(ask())))
 
     def forget(self, changed: Iterable[Table] | None = None) -> None:
         """Call it after these tables have been created, altered or dropped, or any."""
@@ -73,6 +97,12 @@ class Lookups:
                 self._answers.pop(table, None)
                 self._answers.get(table[:2], {}).pop(_TABLES, None)
 
+    def learn(self, redefined: Iterable[Table], answers: Mapping[str, object]) -> None:
+        """Take answers, by question, from somebody who has just redefined these tables."""
+        with self._lock:
+            for table in redefined:
+                self._answers.setdefault(table, {}).update(answers)
+
     def forget_rows(self, changed: Iterable[Table]) -> None:
         """Call it after rows of these tables have changed."""
         with self._lock:
@@ -83,11 +113,21 @@ class Lookups:
 
 def ask_once(lookups: Lookups) -> None:
     """Let the emulator's own functions ask `lookups` first."""
+    database.fetch = _fetch(database.fetch, lookups)
     database.objects = _objects(database.objects, lookups)
     tables.columns = tabledata.columns = _columns(tables.columns, lookups)
     datasets.exists = _exists(datasets.exists, lookups)
     partitions._hidden = _hidden(partitions._hidden, lookups)  # noqa: SLF001
     results.page = _page(results.page)
+
+
+def _fetch(slow: Callable[..., _Rows], lookups: Lookups) -> Callable[..., _Rows]:
+    def fetch(sql: str, params: list[str] | None = None) -> _Rows:
+        if params and sql.endswith("AND NOT is_nullable"):
+            return lookups.answer(tuple(params), REQUIRED, lambda: slow(sql, params))
+        return slow(sql, params)
+
+    return fetch
 
 
 def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Found]:

@@ -1,8 +1,9 @@
 """Statements with stand-ins for names of datasets, runs and days, and what they are parsed to.
 
-A text is parsed once for all that differ from it in such names alone. A stand-in is as long as what
-it stands for, so that places in error messages are right. The emulator gets an outline, without the
-query, of a statement whose query nobody looks at before it is translated. For local-bigquery 0.3.2.
+A text is split and parsed once for all that differ from it in such names alone. A stand-in is as
+long as what it stands for, so that places in error messages are right. Of a statement whose query
+nobody looks at before it is translated, the emulator gets an outline, without that query.
+For local-bigquery 0.3.2.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from local_bigquery.errors import BigQueryError
+from local_bigquery.sql.script import Statement
 from sqlglot import exp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 type Parse = Callable[[str], list[exp.Expression]]
+type Split = Callable[[str], list[Statement]]
 
 _MOST: Final = 1000
 _MOST_NAMES: Final = 100  # of each kind in a statement
@@ -62,9 +66,25 @@ class Text:
 class Trees:
     """What texts are parsed to: the rules that rewrite a tree get a copy, other code an outline."""
 
-    def __init__(self, parse: Parse) -> None:
+    def __init__(self, parse: Parse, split: Split) -> None:
         self._parse = parse
+        self._split = split
         self._kept: OrderedDict[str, exp.Expression] = OrderedDict()
+        self._scripts: OrderedDict[str, list[Statement]] = OrderedDict()
+
+    def split(self, script: str) -> list[Statement]:
+        """What `split` returns."""
+        try:
+            with_stand_ins, names = put_stand_ins(script)
+            kept = self._scripts.get(with_stand_ins)
+            if kept is None:
+                kept = self._split(with_stand_ins)
+                _keep(self._scripts, with_stand_ins, kept)
+        except (NoStandInsError, BigQueryError):
+            return self._split(script)
+        if any(each != Statement(each.kind, each.text) for each in kept):  # with more than a text
+            return self._split(script)
+        return [Statement(each.kind, real(each.text, names)) for each in kept]
 
     def parse(self, text: str) -> list[exp.Expression]:
         """What `parse` returns. A single statement has its Text in its meta."""
@@ -98,13 +118,19 @@ class Trees:
             trees = self._parse(text)
             if len(trees) != 1:
                 raise NoStandInsError
-            kept = self._kept[text] = trees[0]
-            if len(self._kept) > _MOST:
-                self._kept.popitem(last=False)
+            kept = trees[0]
+            _keep(self._kept, text, kept)
         return kept
 
 
-def put_stand_ins(text: str) -> tuple[str, dict[str, str]]:
+def _keep[T](cache: OrderedDict[str, T], text: str, value: T) -> None:
+    cache[text] = value
+    if len(cache) > _MOST:
+        cache.popitem(last=False)
+
+
+@lru_cache(maxsize=100)  # a script is often one statement
+def put_stand_ins(text: str) -> tuple[str, Mapping[str, str]]:
     """The text with stand-ins, and what each stands for."""
     if _LOOKS_LIKE_ONE.search(text):
         raise NoStandInsError

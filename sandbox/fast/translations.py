@@ -83,8 +83,9 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     """Let the emulator translate statements by what is remembered."""
     questions = _Questions(lookups)
     questions.record()
-    trees = Trees(parse)
+    trees = Trees(parse, script.parse_script)
     translations = _Translations(query.translate, past, questions, trees)
+    script.parse_script = trees.split
     script.Interpreter.sql = _sql(trees)
     read.parse = trees.parse
     query.translate = read.translate = translations.translate

@@ -14,6 +14,7 @@ import pytest
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
 from local_bigquery.errors import BigQueryError
+from local_bigquery.sql.script import parse_script
 from local_bigquery.sql.translate import parse
 
 from sandbox.fast.shared import SHARED, SharedTranslations
@@ -244,14 +245,32 @@ OTHER_NAMES = {
 
 def test_remembered_trees_change_no_result_of_parsing() -> None:
     """Not the names of datasets, runs and days in a text, nor its positions for errors."""
-    trees = Trees(parse)
+    trees = Trees(parse, parse_script)
     commented = "SELECT 1 AS n  -- `my-project`.`posthog_etl`.`events`\nFROM t"
     for text in (*snapshots.statements().values(), commented):
-        of_a_run = other = text.replace("staging_", f"staging_{RUN}_")
-        for name, other_name in OTHER_NAMES.items():
-            other = other.replace(name, other_name)
-        for each in (of_a_run, other, of_a_run):
+        for each in with_other_names(text):
             assert parsed(each, trees.parse, trees) == parsed(each, parse, trees)
+
+
+def with_other_names(text: str) -> list[str]:
+    """The text of one run, that of another one, and the first again."""
+    of_a_run = other = text.replace("staging_", f"staging_{RUN}_")
+    for name, other_name in OTHER_NAMES.items():
+        other = other.replace(name, other_name)
+    return [of_a_run, other, of_a_run]
+
+
+def test_remembered_scripts_change_no_result_of_splitting() -> None:
+    """Whether a script is one statement, several, or has blocks of its own."""
+    trees = Trees(parse, parse_script)
+    select = "SELECT 1 FROM `my-project`.`posthog_etl`.`events`"
+    scripts = (select, f"{select}; {select}", f"DECLARE n INT64; BEGIN {select}; END; SET n = 2")
+    for text in (*snapshots.statements().values(), *scripts):
+        for each in with_other_names(text):
+            assert trees.split(each) == parse_script(each)
+    for split in (trees.split, parse_script):
+        with pytest.raises(BigQueryError, match=re.escape('Unexpected ")" at [1:51]')):
+            split(f"{select};)")
 
 
 def test_translations_are_shared_by_key(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def recording(endpoints: Endpoints, clients: Clients, history: History) -> Itera
 
 def scenario_of(clients: Clients) -> Scenario:
     """A scenario with the same datasets on every emulator, since answers name them."""
-    return Scenario(clients=clients, properties="json", settings=EXCLUSIONS, prefix="history")
+    return Scenario(clients=clients, properties="json", settings=EXCLUSIONS, number=0)
 
 
 def test_the_fast_emulator_answers_as_the_plain_one(

@@ -161,22 +161,21 @@ def test_extreme_times_and_missing_columns_do_not_end_a_run(scenario: Scenario) 
 
 def test_a_missing_events_table_is_named(empty_scenario: Scenario) -> None:
     """The run fails with the table's name."""
-    empty_scenario.query(f"ALTER TABLE {empty_scenario.prefix}_posthog.events RENAME TO kept")
+    posthog = empty_scenario.datasets.posthog
+    empty_scenario.query(f"ALTER TABLE {posthog}.events RENAME TO kept")
     try:
-        with pytest.raises(
-            SourceMissingError, match=rf"local\.{empty_scenario.prefix}_posthog\.events"
-        ):
+        with pytest.raises(SourceMissingError, match=rf"local\.{posthog}\.events"):
             empty_scenario.run()
     finally:
-        empty_scenario.query(f"ALTER TABLE {empty_scenario.prefix}_posthog.kept RENAME TO events")
+        empty_scenario.query(f"ALTER TABLE {posthog}.kept RENAME TO events")
 
 
 def test_all_tables_except_events_are_optional(clients: Clients) -> None:
     """Without them their columns are null, and the report says what is missing."""
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
-        for table in ("firebase.users", "firebase.events", "posthog.sessions"):
-            scenario.query(f"DROP TABLE {scenario.prefix}_{table}")
+        for table in OTHERS:
+            scenario.query(f"DROP TABLE {scenario.datasets.table_id(clients.bigquery, table)}")
         report = scenario.run()
         assert [text.partition(" does not exist: ")[2] for text in report.warnings[:3]] == [
             "no session gets a channel.",
@@ -192,7 +191,7 @@ def test_a_table_that_disappears_ends_the_run_unless_forced(clients: Clients) ->
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
         scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
         scenario.run()
-        scenario.query(f"DROP TABLE {scenario.prefix}_firebase.users")
+        scenario.query(f"DROP TABLE {scenario.datasets.firebase}.users")
         with pytest.raises(
             SourceMissingError, match="users is gone, in which the last run found 1"
         ):
@@ -202,11 +201,10 @@ def test_a_table_that_disappears_ends_the_run_unless_forced(clients: Clients) ->
 
 def test_a_table_that_a_setting_names_must_exist(empty_scenario: Scenario) -> None:
     """A misspelt name must not take the users from all sessions."""
-    empty_scenario.settings = {"users_table": f"{empty_scenario.prefix}_firebase.people"}
+    firebase = empty_scenario.datasets.firebase
+    empty_scenario.settings = {"users_table": f"{firebase}.people"}
     try:
-        with pytest.raises(
-            SourceMissingError, match=rf"local\.{empty_scenario.prefix}_firebase\.people"
-        ):
+        with pytest.raises(SourceMissingError, match=rf"local\.{firebase}\.people"):
             empty_scenario.run()
     finally:
         empty_scenario.settings = {}
@@ -217,7 +215,7 @@ def test_tables_may_have_any_name_and_dataset(clients: Clients) -> None:
     with Scenario(clients=clients) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
         scenario.arrive("firebase_users", [{"user_id": "d0-person"}])
-        posthog, firebase = f"{scenario.prefix}_posthog", f"{scenario.prefix}_firebase"
+        posthog, firebase = scenario.datasets.posthog, scenario.datasets.firebase
         for name, table in ((f"{posthog}.events", "events-2"), (f"{firebase}.users", "people")):
             scenario.query(f"CREATE TABLE `{posthog}.{table}` AS SELECT * FROM `{name}`")
             scenario.query(f"DROP TABLE `{name}`")
