@@ -13,6 +13,7 @@ from bigquery.clients import Clients, local_clients
 from sandbox import emulator
 from sandbox.fast.shared import SHARED
 from sandbox.server import FAST, THREADS
+from sandbox.sources import SourceDatasets, create_tables
 from tests.forks import environ_of, start_forks
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ def clients(endpoints: emulator.Endpoints) -> Iterator[Clients]:
     found = local_clients(endpoints)
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def usual_sources(clients: Clients) -> Iterator[SourceDatasets]:
+    """The source tables under their usual names; they and what runs make go with the module."""
+    sources = SourceDatasets()
+    create_tables(clients.bigquery, sources)
+    yield sources
+    for dataset in (sources.posthog, sources.firebase, "posthog_aggregated"):
+        clients.bigquery.delete_dataset(dataset, delete_contents=True, not_found_ok=True)
 
 
 @pytest.fixture(scope="session")

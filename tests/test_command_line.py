@@ -16,29 +16,22 @@ import pytest
 import main
 from runs.log import LOG
 from runs.supervision import STOP
-from sandbox import emulator
-from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sandbox.sources import SourceDatasets, append_rows
 from tests.forks import environ_of
 from tests.paths import ROOT
 from tests.sessions.test_requests_on_data import day_of_sessions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from bigquery.clients import Clients
     from tests.forks import Run
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A sandbox with two days of sessions, kept running for the module."""
-    directory = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(directory) as endpoints:
-        client = emulator.bigquery_client(endpoints)
-        create_tables(client, SourceDatasets())
-        for day in (0, 1):
-            append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(day, 6))
-        client.close()
-        yield directory
+def folder(sandbox_dir: Path, clients: Clients, usual_sources: SourceDatasets) -> Path:
+    """The directory of the sandbox, which has two days of sessions."""
+    for day in (0, 1):
+        append_rows(clients.bigquery, usual_sources, "posthog_events", day_of_sessions(day, 6))
+    return sandbox_dir
 
 
 def test_the_report_alone_is_on_stdout_as_json(folder: Path) -> None:
@@ -180,12 +173,10 @@ def test_sessions_are_verified_and_explained(run: Run, folder: Path) -> None:
     assert "from events" in shown.stdout
 
 
-def test_a_wrong_cell_ends_with_code_5(run: Run, folder: Path) -> None:
+def test_a_wrong_cell_ends_with_code_5(run: Run, folder: Path, clients: Clients) -> None:
     """By itself, and within --check, which writes it to the ledger."""
-    with emulator.attach(folder) as endpoints:
-        client = emulator.bigquery_client(endpoints)
-        client.query("UPDATE posthog_aggregated.sessions SET event_count = 7 WHERE TRUE").result()
-        client.close()
+    update = "UPDATE posthog_aggregated.sessions SET event_count = 7 WHERE TRUE"
+    clients.bigquery.query(update).result()
     done = run("--local", "--session", "d0-1", "--yes", folder=folder)
     assert done.returncode == 5
     assert "d0-1.event_count is 7 and should be 2" in done.stdout

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import threading
-from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,6 @@ import pytest
 
 import main
 from app import create_app
-from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from jobs import registry
 from runs.errors import LeaseHeldError, LeaseLostError, RequestError, RunTimeoutError
@@ -22,13 +20,12 @@ from runs.lease_row import LeaseRow
 from runs.request import RunRequest
 from runs.settings import Settings
 from runs.supervision import take_lease
-from sandbox import emulator
 from tests.paths import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from bigquery.clients import Clients
     from runs.report import RunReport
 
 DELIVERY = "nightly 2026-11-26T02:00:00Z"
@@ -80,22 +77,16 @@ class JobRunner:
         return LeaseRow(warehouse=other, job="greeting")
 
 
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Clients]]:
-    """An emulator that other processes can attach to."""
-    folder = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
-        yield folder, clients
-
-
 @pytest.fixture
 def runner(
-    sandbox: tuple[Path, Clients], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    sandbox_dir: Path,
+    clients: Clients,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> JobRunner:
     """Runs the registered job in a dataset of the test's own."""
     monkeypatch.setitem(registry.JOBS, "greeting", "tests.greeting_job")
-    folder, clients = sandbox
-    return JobRunner(clients=clients, folder=folder, dataset=request.node.name)
+    return JobRunner(clients=clients, folder=sandbox_dir, dataset=request.node.name)
 
 
 def test_a_run_publishes_and_is_in_the_ledger(runner: JobRunner) -> None:

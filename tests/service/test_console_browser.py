@@ -371,10 +371,9 @@ def test_the_console_can_be_used_by_keyboard(tab: Tab, address: str) -> None:
     page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Skip to the content")
     page.keyboard.press("Enter")
-    assert page.url.endswith("#main")
+    expect(page).to_have_url(f"{address}/#main")
     page.keyboard.press("Tab")
-    outline = page.locator(":focus").evaluate("each => getComputedStyle(each).outlineStyle")
-    assert outline == "solid"
+    expect(page.locator(":focus")).to_have_css("outline-style", "solid")
 
 
 def test_a_chart_shows_the_values_of_its_table(tab: Tab, address: str) -> None:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sandbox import emulator
-from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sandbox.sources import SourceDatasets, append_rows
 from tests.forks import environ_of
 from tests.paths import ROOT
 from tests.sessions.test_requests_on_data import day_of_sessions
@@ -23,29 +22,24 @@ if TYPE_CHECKING:
 
     from google.cloud import bigquery
 
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the sandbox that the service and the tests share."""
-    return tmp_path_factory.mktemp("sandbox")
+    from bigquery.clients import Clients
 
 
 @pytest.fixture(scope="module")
-def client(folder: Path) -> Iterator[bigquery.Client]:
+def client(clients: Clients, usual_sources: SourceDatasets) -> bigquery.Client:
     """A client of the sandbox, which has a day of sessions."""
-    with emulator.attach(folder) as endpoints:
-        found = emulator.bigquery_client(endpoints)
-        create_tables(found, SourceDatasets())
-        append_rows(found, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
-        yield found
-        found.close()
+    append_rows(clients.bigquery, usual_sources, "posthog_events", day_of_sessions(0, 6))
+    return clients.bigquery
 
 
 @pytest.fixture(scope="module")
-def service(folder: Path, client: bigquery.Client) -> Iterator[Service]:
+def service(
+    sandbox_dir: Path, client: bigquery.Client, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     """The service under gunicorn, on that sandbox."""
     assert client.project == "local"
-    with serving(folder / "log", app="app:local()", SANDBOX_DIR=str(folder)) as found:
+    log = tmp_path_factory.mktemp("service") / "log"
+    with serving(log, app="app:local()", SANDBOX_DIR=str(sandbox_dir)) as found:
         yield found
 
 
@@ -126,13 +120,18 @@ def test_a_missing_source_gives_a_502_and_the_delivery_runs_again(
     assert (again.status, again.body.get("status")) == (200, "succeeded"), again.body
 
 
-def test_simultaneous_requests_run_one_at_a_time(service: Service, folder: Path) -> None:
+def test_simultaneous_requests_run_one_at_a_time(service: Service, sandbox_dir: Path) -> None:
     """Of six requests and two command lines, those that find the lease held are refused."""
 
     def command() -> CompletedProcess[str]:
         command = [sys.executable, "main.py", "--local", "--json"]
         return subprocess.run(  # noqa: S603 - our own command
-            command, cwd=ROOT, env=environ_of(folder), capture_output=True, text=True, check=False
+            command,
+            cwd=ROOT,
+            env=environ_of(sandbox_dir),
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     with ThreadPoolExecutor(8) as pool:

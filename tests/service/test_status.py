@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from app import create_app
-from bigquery.clients import Clients, local_clients
 from bigquery.connection import CachedClients
 from bigquery.warehouse import Warehouse
 from runs.errors import CredentialsError
 from runs.lease_row import LeaseRow
 from runs.settings import SETTINGS, Settings
-from sandbox import emulator
-from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sandbox.sources import SourceDatasets, append_rows
 from service import readiness
 from tests.bigquery.test_warehouse import denied_storage
 from tests.sessions.test_requests_on_data import day_of_sessions
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from bigquery.clients import Clients
     from sandbox.emulator import Endpoints
     from service.readiness import Probe
 
@@ -46,28 +45,10 @@ SETTINGS_HERE = Settings(project_id="local")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the sandbox that the service and the tests share."""
-    return tmp_path_factory.mktemp("sandbox")
-
-
-@pytest.fixture(scope="module")
-def endpoints(folder: Path) -> Iterator[Endpoints]:
-    """The endpoints of the sandbox, which has a day of sessions."""
-    with emulator.attach(folder) as found:
-        client = emulator.bigquery_client(found)
-        create_tables(client, SourceDatasets())
-        append_rows(client, SourceDatasets(), "posthog_events", day_of_sessions(0, 6))
-        client.close()
-        yield found
-
-
-@pytest.fixture(scope="module")
-def clients(endpoints: Endpoints) -> Iterator[Clients]:
-    """The product's own clients of the sandbox."""
-    found = local_clients(endpoints)
-    yield found
-    found.close()
+def folder(sandbox_dir: Path, clients: Clients, usual_sources: SourceDatasets) -> Path:
+    """The directory of the sandbox, which has a day of sessions."""
+    append_rows(clients.bigquery, usual_sources, "posthog_events", day_of_sessions(0, 6))
+    return sandbox_dir
 
 
 @pytest.fixture(scope="module")

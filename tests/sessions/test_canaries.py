@@ -30,7 +30,6 @@ from runs.lease_row import LeaseRow
 from runs.log import configure_logging
 from runs.request import RunRequest
 from runs.supervision import STOP, take_lease
-from sandbox import emulator
 from tests.fault_proxy import Fault, HttpProxy
 from tests.runs.test_lease import ActAtStep
 from tests.scenario import Scenario
@@ -39,6 +38,9 @@ from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, even
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from bigquery.clients import Clients
+    from sandbox import emulator
 
 CANARIES = {
     "private key": "Q0FOQVJZS0VZQ0FOQVJZS0VZQ0FOQVJZS0VZQ0FOQVJZS0VZ",
@@ -135,12 +137,11 @@ class Runner:
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedSandbox]:
+def loaded(
+    sandbox_dir: Path, endpoints: emulator.Endpoints, clients: Clients
+) -> Iterator[LoadedSandbox]:
     """The scenario, in a sandbox that the command line finds."""
-    folder = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(folder) as endpoints:
-        clients = local_clients(endpoints)
-        scenario = Scenario(clients=clients)
+    with Scenario(clients=clients) as scenario:
         at = MIDNIGHT.replace(hour=9)
         scenario.arrive("posthog_events", [event("canary", at, distinct_id="canary-user")])
         scenario.arrive("posthog_events", day_of_sessions(0, 2))
@@ -155,14 +156,13 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedSandbox]:
             scenario=scenario,
             endpoints=endpoints,
             environ={
-                "SANDBOX_DIR": str(folder),
+                "SANDBOX_DIR": str(sandbox_dir),
                 "POSTHOG_DATASET_ID": settings.posthog_dataset_id,
                 "FIREBASE_DATASET_ID": settings.firebase_dataset_id,
                 "POSTHOG_AGGREGATED_DATASET_ID": settings.aggregated_dataset_id,
             },
             staged=staged[0],
         )
-        clients.close()
 
 
 @pytest.fixture

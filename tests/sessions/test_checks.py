@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bigquery.clients import Clients, local_clients
 from bigquery.warehouse import Warehouse
 from jobs.sessions_checks import check_sessions
 from runs.checks import check_last_run
 from runs.execution import Execution
 from runs.settings import Settings
-from sandbox import emulator
-from sandbox.sources import SourceDatasets, append_rows, create_tables
+from sandbox.sources import SourceDatasets, append_rows
 from sessions import checks
 from sessions.checks import Figures
 from sessions.plan import State
@@ -23,9 +21,9 @@ from tests.sessions.test_requests_on_data import day_of_sessions
 from tests.shipped import METRIC_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from bigquery.clients import Clients
     from tests.forks import Run
 
 NOW = datetime(2026, 10, 8, 12, tzinfo=UTC)
@@ -48,21 +46,11 @@ READINESS_CHECKS = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of the sandbox, which the command line and the tests share."""
-    return tmp_path_factory.mktemp("sandbox")
-
-
-@pytest.fixture(scope="module")
-def clients(folder: Path) -> Iterator[Clients]:
-    """The sandbox, with two days of sessions."""
-    with emulator.attach(folder) as endpoints:
-        found = local_clients(endpoints)
-        create_tables(found.bigquery, SourceDatasets())
-        for day in (0, 1):
-            append_rows(found.bigquery, SourceDatasets(), "posthog_events", day_of_sessions(day, 3))
-        yield found
-        found.close()
+def folder(sandbox_dir: Path, clients: Clients, usual_sources: SourceDatasets) -> Path:
+    """The directory of the sandbox, which has two days of sessions."""
+    for day in (0, 1):
+        append_rows(clients.bigquery, usual_sources, "posthog_events", day_of_sessions(day, 3))
+    return sandbox_dir
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,14 @@ import os
 import random
 import time
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from bigquery.clients import local_clients
 from jobs.sessions import JOB
-from sandbox import emulator
 from tests.scenario import Row, Scenario, differences
 from tests.sessions.test_requests_on_data import MIDNIGHT, day_of_sessions, event
 
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from bigquery.clients import Clients
     from tests.conftest import Count
     from tests.forks import Child, Forks
 
@@ -155,17 +154,15 @@ def wait_for_step(log: IO[str], step: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def harness(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillHarness]:
-    """A day of sessions in a sandbox of its own, run once."""
-    folder = tmp_path_factory.mktemp("sandbox")
-    with emulator.attach(folder) as endpoints, closing(local_clients(endpoints)) as clients:
-        scenario = Scenario(clients=clients, settings={"lease_wait_seconds": 30})
+def harness(forks: Forks, sandbox_dir: Path, clients: Clients) -> Iterator[KillHarness]:
+    """A day of sessions, run once."""
+    with Scenario(clients=clients, settings={"lease_wait_seconds": 30}) as scenario:
         scenario.arrive("posthog_events", day_of_sessions(0, 6))
         started = time.monotonic()
         scenario.run()
         seconds = time.monotonic() - started
         yield KillHarness(
-            folder=folder,
+            folder=sandbox_dir,
             forks=forks,
             scenario=scenario,
             seconds=seconds,
