@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ from sandbox.fast.shared import SHARED
 from sandbox.server import FAST, THREADS
 from sandbox.sources import SourceDatasets, create_tables
 from tests.forks import environ_of, start_forks
+from tests.paths import COMPILED, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +32,25 @@ os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, wi
 type Count = Callable[[str, int], None]
 
 _PREFIX = "figure: "
+_COMPILING = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Compile ZetaSQL, half a minute's work, in moments when the processes of tests wait."""
+    if "PYTEST_XDIST_WORKER" in os.environ or not session.config.getoption("numprocesses"):
+        return
+    if not (COMPILED / "modules").exists():
+        command = [sys.executable, "-m", "tests.googlesql"]
+        session.config.stash[_COMPILING] = subprocess.Popen(  # noqa: S603 - our own command
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the compilation, if nobody has needed it."""
+    if compiling := session.config.stash.get(_COMPILING, None):
+        compiling.terminate()
+        compiling.wait()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from google.auth.credentials import AnonymousCredentials
@@ -32,6 +30,7 @@ from zetasql.wasi._pb2.zetasql.local_service.local_service_pb2 import (
 from zetasql.wasi._pb2.zetasql.public import type_pb2
 
 from sandbox.locks import FileLock
+from tests.paths import COMPILED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -132,10 +131,9 @@ class _Config(Config):
 
     def __init__(self) -> None:
         super().__init__()
-        folder = Path(sys.prefix).resolve() / "wasmtime"
-        folder.mkdir(exist_ok=True)
-        settings, written = folder / "cache.toml", folder / f"{os.getpid()}.toml"
-        written.write_text(f"[cache]\ndirectory = '{folder}'\n", "utf-8")
+        COMPILED.mkdir(exist_ok=True)
+        settings, written = COMPILED / "cache.toml", COMPILED / f"{os.getpid()}.toml"
+        written.write_text(f"[cache]\ndirectory = '{COMPILED}'\n", "utf-8")
         written.replace(settings)  # another process may be reading it
         self.cache = str(settings)
 
@@ -160,7 +158,7 @@ class _Wasm(wasm_client.WasmClient):  # type: ignore[misc]  # it has no types
 def _load() -> _Wasm:
     """Compiled by one process, while the others wait for it."""
     wasm_client.Config = _Config
-    with FileLock(Path(sys.prefix).resolve() / "wasmtime.lock") as lock:
+    with FileLock(COMPILED.with_suffix(".lock")) as lock:
         lock.acquire()
         return _Wasm(get_wasm_path())
 
@@ -416,3 +414,8 @@ def _catalog(tables: Mapping[str, Columns], sql: str) -> dict[str, Any]:
 def _table(name: str, columns: Columns) -> dict[str, Any]:
     named = [{"name": column, "type": type_} for column, type_ in columns.items()]
     return {"name": name, "column": named}
+
+
+if __name__ == "__main__":  # see tests/conftest.py
+    os.nice(19)
+    _load()

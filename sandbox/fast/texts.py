@@ -90,7 +90,7 @@ class Trees:
         """What `parse` returns. A single statement has its Text in its meta."""
         try:
             with_stand_ins, names = put_stand_ins(text)
-            kept = self._find(with_stand_ins)
+            kept = self.kept(with_stand_ins)
         except (NoStandInsError, BigQueryError):
             return self._parse(text)
         outline = _outline(kept)
@@ -99,20 +99,8 @@ class Trees:
         tree.meta["text"] = Text(with_stand_ins, names, tree, is_outline=outline is not None)
         return [tree]
 
-    def tree(self, text: str) -> exp.Expression:
-        """What a text with stand-ins is parsed to, if it is one statement."""
-        return self._find(text).copy()
-
-    def whole(self, tree: exp.Expression) -> exp.Expression:
-        """A tree that `parse` returned, with the query that its outline lacks."""
-        text = tree.meta.get("text")
-        if not (isinstance(text, Text) and text.tree is tree and text.is_outline):
-            return tree
-        whole = self.tree(text.text)
-        _put_names(whole, text.names)
-        return whole
-
-    def _find(self, text: str) -> exp.Expression:
+    def kept(self, text: str) -> exp.Expression:
+        """What a text with stand-ins is parsed to, if it is one statement; not to be changed."""
         kept = self._kept.get(text)
         if kept is None:
             trees = self._parse(text)
@@ -121,6 +109,15 @@ class Trees:
             kept = trees[0]
             _keep(self._kept, text, kept)
         return kept
+
+    def whole(self, tree: exp.Expression) -> exp.Expression:
+        """A tree that `parse` returned, with the query that its outline lacks."""
+        text = tree.meta.get("text")
+        if not (isinstance(text, Text) and text.tree is tree and text.is_outline):
+            return tree
+        whole = self.kept(text.text).copy()
+        _put_names(whole, text.names)
+        return whole
 
 
 def _keep[T](cache: OrderedDict[str, T], text: str, value: T) -> None:

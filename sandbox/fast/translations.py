@@ -229,7 +229,7 @@ class _Translations:
         draft, as_of = _Draft(text.names), list[AsOf]()
         tokens = _draft.set(draft), put_off.set(as_of)
         try:
-            tree = self._trees.tree(text.text)
+            tree = self._trees.kept(text.text)
             check_places(tree)
             sql, bound = self._slow(ddl.normalise(tree), own)
         finally:
