@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,7 +20,7 @@ from sandbox.fast.shared import SHARED
 from sandbox.server import FAST, THREADS
 from sandbox.sources import SourceDatasets, create_tables
 from tests.forks import environ_of, start_forks
-from tests.paths import COMPILED, ROOT
+from tests.paths import COMPILED, EMULATORS, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +35,22 @@ os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, wi
 type Count = Callable[[str, int], None]
 
 _PREFIX = "figure: "
+_MOST_SECONDS = 3 * 24 * 3600  # that emulators use what an earlier run of tests made
 _COMPILING = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Compile ZetaSQL, half a minute's work, in moments when the processes of tests wait."""
-    if "PYTEST_XDIST_WORKER" in os.environ or not session.config.getoption("numprocesses"):
+    """Compile ZetaSQL, half a minute's work, in moments when the processes of tests wait.
+
+    Before that, delete what emulators made days ago.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    for file in EMULATORS.glob("*/*"):
+        with contextlib.suppress(FileNotFoundError):  # another run of tests may do the same
+            if file.stat().st_mtime < time.time() - _MOST_SECONDS:
+                file.unlink()
+    if not session.config.getoption("numprocesses"):
         return
     if not (COMPILED / "modules").exists():
         command = [sys.executable, "-m", "tests.googlesql"]
@@ -54,11 +67,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared_by_emulators(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A directory in which every emulator of this run of tests uses what another one made."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emulators"
-    folder.mkdir(exist_ok=True)
+def shared_by_emulators() -> None:
+    """A directory in which every emulator of tests uses what another one made of the same code."""
+    code = [ROOT / "requirements-dev.txt", ROOT / "sandbox" / "catalog.py"]
+    code += sorted((ROOT / "sandbox" / "fast").glob("*.py"))
+    digest = hashlib.sha256(b"".join(each.read_bytes() for each in code)).hexdigest()
+    folder = EMULATORS / digest[:16]
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ[SHARED] = str(folder)
 
 

@@ -1,6 +1,6 @@
-"""The directory that emulators of one run of tests share, and the translations in it.
+"""The directory that emulators share, and the values in it. Knows nothing of what these are.
 
-What is there was written by the same code: nobody keeps the directory for a later run.
+Whoever names the directory sees to it that what is there was written by the same code.
 Written for local-bigquery 0.3.2.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, Final
 SHARED: Final = "SANDBOX_SHARED"  # the directory; nothing is shared where this is not set
 
 
-class SharedTranslations:
+class SharedValues:
     """Values by key; a key's value may be replaced by another process at any time."""
 
     def __init__(self, folder: str | None) -> None:

@@ -21,6 +21,8 @@ from sqlglot import exp
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from sandbox.fast.shared import SharedValues
+
 type Parse = Callable[[str], list[exp.Expression]]
 type Split = Callable[[str], list[Statement]]
 
@@ -66,10 +68,12 @@ class Text:
 class Trees:
     """What texts are parsed to: the rules that rewrite a tree get a copy, other code an outline."""
 
-    def __init__(self, parse: Parse, split: Split) -> None:
+    def __init__(self, parse: Parse, split: Split, shared: SharedValues) -> None:
         self._parse = parse
         self._split = split
+        self._shared = shared
         self._kept: OrderedDict[str, exp.Expression] = OrderedDict()
+        self._outlines: OrderedDict[str, list[exp.Expression | None]] = OrderedDict()
         self._scripts: OrderedDict[str, list[Statement]] = OrderedDict()
 
     def split(self, script: str) -> list[Statement]:
@@ -90,11 +94,10 @@ class Trees:
         """What `parse` returns. A single statement has its Text in its meta."""
         try:
             with_stand_ins, names = put_stand_ins(text)
-            kept = self.kept(with_stand_ins)
+            outline = self._outline(with_stand_ins)
+            tree = (outline or self.kept(with_stand_ins)).copy()
         except (NoStandInsError, BigQueryError):
             return self._parse(text)
-        outline = _outline(kept)
-        tree = outline or kept.copy()
         _put_names(tree, names)
         tree.meta["text"] = Text(with_stand_ins, names, tree, is_outline=outline is not None)
         return [tree]
@@ -109,6 +112,14 @@ class Trees:
             kept = trees[0]
             _keep(self._kept, text, kept)
         return kept
+
+    def _outline(self, text: str) -> exp.Expression | None:
+        found = self._outlines.get(text) or self._shared.get(("outline", text))
+        if not found:
+            found = [_outline(self.kept(text))]
+            self._shared.put(("outline", text), found)
+        _keep(self._outlines, text, found)
+        return found[0]
 
     def whole(self, tree: exp.Expression) -> exp.Expression:
         """A tree that `parse` returned, with the query that its outline lacks."""

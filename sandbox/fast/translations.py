@@ -29,7 +29,7 @@ from local_bigquery.sql.translate import parse
 from sqlglot import exp
 
 from sandbox.fast.past import quoted
-from sandbox.fast.shared import SHARED, SharedTranslations
+from sandbox.fast.shared import SHARED, SharedValues
 from sandbox.fast.texts import NoStandInsError, Text, Trees, check_places, has_more, real
 from sandbox.fast.time_travel import AsOf, put_off, stand_in
 
@@ -83,8 +83,9 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     """Let the emulator translate statements by what is remembered."""
     questions = _Questions(lookups)
     questions.record()
-    trees = Trees(parse, script.parse_script)
-    translations = _Translations(query.translate, past, questions, trees)
+    shared = SharedValues(os.environ.get(SHARED))
+    trees = Trees(parse, script.parse_script, shared)
+    translations = _Translations(query.translate, past, questions, trees, shared)
     script.parse_script = trees.split
     script.Interpreter.sql = _sql(trees)
     read.parse = trees.parse
@@ -182,13 +183,18 @@ class _Questions:
 
 class _Translations:
     def __init__(
-        self, slow: Callable[..., _Translated], past: Past, questions: _Questions, trees: Trees
+        self,
+        slow: Callable[..., _Translated],
+        past: Past,
+        questions: _Questions,
+        trees: Trees,
+        shared: SharedValues,
     ) -> None:
         self._trees = trees
         self._slow = slow
         self._past = past
         self._questions = questions
-        self._shared = SharedTranslations(os.environ.get(SHARED))
+        self._shared = shared
         self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
 
     def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401

@@ -17,7 +17,7 @@ from local_bigquery.errors import BigQueryError
 from local_bigquery.sql.script import parse_script
 from local_bigquery.sql.translate import parse
 
-from sandbox.fast.shared import SHARED, SharedTranslations
+from sandbox.fast.shared import SHARED, SharedValues
 from sandbox.fast.texts import Trees
 from tests import snapshots
 from tests.emulators import clients_of
@@ -243,12 +243,15 @@ OTHER_NAMES = {
 }
 
 
-def test_remembered_trees_change_no_result_of_parsing() -> None:
-    """Not the names of datasets, runs and days in a text, nor its positions for errors."""
-    trees = Trees(parse, parse_script)
+def test_remembered_trees_change_no_result_of_parsing(tmp_path: Path) -> None:
+    """Not the names of datasets, runs and days in a text, nor its positions for errors.
+
+    The second emulator uses what the first one has put into the directory that they share.
+    """
+    one, other = (Trees(parse, parse_script, SharedValues(str(tmp_path))) for _ in range(2))
     commented = "SELECT 1 AS n  -- `my-project`.`posthog_etl`.`events`\nFROM t"
     for text in (*snapshots.statements().values(), commented):
-        for each in with_other_names(text):
+        for each, trees in zip(with_other_names(text), (one, other, other), strict=True):
             assert parsed(each, trees.parse, trees) == parsed(each, parse, trees)
 
 
@@ -262,7 +265,7 @@ def with_other_names(text: str) -> list[str]:
 
 def test_remembered_scripts_change_no_result_of_splitting() -> None:
     """Whether a script is one statement, several, or has blocks of its own."""
-    trees = Trees(parse, parse_script)
+    trees = Trees(parse, parse_script, SharedValues(None))
     select = "SELECT 1 FROM `my-project`.`posthog_etl`.`events`"
     scripts = (select, f"{select}; {select}", f"DECLARE n INT64; BEGIN {select}; END; SET n = 2")
     for text in (*snapshots.statements().values(), *scripts):
@@ -275,12 +278,12 @@ def test_remembered_scripts_change_no_result_of_splitting() -> None:
 
 def test_translations_are_shared_by_key(tmp_path: Path) -> None:
     """A process gets what another one put last under a key; without a folder it gets nothing."""
-    one, other = (SharedTranslations(str(tmp_path)) for _ in range(2))
+    one, other = (SharedValues(str(tmp_path)) for _ in range(2))
     for value in (["first"], ["second"]):
         one.put(("a", 1), value)
     assert other.get(("a", 1)) == ["second"]
     assert other.get(("a", 2)) == []
-    unshared = SharedTranslations(None)
+    unshared = SharedValues(None)
     unshared.put("a", ["first"])
     assert unshared.get("a") == []
 
