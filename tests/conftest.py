@@ -66,6 +66,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         compiling.wait()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files outside folders, two of which are long: the last should be short."""
+    items.sort(key=lambda item: len(item.path.parts))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def shared_by_emulators() -> None:
     """A directory in which every emulator of tests uses what another one made of the same code."""
