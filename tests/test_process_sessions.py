@@ -12,6 +12,7 @@ import pytest
 
 import process_sessions as engine
 from process_sessions import process_sessions
+from sessions import pandas_engine
 from sessions.metric_types import Aggregation, Filter, Metric, MetricTable
 from sessions.projection import downloaded_columns
 from tests.shipped import METRIC_TABLE
@@ -156,7 +157,7 @@ def test_blocks_do_not_matter(
 def test_many_values_are_counted_like_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a table of every (session, value) would be too large, the counts are the same."""
     expected = process_sessions(frame(many_rows()), METRIC_TABLE)
-    monkeypatch.setattr(engine, "_CELLS_PER_ROW", 0)
+    monkeypatch.setattr(pandas_engine, "_CELLS_PER_ROW", 0)
     pd.testing.assert_frame_equal(process_sessions(frame(many_rows()), METRIC_TABLE), expected)
 
 
