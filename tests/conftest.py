@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -46,10 +46,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    for file in EMULATORS.glob("*/*"):
-        with contextlib.suppress(FileNotFoundError):  # another run of tests may do the same
-            if file.stat().st_mtime < time.time() - _MOST_SECONDS:
-                file.unlink()
+    for file in EMULATORS.glob("*/functions.duckdb"):  # the first one there
+        if file.stat().st_mtime < time.time() - _MOST_SECONDS:
+            shutil.rmtree(file.parent, ignore_errors=True)
     if not session.config.getoption("numprocesses"):
         return
     if not (COMPILED / "modules").exists():

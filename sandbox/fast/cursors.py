@@ -6,8 +6,6 @@ import contextlib
 import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from sandbox.fast.lookups import KIND, REQUIRED
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -17,6 +15,9 @@ if TYPE_CHECKING:
     from sandbox.fast.past import Past, Table
 
 ANY_TABLE: Final[Table] = ("*", "*", "*")
+# Questions that the lookups have answers to.
+KIND: Final = "kind"  # TABLE or VIEW
+REQUIRED: Final = "required"  # columns that must not be null: a list of rows
 
 _PART: Final = r'("(?:[^"]|"")*"|\w+)'
 _CHANGE: Final = re.compile(

@@ -8,13 +8,15 @@ from __future__ import annotations
 import contextlib
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
 from local_bigquery.engine import database, results
 from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
+
+from sandbox.fast.cursors import KIND, REQUIRED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,8 +33,6 @@ type _Rows = list[tuple[object, ...]]
 type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
-KIND: Final = "kind"
-REQUIRED: Final = "required"  # columns that must not be null: a list of rows
 _ROWS = "rows"  # the one question whose answer changes with a table's rows
 _TABLES = "tables"  # of a dataset
 

@@ -6,6 +6,7 @@ Written for local-bigquery 0.3.2.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pickle
@@ -34,13 +35,14 @@ class SharedValues:
         return found
 
     def put(self, key: object, value: list[Any]) -> None:
-        """Let the others find it."""
+        """Let the others find it, unless somebody has deleted the directory."""
         if self._folder is None:
             return
         file = _file(self._folder, key)
         draft = file.with_suffix(f".{os.getpid()}_{threading.get_ident()}")
-        draft.write_bytes(pickle.dumps(value))
-        draft.replace(file)
+        with contextlib.suppress(FileNotFoundError):
+            draft.write_bytes(pickle.dumps(value))
+            draft.replace(file)
 
 
 def _file(folder: str, key: object) -> Path:

@@ -13,12 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
-from local_bigquery.errors import BigQueryError
-from local_bigquery.sql.script import parse_script
-from local_bigquery.sql.translate import parse
 
 from sandbox.fast.shared import SHARED, SharedValues
-from sandbox.fast.texts import Trees
 from tests import snapshots
 from tests.emulators import clients_of
 
@@ -28,6 +24,7 @@ if TYPE_CHECKING:
     from sqlglot import exp
 
     from bigquery.clients import Clients
+    from sandbox.fast.texts import Trees
 
 
 @pytest.fixture(scope="module")
@@ -228,6 +225,8 @@ def nodes_of(tree: exp.Expression) -> list[object]:
 
 def parsed(text: str, parse: Callable[[str], list[exp.Expression]], trees: Trees) -> object:
     """The nodes of a text's whole trees, or the error."""
+    from local_bigquery.errors import BigQueryError
+
     try:
         return [nodes_of(trees.whole(tree)) for tree in parse(text)]
     except BigQueryError as error:
@@ -243,16 +242,27 @@ OTHER_NAMES = {
 }
 
 
+def emulators_trees(shared: SharedValues) -> Trees:
+    """What the emulator's own functions make of texts. Importing them takes a second."""
+    from local_bigquery.sql import script, translate
+
+    from sandbox.fast.texts import Trees
+
+    return Trees(translate.parse, script.parse_script, shared)
+
+
 def test_remembered_trees_change_no_result_of_parsing(tmp_path: Path) -> None:
     """Not the names of datasets, runs and days in a text, nor its positions for errors.
 
     The second emulator uses what the first one has put into the directory that they share.
     """
-    one, other = (Trees(parse, parse_script, SharedValues(str(tmp_path))) for _ in range(2))
+    from local_bigquery.sql import translate
+
+    one, other = (emulators_trees(SharedValues(str(tmp_path))) for _ in range(2))
     commented = "SELECT 1 AS n  -- `my-project`.`posthog_etl`.`events`\nFROM t"
     for text in (*snapshots.statements().values(), commented):
         for each, trees in zip(with_other_names(text), (one, other, other), strict=True):
-            assert parsed(each, trees.parse, trees) == parsed(each, parse, trees)
+            assert parsed(each, trees.parse, trees) == parsed(each, translate.parse, trees)
 
 
 def with_other_names(text: str) -> list[str]:
@@ -265,7 +275,10 @@ def with_other_names(text: str) -> list[str]:
 
 def test_remembered_scripts_change_no_result_of_splitting() -> None:
     """Whether a script is one statement, several, or has blocks of its own."""
-    trees = Trees(parse, parse_script, SharedValues(None))
+    from local_bigquery.errors import BigQueryError
+    from local_bigquery.sql.script import parse_script
+
+    trees = emulators_trees(SharedValues(None))
     select = "SELECT 1 FROM `my-project`.`posthog_etl`.`events`"
     scripts = (select, f"{select}; {select}", f"DECLARE n INT64; BEGIN {select}; END; SET n = 2")
     for text in (*snapshots.statements().values(), *scripts):
@@ -283,9 +296,9 @@ def test_translations_are_shared_by_key(tmp_path: Path) -> None:
         one.put(("a", 1), value)
     assert other.get(("a", 1)) == ["second"]
     assert other.get(("a", 2)) == []
-    unshared = SharedValues(None)
-    unshared.put("a", ["first"])
-    assert unshared.get("a") == []
+    for unshared in (SharedValues(None), SharedValues(str(tmp_path / "deleted"))):
+        unshared.put("a", ["first"])
+        assert unshared.get("a") == []
 
 
 def test_emulators_share_their_translations(fast: Clients) -> None:
