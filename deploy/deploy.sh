@@ -3,7 +3,7 @@
 #
 # Makes the service and the job what config.env says, from the image TAG (default: latest), and sends
 # the service's traffic to it. Cloud Run gives a revision no traffic before it answers GET /health.
-# Run it again after each change of config.env. The images of commits are deployed by cloudbuild.yaml.
+# Run it again after each change of config.env. cloudbuild.yaml deploys the image of each commit.
 
 # shellcheck source=deploy/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -47,8 +48,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
     for file in EMULATORS.glob("*/functions.duckdb"):  # the first one there
-        if file.stat().st_mtime < time.time() - _MOST_SECONDS:
-            shutil.rmtree(file.parent, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another run of tests deletes it, too
+            if file.stat().st_mtime < time.time() - _MOST_SECONDS:
+                shutil.rmtree(file.parent, ignore_errors=True)
     if not session.config.getoption("numprocesses"):
         return
     if not (COMPILED / "modules").exists():

@@ -84,7 +84,7 @@ class Cursor:
 
     def execute(self, sql: str, parameters: object = None) -> duckdb.DuckDBPyConnection:
         """Run a statement, having kept what the tables that it changes were before."""
-        self._last = None  # it may keep what the statement changes
+        self._last = None  # an unread result would hold the cursor's transaction open
         word = sql.split(None, 1)[0].upper()
         if word in ("BEGIN", "COMMIT", "ROLLBACK"):
             return self._transact(word, sql)
@@ -104,7 +104,7 @@ class Cursor:
         """Return a relation; the emulator changes nothing by one."""
         if sql == _TEMPORARY_TABLES and not self._has_temporary_tables:
             return cast("duckdb.DuckDBPyRelation", _NoRows())  # the list of all tables grows
-        if (match := _SHAPE.fullmatch(sql)) and not self.is_in_transaction:
+        if match := _SHAPE.fullmatch(sql):  # never on a cursor that is in a transaction
             return self._lookups.shape(_table(match), lambda: self._cursor.sql(sql))
         if options.get("params") is None:
             return self._cursor.sql(sql, **options)

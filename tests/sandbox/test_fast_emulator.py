@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pytest
 from google.api_core.exceptions import GoogleAPICallError
 from google.cloud import bigquery
 
+from sandbox.fast.cursors import Cursor
+from sandbox.fast.past import Past
 from sandbox.fast.shared import SHARED, SharedValues
 from tests import snapshots
 from tests.emulators import clients_of
@@ -148,6 +151,31 @@ def test_required_and_hidden_columns_are_found(fast: Clients) -> None:
     for sql in ("SELECT * FROM columns.p", "SELECT * FROM `local`.`columns`.`p`"):
         assert [dict(row.items()) for row in client.query(sql).result()] == [{"v": 1}]
     client.delete_dataset("columns", delete_contents=True)
+
+
+def test_a_view_changes_with_the_table_it_reads(fast: Clients) -> None:
+    """Its columns are looked up each time: nothing reports that they have changed."""
+    client = fast.bigquery
+    client.create_dataset("views")
+    client.query("CREATE TABLE views.t AS SELECT 1 AS v").result()
+    client.query("CREATE VIEW views.v AS SELECT v FROM views.t").result()
+    assert [each.name for each in client.get_table("views.v").schema] == ["v"]
+    client.query("DROP TABLE views.t").result()
+    with pytest.raises(GoogleAPICallError, match="t"):
+        client.get_table("views.v")
+    client.delete_dataset("views", delete_contents=True)
+
+
+def test_a_query_is_planned_again_for_other_parameters() -> None:
+    """Only the same query with the same parameters, asked for twice in a row, is one relation."""
+    from sandbox.fast.lookups import Lookups
+
+    with duckdb.connect() as connection:
+        cursor = Cursor(connection, Past(connection.cursor), Lookups())
+        one, other, sql = {"n": 1}, {"n": 2}, "SELECT $n"
+        assert cursor.sql(sql, params=one) is cursor.sql(sql, params=one)
+        found = [cursor.sql(sql, params=each).fetchall() for each in (one, other, other, one)]
+    assert found == [[(1,)], [(2,)], [(2,)], [(1,)]]
 
 
 JOB = '{"jobReference": {"projectId": "local", "jobId": "known"}, "configuration": {}}'
