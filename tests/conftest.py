@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tests.forks import Forks, Run
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that they start
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
 
 type Count = Callable[[str, int], None]
@@ -70,6 +72,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files outside folders, two of which are long: the last should be short."""
     items.sort(key=lambda item: len(item.path.parts))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays, and need not be looked through again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
 from wasmtime import Config
-from zetasql.core import wasm_client
-from zetasql.core.exceptions import ServerError
 from zetasql.wasi import get_wasm_path
 from zetasql.wasi._pb2.zetasql.local_service.local_service_pb2 import (
     AnalyzeRequest,
@@ -138,8 +136,10 @@ class _Config(Config):
         self.cache = str(settings)
 
 
-class _Wasm(wasm_client.WasmClient):  # type: ignore[misc]  # it has no types
-    """ZetaSQL, whose memory is copied whole and not byte by byte."""
+class _Memory:
+    """A part of ZetaSQL's client: its memory is copied whole and not byte by byte."""
+
+    memory: Any
 
     def write_bytes(self, ptr: int, data: bytes) -> None:
         """Write into its memory."""
@@ -155,12 +155,18 @@ class _Wasm(wasm_client.WasmClient):  # type: ignore[misc]  # it has no types
 
 
 @cache
-def _load() -> _Wasm:
-    """Compiled by one process, while the others wait for it."""
+def _load() -> Any:  # noqa: ANN401 - it has no types
+    """ZetaSQL, compiled by one process while the others wait for it.
+
+    Its client is imported here because that takes a second.
+    """
+    from zetasql.core import wasm_client
+
     wasm_client.Config = _Config
+    client = type("_Client", (_Memory, wasm_client.WasmClient), {})
     with FileLock(COMPILED.with_suffix(".lock")) as lock:
         lock.acquire()
-        return _Wasm(get_wasm_path())
+        return client(get_wasm_path())
 
 
 class Analyzer:
@@ -177,6 +183,8 @@ class Analyzer:
 
     def follow(self, sent: Sent) -> str | None:
         """What is wrong with it, in ZetaSQL's words; None where nothing is."""
+        from zetasql.core.exceptions import ServerError  # see `_load`
+
         if sent.table:
             self.tables[sent.table] = sent.columns
         try:

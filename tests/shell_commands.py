@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shlex
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
 needs_gcloud = pytest.mark.skipif(
     shutil.which("gcloud") is None, reason="gcloud is not installed, so nothing can parse for it"
 )
+
+# `gcloud meta lint-gcloud-commands` by one parser for all commands; it would make one for each.
+_LINTER = """
+import sys
+from googlecloudsdk import gcloud_main
+cli = gcloud_main.CreateCLI([])
+gcloud_main.CreateCLI = lambda _: cli
+cli.Execute(["meta", "lint-gcloud-commands", f"--commands-file={sys.argv[1]}"])
+"""
+
+
+@functools.cache
+def _installation() -> list[str]:
+    """Where gcloud is, and its Python."""
+    command = ["gcloud", "info", "--format=value(installation.sdk_root,basic.python_location)"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
+    return ran.stdout.split()
+
+
+def run_with_gcloud(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script of Python that can import gcloud's own modules."""
+    root, python = _installation()
+    path = f"import sys; sys.path[:0] = ['{root}/lib', '{root}/lib/third_party']"
+    command = [python, "-S", "-c", f"{path}\n{script}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def commands(text: str, program: str) -> list[list[str]]:
@@ -57,12 +83,8 @@ def lint(calls: Iterable[list[str]], folder: Path) -> dict[str, str]:
     texts = sorted({" ".join(map(_quoted, call)) for call in calls})
     file = folder / "commands.json"
     file.write_text(json.dumps([{"command_string": text} for text in texts]))
-    ran = subprocess.run(  # noqa: S603
-        ["gcloud", "meta", "lint-gcloud-commands", f"--commands-file={file}"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    ran = run_with_gcloud(_LINTER, str(file))
+    assert ran.returncode == 0, ran.stderr
     answers: list[dict[str, Any]] = json.loads(ran.stdout)
     assert len(answers) == len(texts), ran.stderr
     return {

@@ -16,6 +16,7 @@ from tests.paths import PACKAGES, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 PURE_NAMES = {
     "bigquery.tables", "runs", "runs.errors", "runs.execution", "runs.lease_sql", "runs.ledger_sql",
@@ -119,16 +120,22 @@ def _nodes(
 
 
 @cache
-def modules() -> dict[str, ast.Module]:
-    """Our modules by name, tests and gunicorn's configuration apart."""
+def files() -> dict[str, Path]:
+    """The files of our modules by name, tests and gunicorn's configuration apart."""
     folders = ("", *PACKAGES, "service/console", "sandbox", "sandbox/apis", "sandbox/generator")
-    files = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
-    names = {path: path.relative_to(ROOT).with_suffix("").as_posix() for path in files}
+    found = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
+    names = {path: path.relative_to(ROOT).with_suffix("").as_posix() for path in found}
     return {
-        name.removesuffix("/__init__").replace("/", "."): ast.parse(path.read_text("utf-8"))
+        name.removesuffix("/__init__").replace("/", "."): path
         for path, name in names.items()
         if name != "gunicorn.conf"
     }
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """These modules, parsed."""
+    return {name: ast.parse(path.read_text("utf-8")) for name, path in files().items()}
 
 
 def is_pure(name: str) -> bool:
@@ -139,8 +146,8 @@ def is_pure(name: str) -> bool:
     )
 
 
-PURE = sorted(name for name in modules() if is_pure(name))
-OURS = {name.partition(".")[0] for name in modules()}
+PURE = sorted(name for name in files() if is_pure(name))
+OURS = {name.partition(".")[0] for name in files()}
 
 
 def impurities(tree: ast.Module, *, may_import: set[str]) -> set[str]:
@@ -158,7 +165,7 @@ def impurities(tree: ast.Module, *, may_import: set[str]) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", files())
 def test_imports_point_one_way(name: str) -> None:
     """A module imports only what its place allows, in its functions and for types too."""
     package = name.partition(".")[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from sandbox.fast.past import Past, Table
 
 ANY_TABLE: Final[Table] = ("*", "*", "*")
+ANY_OLD_TABLE: Final[Table] = ("*", "*", "")  # and none is new
 # Questions that the lookups have answers to.
 KIND: Final = "kind"  # TABLE or VIEW
 REQUIRED: Final = "required"  # columns that must not be null: a list of rows
+ROWS: Final = "rows"  # how many
 
 _PART: Final = r'("(?:[^"]|"")*"|\w+)'
 _CHANGE: Final = re.compile(
@@ -29,13 +32,15 @@ _CHANGE: Final = re.compile(
 _CREATE: Final = re.compile(
     rf"\s*CREATE (?:OR REPLACE )?(TABLE|VIEW)(?: {_PART}\.{_PART}\.{_PART}( AS ))?"
 )
-_ROWS: Final = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|TRUNCATE)\b")
+_CHANGE_OF_ROWS: Final = re.compile(r"\s*(?:INSERT|UPDATE|DELETE|TRUNCATE)\b")
+_DROP_SCHEMA: Final = re.compile(r"\s*DROP SCHEMA\b")
 _NO_CHANGE: Final = re.compile(
     r"\s*(?:\(|(?:SELECT|WITH|FROM|EXPLAIN|USE|SET|LOAD|ATTACH|DETACH|COPY"
     r"|CREATE|DROP (?:FUNCTION|MACRO))\b)"
 )
 _CREATE_TEMPORARY: Final = re.compile(r"\s*CREATE (?:OR REPLACE )?TEMP")
 _SHAPE: Final = re.compile(rf"SELECT \* FROM {_PART}\.{_PART}\.{_PART} LIMIT 0")
+_COUNT: Final = re.compile(rf"SELECT count\(\*\) FROM {_PART}\.{_PART}\.{_PART}")
 _TEMPORARY_TABLES: Final = "SELECT table_name FROM duckdb_tables() WHERE temporary"
 # Nobody reads the past of the emulator's own results and of temporary tables.
 _WITHOUT_PAST: Final = {"emulator", "temp"}
@@ -57,12 +62,19 @@ class Connection:
         return getattr(self._connection, name)
 
 
-class _NoRows:
-    """The result of a query that finds nothing."""
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """The result of a query that nobody has to run."""
+
+    rows: list[tuple[object, ...]]
 
     def fetchall(self) -> list[tuple[object, ...]]:
-        """No rows."""
-        return []
+        """All rows."""
+        return self.rows
+
+    def fetchone(self) -> tuple[object, ...]:
+        """The first row."""
+        return self.rows[0]
 
 
 class Cursor:
@@ -91,10 +103,14 @@ class Cursor:
         if _CREATE_TEMPORARY.match(sql):
             self._has_temporary_tables = True
         changed = changed_tables(sql)
-        redefined = set() if _ROWS.match(sql) else changed
+        redefined = set() if _CHANGE_OF_ROWS.match(sql) else changed
         if self._uncommitted is None:
-            with self._changing(changed, redefined, definition(sql)):
-                return self._cursor.execute(sql, parameters)
+            known = definition(sql)
+            with self._changing(changed, redefined, known):
+                done = self._cursor.execute(sql, parameters)
+                if REQUIRED in known:  # the table is made of a query: its result is a number
+                    known[ROWS] = done.fetchall()[0][0]
+            return done
         done = self._cursor.execute(sql, parameters)
         self._uncommitted |= changed
         self._redefined |= redefined
@@ -103,9 +119,13 @@ class Cursor:
     def sql(self, sql: str, **options: Any) -> duckdb.DuckDBPyRelation:  # noqa: ANN401 - DuckDB's
         """Return a relation; the emulator changes nothing by one."""
         if sql == _TEMPORARY_TABLES and not self._has_temporary_tables:
-            return cast("duckdb.DuckDBPyRelation", _NoRows())  # the list of all tables grows
+            return cast("duckdb.DuckDBPyRelation", _Result([]))  # the list of all tables grows
         if match := _SHAPE.fullmatch(sql):  # never on a cursor that is in a transaction
             return self._lookups.shape(_table(match), lambda: self._cursor.sql(sql))
+        match = None if self.is_in_transaction else _COUNT.fullmatch(sql)
+        if match and self._lookups.kind(*_table(match)) == "TABLE":
+            count = self._lookups.row_count(*_table(match))
+            return cast("duckdb.DuckDBPyRelation", _Result([(count,)]))
         if options.get("params") is None:
             return self._cursor.sql(sql, **options)
         return self._planned(sql, options["params"])
@@ -115,7 +135,7 @@ class Cursor:
         last, self._last = self._last, None
         if last and last[0] == sql and last[1] is params:
             return last[2]
-        relation = self._cursor.sql(sql, params=params)
+        relation = self._lookups.planned(sql, lambda: self._cursor.sql(sql, params=params))
         self._last = (sql, params, relation)
         return relation
 
@@ -134,11 +154,11 @@ class Cursor:
         """Keep what these tables are, and forget what is known of them but for `known`."""
         if not tables:
             yield
-        elif ANY_TABLE in tables:
+        elif tables & {ANY_TABLE, ANY_OLD_TABLE}:
             self._past.forget()
             yield
             self._past.forget()
-            self._lookups.forget()
+            self._lookups.forget_all(has_new=ANY_TABLE in tables)
         else:
             with_past = {each for each in tables if each[0] not in _WITHOUT_PAST}
             with self._past.changing(with_past) if with_past else contextlib.nullcontext():
@@ -153,7 +173,7 @@ class Cursor:
 
 
 def changed_tables(sql: str) -> set[Table]:
-    """The tables that the statement changes, or ANY_TABLE where that is not known.
+    """The tables that the statement changes; where that is not known, ANY_TABLE or ANY_OLD_TABLE.
 
     The emulator writes names in full in what it sends to DuckDB, but for those of temporary tables
     and some of its own, which are left out here.
@@ -161,6 +181,8 @@ def changed_tables(sql: str) -> set[Table]:
     if match := _CHANGE.match(sql):
         table = _table(match)
         return {table} if table[-1] else set()
+    if _DROP_SCHEMA.match(sql):
+        return {ANY_OLD_TABLE}
     return set() if _NO_CHANGE.match(sql) else {ANY_TABLE}
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
+from local_bigquery.catalog import tables
 from local_bigquery.engine import database
 from local_bigquery.engine.database import quote
 from local_bigquery.settings import settings
@@ -22,6 +23,9 @@ from sandbox.fast.past import Past
 from sandbox.fast.shared import SHARED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sandbox.fast.cursors import Cursor
     from sandbox.fast.lookups import Lookups
 
 _MEMORY = "ATTACH IF NOT EXISTS ':memory:' AS"
@@ -30,11 +34,12 @@ _MEMORY = "ATTACH IF NOT EXISTS ':memory:' AS"
 def use_native_databases(lookups: Lookups) -> Past:
     """Before the first connection. Returns the past of what will be in them."""
     connection = _connection()
-    past = Past(connection.cursor)
+    past = Past(connection.cursor, lambda table: lookups.kind(*table) is not None)
     wrapped = Connection(connection, past, lookups)
     database.connection = lambda: wrapped
     database._attach = _attach  # noqa: SLF001
     database.projects = lambda: sorted(database._attached)  # noqa: SLF001
+    tables.write = _write(tables.write)
     return past
 
 
@@ -78,3 +83,17 @@ def _make_functions(connection: duckdb.DuckDBPyConnection) -> None:
 def _attach(connection: duckdb.DuckDBPyConnection, project_id: str) -> None:
     connection.execute(f"{_MEMORY} {quote(project_id)}")
     database._attached.add(project_id)  # noqa: SLF001
+
+
+def _write(slow: Callable[..., bool]) -> Callable[..., bool]:
+    """Results of a session's query are made on another cursor only within its transaction."""
+
+    def write(
+        cursor: Cursor,
+        *args: Any,  # noqa: ANN401
+        isolated: bool = False,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> bool:
+        return slow(cursor, *args, isolated=isolated and cursor.is_in_transaction, **kwargs)
+
+    return write

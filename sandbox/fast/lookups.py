@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -16,7 +17,7 @@ from local_bigquery.engine import database, results
 from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
-from sandbox.fast.cursors import KIND, REQUIRED
+from sandbox.fast.cursors import KIND, REQUIRED, ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +34,7 @@ type _Rows = list[tuple[object, ...]]
 type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
-_ROWS = "rows"  # the one question whose answer changes with a table's rows
+_MOST_QUERIES = 1000
 _TABLES = "tables"  # of a dataset
 
 
@@ -49,6 +50,25 @@ class _Shape:
         return cls(relation.columns, relation.types)
 
 
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """A relation whose columns are known."""
+
+    shape: _Shape
+    ask: Callable[[], DuckDBPyRelation]
+
+    @property
+    def columns(self) -> list[str]:
+        return self.shape.columns
+
+    @property
+    def types(self) -> list[DuckDBPyType]:
+        return self.shape.types
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a relation has
+        return getattr(self.ask(), name)
+
+
 class Lookups:
     """Answers by table or dataset, and question; they hold until what they are about changes."""
 
@@ -56,7 +76,9 @@ class Lookups:
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, ...], dict[str, object]] = {}
         self._changes = 0
-        self._results: set[tuple[str, ...]] = set()  # tables of results that have been made
+        # All tables there are, and some that were; None if others have been made.
+        self._made: set[tuple[str, ...]] | None = set()
+        self._queries: OrderedDict[str, list[_Shape]] = OrderedDict()
 
     def answer[T](self, table: tuple[str, ...], question: str, ask: Callable[[], T]) -> T:
         """The answer that is known, or what `ask` returns."""
@@ -74,9 +96,13 @@ class Lookups:
 
     def kind(self, *table: str) -> str | None:
         """TABLE or VIEW; None if there is neither, for which DuckDB looks through all tables."""
-        if table[1] == tables.RESULTS and table not in self._results:
+        if self._made is not None and table not in self._made:
             return None
         return self.answer(table, KIND, lambda: _kind(*table))
+
+    def row_count(self, *table: str) -> int:
+        """How many rows a table has; CatalogException if it does not exist."""
+        return self.answer(table, ROWS, lambda: _rows(*table))
 
     def shape(self, table: Table, ask: Callable[[], DuckDBPyRelation]) -> DuckDBPyRelation:
         """What has the names and types of a table's columns; `ask` returns the relation."""
@@ -84,18 +110,39 @@ class Lookups:
             return ask()
         return self.answer(table, "shape", lambda: cast("DuckDBPyRelation", _Shape.of(ask())))
 
-    def forget(self, changed: Iterable[Table] | None = None) -> None:
-        """Call it after these tables have been created, altered or dropped, or any."""
+    def expect(self, query: str, shape: list[_Shape]) -> None:
+        """Say that a query's columns are what is in `shape`, or belong there if it is empty."""
+        self._queries[query] = shape
+        if len(self._queries) > _MOST_QUERIES:
+            self._queries.popitem(last=False)
+
+    def planned(self, query: str, ask: Callable[[], DuckDBPyRelation]) -> DuckDBPyRelation:
+        """The relation that `ask` returns; not before somebody wants more than its columns."""
+        shape = self._queries.get(query)
+        if shape:
+            return cast("DuckDBPyRelation", _Planned(shape[0], ask))
+        relation = ask()
+        if shape is not None:
+            shape.append(_Shape.of(relation))
+        return relation
+
+    def forget(self, changed: Iterable[Table]) -> None:
+        """Call it after these tables have been created, altered or dropped."""
         with self._lock:
             self._changes += 1
-            if changed is None:
-                self._answers.clear()
-                return
             for table in changed:
-                if table[1] == tables.RESULTS:
-                    self._results.add(table)
+                if self._made is not None:
+                    self._made.add(table)
                 self._answers.pop(table, None)
                 self._answers.get(table[:2], {}).pop(_TABLES, None)
+
+    def forget_all(self, *, has_new: bool) -> None:
+        """Call it after any table may have been changed; `has_new` if any may have been made."""
+        with self._lock:
+            self._changes += 1
+            self._answers.clear()
+            if has_new:
+                self._made = None
 
     def learn(self, redefined: Iterable[Table], answers: Mapping[str, object]) -> None:
         """Take answers, by question, from somebody who has just redefined these tables."""
@@ -108,7 +155,7 @@ class Lookups:
         with self._lock:
             self._changes += 1
             for table in changed:
-                self._answers.get(table, {}).pop(_ROWS, None)
+                self._answers.get(table, {}).pop(ROWS, None)
 
 
 def ask_once(lookups: Lookups) -> None:
@@ -140,7 +187,7 @@ def _objects(slow: Callable[..., _Found], lookups: Lookups) -> Callable[..., _Fo
         if kind != "TABLE":
             return [(table_id, kind, 0)] if kind else []
         with contextlib.suppress(duckdb.CatalogException):  # dropped since
-            return [(table_id, kind, lookups.answer(table, _ROWS, lambda: _rows(*table)))]
+            return [(table_id, kind, lookups.row_count(*table))]
         return []
 
     return objects

@@ -70,9 +70,12 @@ class _Reading:
 class Past:
     """The past of all tables of a DuckDB."""
 
-    def __init__(self, connect: Callable[[], duckdb.DuckDBPyConnection]) -> None:
-        """`connect` gives a new cursor."""
+    def __init__(
+        self, connect: Callable[[], duckdb.DuckDBPyConnection], exists: Callable[[Table], bool]
+    ) -> None:
+        """`connect` gives a new cursor, `exists` says whether there may be such a table."""
         self._connect = connect
+        self._exists = exists
         self._reading: ContextVar[_Reading | None] = ContextVar("reading", default=None)
         self._condition = Condition()
         self._readers: Counter[Table] = Counter()
@@ -160,19 +163,19 @@ class Past:
 
     def _begin(self, tables: Collection[Table]) -> list[_Version]:
         """Begin a transaction that sees the tables, as long as any of them exists."""
-        transaction = _Transaction(self._connect())
-        transaction.cursor.execute("BEGIN")
-        versions = []
-        for table in tables:
-            version = _Version(table)
-            versions.append(version)
-            with contextlib.suppress(duckdb.CatalogException):
-                transaction.cursor.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
-                version.seen_by = transaction
-                transaction.versions.append(version)
-        if not transaction.versions:
-            transaction.cursor.close()
-        return versions
+        versions = {table: _Version(table) for table in tables}
+        found = [table for table in tables if self._exists(table)]
+        if found:
+            transaction = _Transaction(self._connect())
+            transaction.cursor.execute("BEGIN")
+            for table in found:
+                with contextlib.suppress(duckdb.CatalogException):
+                    transaction.cursor.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 0")
+                    versions[table].seen_by = transaction
+                    transaction.versions.append(versions[table])
+            if not transaction.versions:
+                transaction.cursor.close()
+        return list(versions.values())
 
     def _keep(self, versions: list[_Version], moment: int) -> None:
         with self._condition:

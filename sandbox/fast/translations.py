@@ -74,6 +74,8 @@ class _Translation:
     referenced: frozenset[tuple[str, ...]]
     as_of: tuple[AsOf, ...]
     answers: Mapping[_Question, object]
+    shape: list[Any] = field(default_factory=list)
+    """The columns of its result, once they are known in this process."""
 
 
 _draft: ContextVar[_Draft | None] = ContextVar("draft", default=None)
@@ -85,7 +87,7 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     questions.record()
     shared = SharedValues(os.environ.get(SHARED))
     trees = Trees(parse, script.parse_script, shared)
-    translations = _Translations(query.translate, past, questions, trees, shared)
+    translations = _Translations(query.translate, past, lookups, questions, trees, shared)
     script.parse_script = trees.split
     script.Interpreter.sql = _sql(trees)
     read.parse = trees.parse
@@ -158,7 +160,9 @@ class _Questions:
 
     def _fields(self, *table: str) -> object:
         def ask() -> list[str]:
-            return [each.model_dump_json() for each in self._columns(*table)]
+            with database.cursor() as cursor:
+                types = cursor.sql(f"SELECT * FROM {tables.name(*table)} LIMIT 0").types
+            return [each.model_dump_json() for each in self._columns(*table)] + [*map(str, types)]
 
         try:
             if self._lookups.kind(*tables.physical(*table)) == "TABLE":
@@ -186,6 +190,7 @@ class _Translations:
         self,
         slow: Callable[..., _Translated],
         past: Past,
+        lookups: Lookups,
         questions: _Questions,
         trees: Trees,
         shared: SharedValues,
@@ -193,6 +198,7 @@ class _Translations:
         self._trees = trees
         self._slow = slow
         self._past = past
+        self._lookups = lookups
         self._questions = questions
         self._shared = shared
         self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
@@ -267,6 +273,8 @@ class _Translations:
             as_of = dataclasses.replace(each, table=(project, dataset, name), moment=moment)
             found_table = as_of.resolve(self._past, context.values)
             sql = sql.replace(f'"{stand_in(number)}"', quoted(found_table))
+        if not found.as_of:  # the past may have had other columns
+            self._lookups.expect(sql, found.shape)
         context.used.clear()
         context.used.update(found.used)
         context.referenced.update(

@@ -14,7 +14,7 @@ import yaml
 
 from tests.fake_gcloud import URL, FakeCloud, install
 from tests.paths import ROOT
-from tests.shell_commands import commands, lint, needs_gcloud
+from tests.shell_commands import commands, lint, needs_gcloud, run_with_gcloud
 
 FILE = ROOT / "cloudbuild.yaml"
 BUILD: dict[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
@@ -24,9 +24,8 @@ BUILT_IN = {"PROJECT_ID", "BUILD_ID", "SHORT_SHA"}
 # gcloud's own reader of build files, as `gcloud builds submit` calls it.
 READER = """
 import sys
-sys.path[:0] = [sys.argv[1], f"{sys.argv[1]}/third_party"]
 from googlecloudsdk.api_lib.cloudbuild import cloudbuild_util, config
-build = config.LoadCloudbuildConfigFromPath(sys.argv[2], cloudbuild_util.GetMessagesModule())
+build = config.LoadCloudbuildConfigFromPath(sys.argv[1], cloudbuild_util.GetMessagesModule())
 print(*(step.id for step in build.steps))
 """
 
@@ -118,15 +117,7 @@ def test_googles_reader_accepts_the_file(misspelt: str, accepted: bool, tmp_path
     """Every field is one that Cloud Build knows, and one that it doesn't know would be noticed."""
     file = tmp_path / "cloudbuild.yaml"
     file.write_text(FILE.read_text("utf-8").replace("waitFor", misspelt))
-    command = ["gcloud", "info", "--format=value(installation.sdk_root,basic.python_location)"]
-    reported = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
-    root, python = reported.stdout.split()
-    ran = subprocess.run(  # noqa: S603
-        [python, "-S", "-c", READER, f"{root}/lib", str(file)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    ran = run_with_gcloud(READER, str(file))
     assert (ran.stdout.split() == list(STEPS)) is accepted
     assert (f".steps[1].{misspelt}: unused" in ran.stderr) is not accepted
 

@@ -171,7 +171,7 @@ def test_a_query_is_planned_again_for_other_parameters() -> None:
     from sandbox.fast.lookups import Lookups
 
     with duckdb.connect() as connection:
-        cursor = Cursor(connection, Past(connection.cursor), Lookups())
+        cursor = Cursor(connection, Past(connection.cursor, lambda _: True), Lookups())
         one, other, sql = {"n": 1}, {"n": 2}, "SELECT $n"
         assert cursor.sql(sql, params=one) is cursor.sql(sql, params=one)
         found = [cursor.sql(sql, params=each).fetchall() for each in (one, other, other, one)]
