@@ -166,6 +166,23 @@ def test_a_view_changes_with_the_table_it_reads(fast: Clients) -> None:
     client.delete_dataset("views", delete_contents=True)
 
 
+def test_a_table_is_found_under_the_name_it_has(fast: Clients) -> None:
+    """Also after it was renamed, and in a dataset that was made anew: missing tables are known."""
+    client = fast.bigquery
+    for value in (1, 2):
+        client.create_dataset("named")
+        with pytest.raises(GoogleAPICallError, match="Not found"):
+            client.get_table("named.t")
+        client.query(f"CREATE TABLE named.t AS SELECT {value} AS v").result()
+        client.query("ALTER TABLE named.t RENAME TO u").result()
+        assert [each.table_id for each in client.list_tables("named")] == ["u"]
+        assert client.get_table("named.u").num_rows == 1
+        with pytest.raises(GoogleAPICallError, match="Not found"):
+            client.get_table("named.t")
+        assert [row.v for row in client.query("SELECT v FROM named.u").result()] == [value]
+        client.delete_dataset("named", delete_contents=True)
+
+
 def test_a_query_is_planned_again_for_other_parameters() -> None:
     """Only the same query with the same parameters, asked for twice in a row, is one relation."""
     from sandbox.fast.lookups import Lookups
