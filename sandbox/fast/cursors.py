@@ -120,10 +120,10 @@ class Cursor:
         """Return a relation; the emulator changes nothing by one."""
         if sql == _TEMPORARY_TABLES and not self._has_temporary_tables:
             return cast("duckdb.DuckDBPyRelation", _Result([]))  # the list of all tables grows
-        if match := _SHAPE.fullmatch(sql):  # never on a cursor that is in a transaction
+        # Both are never asked on a cursor that is in a transaction.
+        if match := _SHAPE.fullmatch(sql):
             return self._lookups.shape(_table(match), lambda: self._cursor.sql(sql))
-        match = None if self.is_in_transaction else _COUNT.fullmatch(sql)
-        if match and self._lookups.kind(*_table(match)) == "TABLE":
+        if (match := _COUNT.fullmatch(sql)) and self._lookups.kind(*_table(match)) == "TABLE":
             count = self._lookups.row_count(*_table(match))
             return cast("duckdb.DuckDBPyRelation", _Result([(count,)]))
         if options.get("params") is None:

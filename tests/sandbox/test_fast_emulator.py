@@ -8,7 +8,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -181,6 +181,28 @@ def test_a_table_is_found_under_the_name_it_has(fast: Clients) -> None:
             client.get_table("named.t")
         assert [row.v for row in client.query("SELECT v FROM named.u").result()] == [value]
         client.delete_dataset("named", delete_contents=True)
+
+
+def test_a_query_within_a_transaction_has_a_result(fast: Clients) -> None:
+    """It sees what the transaction has changed, and nobody else does; its result stays."""
+    client = fast.bigquery
+    client.create_dataset("sessions")
+    client.query("CREATE TABLE sessions.t AS SELECT 1 AS v").result()
+    begun = client.query("BEGIN TRANSACTION", bigquery.QueryJobConfig(create_session=True))
+    begun.result()
+    assert begun.session_info
+    session = bigquery.ConnectionProperty("session_id", str(begun.session_info.session_id))
+    config = bigquery.QueryJobConfig(connection_properties=[session])
+    client.query("INSERT INTO sessions.t (v) VALUES (2)", config).result()
+    select = "SELECT v FROM sessions.t ORDER BY v"
+    within = client.query(select, config)
+    assert [row.v for row in within.result()] == [1, 2]
+    assert [row.v for row in client.query(select).result()] == [1]
+    client.query("ROLLBACK TRANSACTION", config).result()
+    again: Any = client.get_job(within.job_id)
+    assert [row.v for row in again.result()] == [1, 2]
+    assert [row.v for row in client.query(select, config).result()] == [1]
+    client.delete_dataset("sessions", delete_contents=True)
 
 
 def test_a_query_is_planned_again_for_other_parameters() -> None:
