@@ -106,7 +106,7 @@ class Api:
 
 @cache
 def _trusted() -> ssl.SSLContext:
-    """The authorities that every client trusts: reading them takes longer than a request."""
+    """The authorities that every client trusts, read once a process."""
     return httpx.create_ssl_context(trust_env=False)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.forks import Forks, Run
 
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # of processes that they start
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a thread that waits costs time
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
 
 type Count = Callable[[str, int], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -41,9 +42,13 @@ def _installation() -> list[str]:
 def run_with_gcloud(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a script of Python that can import gcloud's own modules."""
     root, python = _installation()
-    path = f"import sys; sys.path[:0] = ['{root}/lib', '{root}/lib/third_party']"
-    command = [python, "-S", "-c", f"{path}\n{script}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    return subprocess.run(  # noqa: S603
+        [python, "-S", "-c", script, *arguments],
+        env=os.environ | {"PYTHONPATH": f"{root}/lib{os.pathsep}{root}/lib/third_party"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def commands(text: str, program: str) -> list[list[str]]:

@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from sandbox.fast.shapes import planned
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -135,7 +137,7 @@ class Cursor:
         last, self._last = self._last, None
         if last and last[0] == sql and last[1] is params:
             return last[2]
-        relation = self._lookups.planned(sql, lambda: self._cursor.sql(sql, params=params))
+        relation = planned(sql, lambda: self._cursor.sql(sql, params=params))
         self._last = (sql, params, relation)
         return relation
 

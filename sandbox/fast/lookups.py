@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
 from local_bigquery.catalog import datasets, tabledata, tables
@@ -18,12 +16,12 @@ from local_bigquery.engine.database import quote
 from local_bigquery.sql.rules import partitions
 
 from sandbox.fast.cursors import KIND, REQUIRED, ROWS
+from sandbox.fast.shapes import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from duckdb import DuckDBPyRelation
-    from duckdb.sqltypes import DuckDBPyType
     from local_bigquery.models import TableFieldSchema
     from sqlglot import exp
 
@@ -34,39 +32,7 @@ type _Rows = list[tuple[object, ...]]
 type _Fields = list[TableFieldSchema]
 
 _MOST_TABLES = 10_000
-_MOST_QUERIES = 1000
 _TABLES = "tables"  # of a dataset
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """As much of a relation as is asked for."""
-
-    columns: list[str]
-    types: list[DuckDBPyType]
-
-    @classmethod
-    def of(cls, relation: DuckDBPyRelation) -> Self:
-        return cls(relation.columns, relation.types)
-
-
-@dataclass(frozen=True, slots=True)
-class _Planned:
-    """A relation whose columns are known."""
-
-    shape: _Shape
-    ask: Callable[[], DuckDBPyRelation]
-
-    @property
-    def columns(self) -> list[str]:
-        return self.shape.columns
-
-    @property
-    def types(self) -> list[DuckDBPyType]:
-        return self.shape.types
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a relation has
-        return getattr(self.ask(), name)
 
 
 class Lookups:
@@ -78,7 +44,6 @@ class Lookups:
         self._changes = 0
         # All tables there are, and some that were; None if others have been made.
         self._made: set[tuple[str, ...]] | None = set()
-        self._queries: OrderedDict[str, list[_Shape]] = OrderedDict()
 
     def answer[T](self, table: tuple[str, ...], question: str, ask: Callable[[], T]) -> T:
         """The answer that is known, or what `ask` returns."""
@@ -108,23 +73,7 @@ class Lookups:
         """What has the names and types of a table's columns; `ask` returns the relation."""
         if self.kind(*table) != "TABLE":  # a view changes with the tables it reads
             return ask()
-        return self.answer(table, "shape", lambda: cast("DuckDBPyRelation", _Shape.of(ask())))
-
-    def expect(self, query: str, shape: list[_Shape]) -> None:
-        """Say that a query's columns are what is in `shape`, or belong there if it is empty."""
-        self._queries[query] = shape
-        if len(self._queries) > _MOST_QUERIES:
-            self._queries.popitem(last=False)
-
-    def planned(self, query: str, ask: Callable[[], DuckDBPyRelation]) -> DuckDBPyRelation:
-        """The relation that `ask` returns; not before somebody wants more than its columns."""
-        shape = self._queries.get(query)
-        if shape:
-            return cast("DuckDBPyRelation", _Planned(shape[0], ask))
-        relation = ask()
-        if shape is not None:
-            shape.append(_Shape.of(relation))
-        return relation
+        return self.answer(table, "shape", lambda: cast("DuckDBPyRelation", Shape.of(ask())))
 
     def forget(self, changed: Iterable[Table]) -> None:
         """Call it after these tables have been created, altered or dropped."""

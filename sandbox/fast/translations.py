@@ -29,6 +29,7 @@ from local_bigquery.sql.translate import parse
 from sqlglot import exp
 
 from sandbox.fast.past import quoted
+from sandbox.fast.shapes import expect, expect_nothing
 from sandbox.fast.shared import SHARED, SharedValues
 from sandbox.fast.texts import NoStandInsError, Text, Trees, check_places, has_more, real
 from sandbox.fast.time_travel import AsOf, put_off, stand_in
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from sandbox.fast.lookups import Lookups
     from sandbox.fast.past import Past
+    from sandbox.fast.shapes import Shape
 
 type _Translated = tuple[str, dict[str, object]]
 type _Question = tuple[str, tuple[str, ...]]
@@ -74,7 +76,7 @@ class _Translation:
     referenced: frozenset[tuple[str, ...]]
     as_of: tuple[AsOf, ...]
     answers: Mapping[_Question, object]
-    shape: list[Any] = field(default_factory=list)
+    shape: list[Shape] = field(default_factory=list)
     """The columns of its result, once they are known in this process."""
 
 
@@ -87,7 +89,7 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     questions.record()
     shared = SharedValues(os.environ.get(SHARED))
     trees = Trees(parse, script.parse_script, shared)
-    translations = _Translations(query.translate, past, lookups, questions, trees, shared)
+    translations = _Translations(query.translate, past, questions, trees, shared)
     script.parse_script = trees.split
     script.Interpreter.sql = _sql(trees)
     read.parse = trees.parse
@@ -190,7 +192,6 @@ class _Translations:
         self,
         slow: Callable[..., _Translated],
         past: Past,
-        lookups: Lookups,
         questions: _Questions,
         trees: Trees,
         shared: SharedValues,
@@ -198,13 +199,13 @@ class _Translations:
         self._trees = trees
         self._slow = slow
         self._past = past
-        self._lookups = lookups
         self._questions = questions
         self._shared = shared
         self._kept: OrderedDict[object, list[_Translation]] = OrderedDict()
 
     def translate(self, tree: exp.Expression, context: Any) -> _Translated:  # noqa: ANN401
         """Return the statement for DuckDB, and the values of its parameters."""
+        expect_nothing()
         try:
             text = _text(tree, context)
             key = (
@@ -274,7 +275,7 @@ class _Translations:
             found_table = as_of.resolve(self._past, context.values)
             sql = sql.replace(f'"{stand_in(number)}"', quoted(found_table))
         if not found.as_of:  # the past may have had other columns
-            self._lookups.expect(sql, found.shape)
+            expect(sql, found.shape)
         context.used.clear()
         context.used.update(found.used)
         context.referenced.update(

@@ -205,6 +205,20 @@ def test_a_query_within_a_transaction_has_a_result(fast: Clients) -> None:
     client.delete_dataset("sessions", delete_contents=True)
 
 
+def test_a_remembered_query_has_the_columns_that_its_tables_have(fast: Clients) -> None:
+    """Also in a script or as of a time, where it is translated in another way."""
+    client = fast.bigquery
+    client.create_dataset("shapes")
+    select = "SELECT * FROM `local`.`shapes`.`t`"
+    as_of = f"{select} FOR SYSTEM_TIME AS OF CURRENT_TIMESTAMP()"
+    for columns in ({"v": 1}, {"v": "text"}, {"v": 1.5, "w": 2}):
+        made = ", ".join(f"{value!r} AS {name}" for name, value in columns.items())
+        client.query(f"CREATE OR REPLACE TABLE shapes.t AS SELECT {made}").result()
+        for sql in (f"DECLARE n INT64 DEFAULT 1; {select}", as_of, select, select):
+            assert [dict(row.items()) for row in client.query(sql).result()] == [columns]
+    client.delete_dataset("shapes", delete_contents=True)
+
+
 def test_a_query_is_planned_again_for_other_parameters() -> None:
     """Only the same query with the same parameters, asked for twice in a row, is one relation."""
     from sandbox.fast.lookups import Lookups
