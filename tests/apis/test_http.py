@@ -25,9 +25,11 @@ from runs.errors import (
 )
 from sandbox.apis.serving import ApiRequest, FakeApi, Fault, Reply, serve
 from tests.apis.quick import RETRY_POLICY, quick
+from tests.apis.tls import serve_tls, write_certificate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 KEY = "canary-key-4711"
 
@@ -107,6 +109,18 @@ def test_temporary_failures_are_retried(fake: Numbers, client: ApiClient, fault:
     fake.break_down(fault)
     assert client.get(item_request(7)) == Item(number=7)
     assert len(fake.requests) == 2
+
+
+def test_no_key_goes_to_a_server_without_a_trusted_certificate(
+    fake: Numbers, tmp_path: Path
+) -> None:
+    """It is reported as no connection, and the server gets no request."""
+    _, pair = write_certificate(tmp_path, "localhost")
+    with serve_tls(pair, int(fake.url.rpartition(":")[2])) as port:
+        api = replace(api_of(fake), base_url=f"https://localhost:{port}")
+        with ApiClient(api) as client, pytest.raises(UnavailableError, match="The API"):
+            client.get(item_request())
+    assert fake.requests == []
 
 
 def test_attempts_are_bounded(fake: Numbers, client: ApiClient) -> None:

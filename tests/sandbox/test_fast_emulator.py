@@ -17,6 +17,7 @@ from google.cloud import bigquery
 
 from sandbox.fast.cursors import Cursor
 from sandbox.fast.past import Past
+from sandbox.fast.shapes import Shape, expect, planned
 from sandbox.fast.shared import SHARED, SharedValues
 from tests import snapshots
 from tests.emulators import clients_of
@@ -217,6 +218,20 @@ def test_a_remembered_query_has_the_columns_that_its_tables_have(fast: Clients) 
         for sql in (f"DECLARE n INT64 DEFAULT 1; {select}", as_of, select, select):
             assert [dict(row.items()) for row in client.query(sql).result()] == [columns]
     client.delete_dataset("shapes", delete_contents=True)
+
+
+def test_the_columns_of_a_query_are_known_for_it_alone() -> None:
+    """Only the next query is not planned again, and only if it is the one that was expected."""
+    sql, shape = "SELECT 1 AS n", list[Shape]()
+    with duckdb.connect() as connection:
+        expect(sql, shape)
+        assert planned(sql, lambda: connection.sql(sql)).fetchall() == [(1,)]
+        expect(sql, shape)
+        assert planned(sql, pytest.fail).columns == ["n"]
+        changed = connection.sql("SELECT 2 AS m")
+        assert planned(sql, lambda: changed) is changed
+        expect(sql, shape)
+        assert planned("SELECT m", lambda: changed) is changed
 
 
 def test_a_query_is_planned_again_for_other_parameters() -> None:
