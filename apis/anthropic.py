@@ -32,6 +32,7 @@ _ORGANIZATION: Final = "/v1/organizations/me"
 _COSTS: Final = "/v1/organizations/cost_report"
 _USAGE: Final = "/v1/organizations/usage_report/messages"
 _CODE: Final = "/v1/organizations/usage_report/claude_code"
+_RATE: Final = Rate(requests=20, seconds=4)  # paging may burst, and stays far below any limit
 _MOST_DAYS: Final = 31  # of a part: as many buckets as the API gives at once
 _DAYS_OF_USAGE: Final = 1  # in a page: of many keys, each is megabytes of JSON
 _MOST_RECORDS: Final = 1000
@@ -51,7 +52,7 @@ class Dated[Result]:
 
 
 def anthropic_api(key: str, *, base_url: str = BASE_URL) -> Api:
-    """How the API is asked: paging may burst, and stays far below any limit."""
+    """How the API is asked."""
     return Api(
         name="Anthropic's Admin API",
         base_url=base_url,
@@ -60,7 +61,7 @@ def anthropic_api(key: str, *, base_url: str = BASE_URL) -> Api:
         key_header="x-api-key",
         key_setting="the secret anthropic-admin-api-key",
         headers={"anthropic-version": _VERSION},
-        rate=Rate(requests=20, seconds=4),
+        rate=_RATE,
     )
 
 

@@ -206,7 +206,8 @@ def _copy(text: str, stage: Stage, stages: Mapping[str, Stage], context: Path) -
     if sources[0].startswith("--from="):
         whole = stages[sources.pop(0).removeprefix("--from=")]
         for source in sources:
-            shutil.copytree(whole.path(source), stage.folder(target), dirs_exist_ok=True)
+            into = stage.folder(target)  # links take no time, and no stage changes after that
+            shutil.copytree(whole.path(source), into, dirs_exist_ok=True, copy_function=os.link)
         return
     files = context_files(context)
     for source in sources:

@@ -92,7 +92,7 @@ def remember_translations(past: Past, lookups: Lookups) -> None:
     translations = _Translations(query.translate, past, questions, trees, shared)
     script.parse_script = trees.split
     script.Interpreter.sql = _sql(trees)
-    read.parse = trees.parse
+    read.parse = query.parse = trees.parse
     query.translate = read.translate = translations.translate
     query.from_duckdb = _of_the_whole(query.from_duckdb, trees)
     query._declared_schema = _of_the_whole(query._declared_schema, trees)  # noqa: SLF001

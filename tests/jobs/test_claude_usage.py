@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from apis import anthropic
+from apis.http import Rate
 from runs.errors import AuditError, RequestError, SettingsError, SourceShapeError
 from sandbox.apis.anthropic import code, cost, fill, usage
 from sandbox.apis.serving import Fault
@@ -86,8 +88,11 @@ class Parts:
         """The run is over."""
 
 
-def test_a_backfill_is_read_in_bounded_parts(scenario: JobScenario) -> None:
+def test_a_backfill_is_read_in_bounded_parts(
+    scenario: JobScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At most 31 days at a time, each requested once; all become visible together."""
+    monkeypatch.setattr(anthropic, "_RATE", Rate(requests=1000, seconds=1))
     for day in (2, 33, 34):
         scenario.anthropic.costs[ago(day)] = [cost("100")]
     parts = Parts()
