@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from bigquery.clients import Clients, local_clients
 from sandbox import emulator
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with an emulator
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a thread that waits costs time
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
+
+# The same inputs each time and no limit of seconds, which a first run exceeds on tables of Unicode.
+settings.load_profile("ci")
 
 type Count = Callable[[str, int], None]
 
