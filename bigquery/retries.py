@@ -25,7 +25,7 @@ HTTP_SECONDS: Final = 20.0  # per request, so that one that hangs is repeated wi
 _RETRY_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 6  # of a job or a download, with up to 1, 2, 4, 8 and 16 s between them
 _FIRST_PAUSE_SECONDS: Final = 1.0
-_FIRST_PAUSE_OF_A_REQUEST: Final = 0.5  # seconds
+_FIRST_REQUEST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 16.0
 _CHECK_SECONDS: Final = 0.2
 _TEMPORARY: Final = {
@@ -116,7 +116,7 @@ def retry(*also: type[Exception]) -> Retry:
 
     return Retry(
         predicate=lambda error: isinstance(error, also) or is_temporary(error),
-        initial=_FIRST_PAUSE_OF_A_REQUEST,
+        initial=_FIRST_REQUEST_PAUSE_SECONDS,
         maximum=8.0,
         timeout=_RETRY_SECONDS,
     )

@@ -36,7 +36,8 @@ os.environ.setdefault(THREADS, "1")  # tests run in several processes, each with
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a thread that waits costs time
 os.environ.setdefault(FAST, "1")  # any test runs on the plain emulator, too, with SANDBOX_FAST=0
 
-# The same inputs each time and no limit of seconds, which a first run exceeds on tables of Unicode.
+# Random tests get the same inputs each time, and no limit of seconds: a first run exceeds it while
+# Hypothesis makes its tables of Unicode.
 settings.load_profile("ci")
 
 type Count = Callable[[str, int], None]

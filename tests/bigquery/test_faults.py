@@ -157,7 +157,7 @@ def network(shared: Network, monkeypatch: pytest.MonkeyPatch, count: Count) -> I
     """The shared network with new rows; its runs give up after seconds."""
     monkeypatch.setattr(retries, "_RETRY_SECONDS", 5.0 if IS_SOAK else 3.0)
     monkeypatch.setattr(retries, "_FIRST_PAUSE_SECONDS", 0.01)
-    monkeypatch.setattr(retries, "_FIRST_PAUSE_OF_A_REQUEST", 0.01)
+    monkeypatch.setattr(retries, "_FIRST_REQUEST_PAUSE_SECONDS", 0.01)
     shared.arrive()
     before = shared.injected
     yield shared

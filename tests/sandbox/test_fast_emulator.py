@@ -220,6 +220,21 @@ def test_a_remembered_query_has_the_columns_that_its_tables_have(fast: Clients) 
     client.delete_dataset("shapes", delete_contents=True)
 
 
+def test_a_view_reads_the_tables_of_its_own_dataset(fast: Clients) -> None:
+    """Views whose queries differ in the dataset alone are translated once."""
+    client = fast.bigquery
+    for dataset, value in (("viewed_one", 1), ("viewed_two", 2), ("viewed_three", "text")):
+        client.create_dataset(dataset)
+        client.query(f"CREATE TABLE {dataset}.t AS SELECT {value!r} AS v").result()
+        view = bigquery.Table(f"{client.project}.{dataset}.view")
+        view.view_query = f"SELECT v, CONCAT(v, '!') AS said FROM `local`.`{dataset}`.`t`"
+        client.create_table(view)
+        assert client.get_table(view).view_query == view.view_query
+        rows = client.query(f"SELECT * FROM {dataset}.view").result()
+        assert [dict(row.items()) for row in rows] == [{"v": value, "said": f"{value}!"}]
+        client.delete_dataset(dataset, delete_contents=True)
+
+
 def test_the_columns_of_a_query_are_known_for_it_alone() -> None:
     """Only the next query is not planned again, and only if it is the one that was expected."""
     sql, shape = "SELECT 1 AS n", list[Shape]()
