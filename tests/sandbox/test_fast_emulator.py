@@ -50,7 +50,7 @@ STATEMENTS = [
     "SELECT CAST(v AS STRING) AS v, TO_JSON_STRING(t) AS t FROM `local`.`{d}`.`t` AS t",
     "SELECT '`local`.`{d}`.`t`' AS text, DATE '{day}' AS day, COUNT(*) AS n FROM `local`.`{d}`.`t`",
     "SELECT TIMESTAMP '{day} 00:00:00+00' AS at, v FROM `local`.`{d}`.`t`",
-    "SELECT CAST(`t`.`a_record`.`v` AS STRING) AS v FROM `local`.`{d}`.`t` AS t",
+    "SELECT `t`.`a_record`.`v` / 2 AS v FROM `local`.`{d}`.`t` AS t",
     "SELECT n, missing FROM `local`.`{d}`.`t`",
     """CREATE OR REPLACE TABLE `local`.`{d}`.`made_20261001T000000_0000000{n}` AS
     SELECT v, DATE '{day}' AS day FROM `local`.`{d}`.`t`""",
@@ -69,7 +69,7 @@ STATEMENTS = [
     "BEGIN TRANSACTION; ALTER TABLE `local`.`{d}`.`u` ADD COLUMN m{n} INT64; COMMIT TRANSACTION",
 ]
 DATASETS = {
-    "dataset_one": ("1.0", ("2026-10-02", "2026-10-05")),
+    "dataset_one": ("NUMERIC '1.5'", ("2026-10-02", "2026-10-05")),
     "dataset_two": ("b'bytes'", ("2026-10-05", "2026-02-30")),
 }
 
