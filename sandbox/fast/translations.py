@@ -162,9 +162,7 @@ class _Questions:
 
     def _fields(self, *table: str) -> object:
         def ask() -> list[str]:
-            with database.cursor() as cursor:
-                types = cursor.sql(f"SELECT * FROM {tables.name(*table)} LIMIT 0").types
-            return [each.model_dump_json() for each in self._columns(*table)] + [*map(str, types)]
+            return [each.model_dump_json() for each in self._columns(*table)]
 
         try:
             if self._lookups.kind(*tables.physical(*table)) == "TABLE":
