@@ -10,9 +10,10 @@ import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
-from local_bigquery.catalog import datasets, tabledata, tables
+from local_bigquery.catalog import datasets, names, tabledata, tables
 from local_bigquery.engine import database, results
 from local_bigquery.engine.database import quote
+from local_bigquery.errors import not_found
 from local_bigquery.sql.rules import partitions
 
 from sandbox.fast.cursors import KIND, REQUIRED, ROWS
@@ -160,7 +161,11 @@ def _rows(*table: str) -> int:
 def _columns(slow: Callable[..., _Fields], lookups: Lookups) -> Callable[..., _Fields]:
     def columns(project_id: str, dataset_id: str, table_id: str) -> _Fields:
         table = tables.physical(project_id, dataset_id, table_id)
-        if lookups.kind(*table) != "TABLE":  # a view changes with the tables it reads
+        kind = lookups.kind(*table)
+        if kind is None:
+            error = not_found("Table", names.label(project_id, dataset_id, table_id))
+            raise error
+        if kind == "VIEW":  # it changes with the tables it reads
             return slow(project_id, dataset_id, table_id)
         ask = lambda: slow(project_id, dataset_id, table_id)  # noqa: E731
         return list(lookups.answer(table, "columns", ask))

@@ -152,6 +152,8 @@ class _Questions:
         return self._recorded("load", load)(*parts)
 
     def _recorded_hidden(self, table: exp.Table) -> object:
+        if not table.db:  # of a WITH
+            return False
         return self._recorded("hidden", self._hides)(table.catalog, table.db, table.name)
 
     def _kinds(self, *table: str) -> list[str]:
