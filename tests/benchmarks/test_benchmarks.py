@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,7 @@ def test_health_is_measured_against_imports(capsys: pytest.CaptureFixture[str]) 
 
 def test_every_kind_of_file_is_written_and_loaded(capsys: pytest.CaptureFixture[str]) -> None:
     """Each kind has its bytes and seconds, each codec a load job, and zstd makes smaller files."""
+    gc.freeze()  # it collects before each file, which takes long among what other tests left
     figures = last_line(load.main, ["--events=8000", "--rounds=1"], capsys)
     kinds = figures["per_million_sessions"]
     assert figures["sessions"] == 200

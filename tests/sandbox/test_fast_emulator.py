@@ -98,16 +98,16 @@ def answers_of(client: bigquery.Client) -> Iterator[str]:
     """What an emulator answers to the statements, about datasets that differ."""
     for dataset, (value, days) in DATASETS.items():
         client.create_dataset(dataset)
-        for number, day in enumerate(days):
-            statements = [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
-            yield from (answer_of(client, sql) for sql in statements)
-            record = f"STRUCT({value} AS v, NUMERIC '1.5' AS exact) AS a_record"
-            columns = f"SELECT {value} AS v, {record}"
-            client.query(f"CREATE OR REPLACE TABLE {dataset}.t AS {columns}").result()
-            yield from (answer_of(client, sql) for sql in statements)
-            if number == 0:
-                yield from (answer_of(client, sql, dry_run=True) for sql in statements)
-            yield from tables_of(client, dataset)
+        one_day, another = (
+            [each.format(d=dataset, day=day, n=number) for each in STATEMENTS]
+            for number, day in enumerate(days)
+        )
+        yield from (answer_of(client, sql) for sql in one_day)  # while there is no table
+        record = f"STRUCT({value} AS v, NUMERIC '1.5' AS exact) AS a_record"
+        client.query(f"CREATE TABLE {dataset}.t AS SELECT {value} AS v, {record}").result()
+        yield from (answer_of(client, sql) for sql in one_day + another)
+        yield from (answer_of(client, sql, dry_run=True) for sql in one_day)
+        yield from tables_of(client, dataset)
         client.delete_dataset(dataset, delete_contents=True)
 
 
