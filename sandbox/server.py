@@ -112,6 +112,7 @@ def _install_extensions() -> None:
 
 
 def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
+    gc.disable()  # while things are loaded that stay
     sys.modules["pandas"] = None  # type: ignore[assignment] # a quarter of a second, for nothing here
     import uvicorn
     from local_bigquery import app
@@ -121,6 +122,8 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
 
     from sandbox.catalog import look_up_in_lakes, make_lookups_quick
     from sandbox.fast import use_fast_emulator
+    from sandbox.fast.shared import SHARED
+    from sandbox.functions import use_kept_functions
     from sandbox.token_check import TokenCheck
 
     settings.data_dir = files.stored
@@ -130,6 +133,7 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
         app = use_fast_emulator(app)
     else:
         look_up_in_lakes()
+        use_kept_functions(Path(os.environ.get(SHARED) or files.stored))
     config = uvicorn.Config(
         TokenCheck(app, token), log_level="warning", timeout_graceful_shutdown=1
     )
@@ -140,6 +144,7 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
     make_lookups_quick()
     gc.freeze()  # what is loaded by now stays, and need not be looked through again
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
+    gc.enable()
     _announce(files, listener.getsockname()[1], grpc_port, token)
     threading.Thread(target=_end_with_the_last, args=(files, rest_server), daemon=True).start()
     rest_server.run(sockets=[listener])

@@ -54,7 +54,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         return
-    for file in EMULATORS.glob("*/functions.duckdb"):  # the first one there
+    for file in EMULATORS.glob("*/functions_*.duckdb"):  # the first one there
         with contextlib.suppress(FileNotFoundError):  # another run of tests deletes it, too
             if file.stat().st_mtime < time.time() - _MOST_SECONDS:
                 shutil.rmtree(file.parent, ignore_errors=True)
@@ -87,7 +87,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def shared_by_emulators() -> None:
     """A directory in which every emulator of tests uses what another one made of the same code."""
-    code = [ROOT / "requirements-dev.txt", ROOT / "sandbox" / "catalog.py"]
+    code = [ROOT / "requirements-dev.txt"]
+    code += [ROOT / "sandbox" / name for name in ("catalog.py", "functions.py")]
     code += sorted((ROOT / "sandbox" / "fast").glob("*.py"))
     digest = hashlib.sha256(b"".join(each.read_bytes() for each in code)).hexdigest()
     folder = EMULATORS / digest[:16]

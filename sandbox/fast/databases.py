@@ -16,11 +16,11 @@ from local_bigquery.engine import database
 from local_bigquery.engine.database import quote
 from local_bigquery.settings import settings
 from local_bigquery.sql import native
-from local_bigquery.sql.dialect import FUNCTIONS, MACRO
 
 from sandbox.fast.cursors import Connection
 from sandbox.fast.past import Past
 from sandbox.fast.shared import SHARED
+from sandbox.functions import attach_functions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,8 @@ def _connection() -> duckdb.DuckDBPyConnection:
     connection.execute(f"{_MEMORY} emulator")
     connection.execute(database.EMULATOR_SCHEMA)
     native.register(connection)
-    _attach_functions(connection)
+    folder = os.environ.get(SHARED)
+    attach_functions(connection, Path(folder) if folder else None)
     _attach(connection, settings.default_project_id)
     default = quote(settings.default_project_id, settings.default_dataset_id)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {default}")
@@ -63,30 +64,6 @@ def _leave_out_optimizers(connection: duckdb.DuckDBPyConnection) -> None:
     names = {name for (name,) in connection.execute("FROM duckdb_optimizers()").fetchall()}
     left_out = ",".join(sorted(names - _OPTIMIZERS))
     connection.execute(f"SET disabled_optimizers = '{left_out}'")
-
-
-def _attach_functions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Attach BigQuery's functions. Making them takes 0.4 s, so emulators share a file of them."""
-    folder = os.environ.get(SHARED)
-    if folder is None:
-        connection.execute(f"{_MEMORY} bq")
-        _make_functions(connection)
-        return
-    file = Path(folder, "functions.duckdb")
-    if not file.exists():
-        draft = file.with_suffix(f".{os.getpid()}")
-        with duckdb.connect() as maker:
-            native.register(maker)
-            maker.execute(f"ATTACH '{draft}' AS bq")
-            _make_functions(maker)
-            maker.execute("CHECKPOINT bq; DETACH bq")
-        draft.replace(file)
-    connection.execute(f"ATTACH '{file}' AS bq (READ_ONLY)")
-
-
-def _make_functions(connection: duckdb.DuckDBPyConnection) -> None:
-    for path in FUNCTIONS:
-        connection.execute(MACRO.sub(r"CREATE MACRO bq.main.\1", path.read_text()))
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, project_id: str) -> None:
