@@ -8,44 +8,47 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import duckdb
 from local_bigquery.engine import database
+from local_bigquery.settings import settings
 from local_bigquery.sql import native
 from local_bigquery.sql.dialect import FUNCTIONS, MACRO
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from sandbox.fast.shared import SHARED
 
 
-def attach_functions(connection: duckdb.DuckDBPyConnection, folder: Path | None) -> None:
-    """Attach them from a file of the folder, which is made if it is missing; or make them anew."""
+def attach_functions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Attach them from a file in the directory that emulators share, or else with the tables.
+
+    The file is made if it is missing. Its name is that of its content.
+    """
     texts = [path.read_text("utf-8") for path in FUNCTIONS]
-    if folder is None:
-        connection.execute("ATTACH IF NOT EXISTS ':memory:' AS bq")
-        _make(connection, texts)
-        return
-    code = "\n".join([duckdb.__version__, *texts])
-    file = folder / f"functions_{hashlib.sha256(code.encode()).hexdigest()[:16]}.duckdb"
+    digest = hashlib.sha256("\n".join([duckdb.__version__, *texts]).encode()).hexdigest()
+    folder = Path(os.environ.get(SHARED) or settings.data_dir)
+    file = folder / f"functions_{digest[:16]}.duckdb"
     if not file.exists():
-        draft = file.with_suffix(f".{os.getpid()}")
-        with duckdb.connect() as maker:
-            native.register(maker)
-            maker.execute(f"ATTACH '{draft}' AS bq")
-            _make(maker, texts)
-            maker.execute("CHECKPOINT bq; DETACH bq")
-        draft.replace(file)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as drafts:  # left behind after a kill
+            draft = Path(drafts, "functions")
+            _make(draft, texts)
+            draft.replace(file)
     connection.execute(f"ATTACH '{file}' AS bq (READ_ONLY)")
 
 
-def _make(connection: duckdb.DuckDBPyConnection, texts: list[str]) -> None:
-    for text in texts:
-        connection.execute(MACRO.sub(r"CREATE MACRO bq.main.\1", text))
+def _make(file: Path, texts: list[str]) -> None:
+    with duckdb.connect() as maker:
+        native.register(maker)
+        maker.execute(f"ATTACH '{file}' AS bq")
+        for text in texts:
+            maker.execute(MACRO.sub(r"CREATE MACRO bq.main.\1", text))
+        maker.execute("CHECKPOINT bq; DETACH bq")
 
 
-def use_kept_functions(folder: Path) -> None:
-    """Let the emulator's first connection attach them from a file of the folder."""
+def use_kept_functions() -> None:
+    """Let the emulator attach them where it would make them; before the first connection."""
     connect = database._connect  # noqa: SLF001
     database.FUNCTIONS = []
 
@@ -53,7 +56,7 @@ def use_kept_functions(folder: Path) -> None:
     def connected() -> duckdb.DuckDBPyConnection:
         connection: duckdb.DuckDBPyConnection = connect()
         connection.execute("DETACH bq")
-        attach_functions(connection, folder)
+        attach_functions(connection)
         return connection
 
     database._connect = connected  # noqa: SLF001

@@ -122,7 +122,6 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
 
     from sandbox.catalog import look_up_in_lakes, make_lookups_quick
     from sandbox.fast import use_fast_emulator
-    from sandbox.fast.shared import SHARED
     from sandbox.functions import use_kept_functions
     from sandbox.token_check import TokenCheck
 
@@ -133,7 +132,7 @@ def _run(files: SandboxFiles, listener: socket.socket, grpc_port: int) -> None:
         app = use_fast_emulator(app)
     else:
         look_up_in_lakes()
-        use_kept_functions(Path(os.environ.get(SHARED) or files.stored))
+        use_kept_functions()
     config = uvicorn.Config(
         TokenCheck(app, token), log_level="warning", timeout_graceful_shutdown=1
     )

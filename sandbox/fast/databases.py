@@ -6,8 +6,6 @@ Written for local-bigquery 0.3.2 and duckdb 1.5.5.
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -19,7 +17,6 @@ from local_bigquery.sql import native
 
 from sandbox.fast.cursors import Connection
 from sandbox.fast.past import Past
-from sandbox.fast.shared import SHARED
 from sandbox.functions import attach_functions
 
 if TYPE_CHECKING:
@@ -51,8 +48,7 @@ def _connection() -> duckdb.DuckDBPyConnection:
     connection.execute(f"{_MEMORY} emulator")
     connection.execute(database.EMULATOR_SCHEMA)
     native.register(connection)
-    folder = os.environ.get(SHARED)
-    attach_functions(connection, Path(folder) if folder else None)
+    attach_functions(connection)
     _attach(connection, settings.default_project_id)
     default = quote(settings.default_project_id, settings.default_dataset_id)
     connection.execute(f"CREATE SCHEMA IF NOT EXISTS {default}")
