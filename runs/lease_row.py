@@ -68,15 +68,20 @@ class LeaseRow:
         return lease_table(self.warehouse, self.job).sql
 
     def take(self) -> Lease:
-        """Try once to take the lease; returns it as it is then, ours or another run's.
+        """Try to take the lease; returns it as it is then, ours or another run's.
 
-        BigQuery's clock decides whether it is free: this machine's may be wrong.
+        If it became free during the try, there is a second one. BigQuery's clock decides whether it
+        is free: this machine's may be wrong.
         """
         if self._find() is None:
             with suppress(StatementError):  # another first run is creating it at this moment
                 self._query(create_lease_sql(self.sql, self.job))
         parameters = [scalar("run_id", "STRING", self.warehouse.run_id), self._seconds]
-        # Another run is taking the lease: the row shows which run has it.
+        lease = self._try_to_take(parameters)
+        return self._try_to_take(parameters) if lease.run_id is None else lease
+
+    def _try_to_take(self, parameters: Sequence[Parameter]) -> Lease:
+        # Another run is taking or releasing the lease: the row shows which run has it.
         with suppress(StatementError):
             self._query(take_lease_sql(self.sql), parameters)
         return self.read()

@@ -37,7 +37,7 @@ from runs.lease_sql import Lease
 from runs.request import RunRequest
 from runs.supervision import take_lease
 from service.inspection import lease_holder
-from tests.fault_proxy import Fault, HttpProxy
+from tests.fault_proxy import Edit, Fault, HttpProxy
 from tests.paths import ROOT
 from tests.scenario import Scenario, differences
 from tests.sessions.test_requests_on_data import day_of_sessions
@@ -141,6 +141,29 @@ def test_an_expired_lease_is_taken_over(scenario: Scenario) -> None:
     scenario.settings["lease_wait_seconds"] = 30
     assert scenario.run().status == "succeeded"
     assert not lease_of(scenario, "dead").renew(dead.fence)
+
+
+def test_a_lease_that_becomes_free_during_the_try_is_taken(
+    scenario: Scenario, endpoints: Endpoints
+) -> None:
+    """Its holder releases it after the try and before the look at who has it."""
+    holder = lease_of(scenario, "holder")
+    held, looks = holder.take(), itertools.count(1)
+
+    def release_at_the_second(answer: dict[str, Any]) -> dict[str, Any]:
+        if next(looks) == 2:  # the first: whether there is a table
+            holder.release(held.fence)
+        return answer
+
+    look = r"/tables/etl_lease_sessions(\?|$)"
+    with ExitStack() as stack:
+        proxy = stack.enter_context(HttpProxy(endpoints.rest))
+        proxy.edits.append(Edit(method="GET", path=look, change=release_at_the_second))
+        clients = local_clients(dataclasses.replace(endpoints, rest=proxy.address))
+        stack.callback(clients.close)
+        row = lease_of(scenario, "next")
+        lease = replace(row, warehouse=replace(row.warehouse, clients=clients)).take()
+    assert (lease.run_id, lease.fence) == ("next", held.fence + 1)
 
 
 def test_a_running_run_keeps_its_lease(scenario: Scenario) -> None:
