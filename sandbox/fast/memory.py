@@ -1,6 +1,6 @@
 """What the emulator knows of jobs, datasets and tables, in the process instead of a database.
 
-Written for local-bigquery 0.3.2: its `jobs.store` and `catalog.metadata`.
+Written for local-bigquery 0.3.2: its `jobs.store`, `catalog.metadata` and `resource`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from local_bigquery.catalog import iam, metadata, row_access
 from local_bigquery.engine.database import RESOURCES
 from local_bigquery.jobs import store
-from local_bigquery.models import RowAccessPolicy
+from local_bigquery.models import Job, JobStatistics, JobStatistics2, RowAccessPolicy
 from local_bigquery.sql import translate
 from sqlglot import exp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from local_bigquery.models import Job, Policy
+    from local_bigquery.models import Policy
     from local_bigquery.resource import Resource
 
 
@@ -34,6 +34,20 @@ def keep_in_memory() -> None:
     metadata.list_, metadata.delete = resources.find, resources.delete
     row_access.secured = resources.secured
     iam.set_ = resources.set_policy
+    for model in (Job, JobStatistics, JobStatistics2):
+        model.replace = _replaced
+
+
+def _replaced[R: Resource](resource: R, **changes: object) -> R:
+    """Another one with these values, which shares what stays instead of checking it once more.
+
+    A job's statement and its parameters stay, and a script has a job for each of its statements.
+    """
+    changed = type(resource).model_validate(changes)
+    values = {name: value for name, value in resource if value is not None}
+    values |= {name: getattr(changed, name) for name in changed.model_fields_set}
+    replaced: R = resource.model_copy(update=values)
+    return replaced
 
 
 class _Jobs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -116,6 +117,43 @@ def test_remembered_translations_change_no_answer(fast: Clients, plain: Clients)
     found, expected = (list(answers_of(each.bigquery)) for each in (fast, plain))
     assert found == expected
     assert len(set(found)) > 40  # else the comparison says little
+
+
+JOBS = [
+    "SELECT @n AS n",
+    "CREATE OR REPLACE TABLE jobs_of.t AS SELECT @n AS n",
+    "INSERT INTO jobs_of.t (n) SELECT @n",
+    "BEGIN TRANSACTION; DELETE FROM jobs_of.t WHERE n = @n; COMMIT TRANSACTION; SELECT @n AS n;",
+    "SELECT ERROR('by order') FROM jobs_of.t",
+]
+
+
+def jobs_of(client: bigquery.Client) -> Iterator[str]:
+    """What an emulator says of jobs when they are done, of a script's, and of a dry run."""
+    client.create_dataset("jobs_of")
+    number = bigquery.ScalarQueryParameter("n", "INT64", 7)
+    for sql in JOBS:
+        job = client.query(sql, bigquery.QueryJobConfig(query_parameters=[number]))
+        with contextlib.suppress(GoogleAPICallError):
+            job.result()
+        yield without_names(client.get_job(job.job_id))
+        yield from sorted(map(without_names, client.list_jobs(parent_job=job)))
+    dry = bigquery.QueryJobConfig(query_parameters=[number], dry_run=True)
+    yield without_names(client.query(JOBS[2], dry))
+    client.delete_dataset("jobs_of", delete_contents=True)
+
+
+def without_names(job: object) -> str:
+    """A job's resource as text, without what is new in each: ids and times."""
+    resource = json.dumps(job._properties, sort_keys=True)  # type: ignore[attr-defined] # noqa: SLF001
+    return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|anon[0-9a-f]+|\b1[0-9]{12}\b", "", resource)
+
+
+def test_a_job_is_what_the_plain_emulator_makes_of_it(fast: Clients, plain: Clients) -> None:
+    """Though its parts are not checked once more as it goes on."""
+    found, expected = (list(jobs_of(each.bigquery)) for each in (fast, plain))
+    assert found == expected
+    assert len(found) > len(JOBS) + 3
 
 
 def test_a_table_has_as_many_rows_as_it_reports(fast: Clients) -> None:
