@@ -28,10 +28,11 @@ type Split = Callable[[str], list[Statement]]
 
 _MOST: Final = 1000
 _MOST_NAMES: Final = 100  # of each kind in a statement
-_DATASET: Final = re.compile(r"(`[\w-]+`?\.`?)(\w{7,})(`?\.`?[^`*.]+`)")
-_RUN: Final = re.compile(r"(?<![^\W_])()(\d{8}T\d{6}_[0-9a-f]{8})()(?![^\W_])")
-_DATE: Final = re.compile(r"(\bDATE ')(\d{4}-\d\d-\d\d)(')")
-_TIME: Final = re.compile(r"(\bTIMESTAMP ')(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00)(')")
+# Each begins with what a search goes through a text for quickly, and looks behind afterwards.
+_DATASET: Final = re.compile(r"`[\w-]+`?\.`?(\w{7,})`?\.`?[^`*.]+`")
+_RUN: Final = re.compile(r"(\d{8}T\d{6}_[0-9a-f]{8})(?<![^\W_].{24})(?![^\W_])")
+_DATE: Final = re.compile(r"DATE '(?<=\bDATE ')(\d{4}-\d\d-\d\d)'")
+_TIME: Final = re.compile(r"TIMESTAMP '(?<=\bTIMESTAMP ')(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00)'")
 _STAND_INS: Final = (
     (_DATASET, "zzd{:02}zz"),
     (_RUN, "99991231T235959_000000{:02}"),
@@ -80,10 +81,12 @@ class Trees:
         """What `split` returns."""
         try:
             with_stand_ins, names = put_stand_ins(script)
-            kept = self._scripts.get(with_stand_ins)
-            if kept is None:
+            key = ("script", with_stand_ins)
+            kept = self._scripts.get(with_stand_ins) or self._shared.get(key)
+            if not kept:
                 kept = self._split(with_stand_ins)
-                _keep(self._scripts, with_stand_ins, kept)
+                self._shared.put(key, kept)
+            _keep(self._scripts, with_stand_ins, kept)
         except (NoStandInsError, BigQueryError):
             return self._split(script)
         if any(each != Statement(each.kind, each.text) for each in kept):  # with more than a text
@@ -144,13 +147,18 @@ def put_stand_ins(text: str) -> tuple[str, Mapping[str, str]]:
         raise NoStandInsError
     names: dict[str, str] = {}
     for pattern, form in _STAND_INS:
-        found = list(dict.fromkeys(match[2] for match in pattern.finditer(text)))
-        if len(found) > _MOST_NAMES:
+        stand_ins: dict[str, str] = {}
+
+        def stand_in(match: re.Match[str], form: str = form, to: dict[str, str] = stand_ins) -> str:
+            value, start = match[1], match.start()
+            if value not in to:
+                to[value] = form.format(len(to)).ljust(len(value), "z")
+            before, after = match[0][: match.start(1) - start], match[0][match.end(1) - start :]
+            return f"{before}{to[value]}{after}"
+
+        text = pattern.sub(stand_in, text)
+        if len(stand_ins) > _MOST_NAMES:
             raise NoStandInsError
-        stand_ins = {
-            value: form.format(number).ljust(len(value), "z") for number, value in enumerate(found)
-        }
-        text = pattern.sub(lambda m, to=stand_ins: f"{m[1]}{to[m[2]]}{m[3]}", text)  # type: ignore[misc]
         names |= {name: value for value, name in stand_ins.items()}
     return text, names
 
