@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from local_bigquery.catalog import iam, metadata, row_access
 from local_bigquery.engine.database import RESOURCES
 from local_bigquery.jobs import store
-from local_bigquery.models import Job, JobStatistics, JobStatistics2, RowAccessPolicy
+from local_bigquery.models import Job, JobStatistics, JobStatistics2, RowAccessPolicy, Table
 from local_bigquery.sql import translate
 from sqlglot import exp
 
@@ -34,7 +34,7 @@ def keep_in_memory() -> None:
     metadata.list_, metadata.delete = resources.find, resources.delete
     row_access.secured = resources.secured
     iam.set_ = resources.set_policy
-    for model in (Job, JobStatistics, JobStatistics2):
+    for model in (Job, JobStatistics, JobStatistics2, Table):
         model.replace = _replaced
 
 

@@ -14,6 +14,7 @@ import re
 from collections import OrderedDict
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -319,7 +320,12 @@ def _text(tree: exp.Expression, context: Any) -> Text:  # noqa: ANN401
         or in_script
         or not (isinstance(tree, _STATEMENTS) or (is_table and tree.expression))
         or tree.find(exp.TemporaryProperty)
-        or _NEVER.search(text.text)
+        or _is_never_remembered(text.text)
     ):
         raise NoStandInsError
     return text
+
+
+@lru_cache(maxsize=1000)
+def _is_never_remembered(text: str) -> bool:
+    return bool(_NEVER.search(text))
