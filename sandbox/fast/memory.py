@@ -44,7 +44,7 @@ def _replaced[R: Resource](resource: R, **changes: object) -> R:
     A job's statement and its parameters stay, and a script has a job for each of its statements.
     """
     changed = type(resource).model_validate(changes)
-    values = {name: value for name, value in resource if value is not None}
+    values = {name: value for name, value in vars(resource).items() if value is not None}
     values |= {name: getattr(changed, name) for name in changed.model_fields_set}
     replaced: R = resource.model_copy(update=values)
     return replaced

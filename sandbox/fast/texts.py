@@ -89,9 +89,14 @@ class Trees:
             _keep(self._scripts, with_stand_ins, kept)
         except (NoStandInsError, BigQueryError):
             return self._split(script)
-        if any(each != Statement(each.kind, each.text) for each in kept):  # with more than a text
-            return self._split(script)
-        return [Statement(each.kind, real(each.text, names)) for each in kept]
+        if any(each != Statement(each.kind, each.text, names=each.names) for each in kept):
+            return self._split(script)  # it has blocks
+        return [
+            Statement(
+                each.kind, real(each.text, names), names=[real(name, names) for name in each.names]
+            )
+            for each in kept
+        ]
 
     def parse(self, text: str) -> list[exp.Expression]:
         """What `parse` returns. A single statement has its Text in its meta."""

@@ -436,7 +436,12 @@ def test_remembered_scripts_change_no_result_of_splitting() -> None:
 
     trees = emulators_trees(SharedValues(None))
     select = "SELECT 1 FROM `my-project`.`posthog_etl`.`events`"
-    scripts = (select, f"{select}; {select}", f"DECLARE n INT64; BEGIN {select}; END; SET n = 2")
+    scripts = (
+        select,
+        f"{select}; {select}",
+        f"DECLARE n INT64; BEGIN {select}; END; SET n = 2",
+        f"{select}; ASSERT TRUE AS '`my-project`.`posthog_etl`.`events`'; EXECUTE IMMEDIATE @n",
+    )
     for text in (*snapshots.statements().values(), *scripts):
         for each in with_other_names(text):
             assert trees.split(each) == parse_script(each)
