@@ -94,8 +94,8 @@ def answer_of(client: bigquery.Client, sql: str, *, dry_run: bool = False) -> st
     return f"{found.schema} {found.num_dml_affected_rows} {rows}"
 
 
-def without_names(job_or_table: object) -> str:
-    """Its resource as text, without what is NEW in each."""
+def without_what_is_new(job_or_table: object) -> str:
+    """Its resource as text, without what matches NEW."""
     resource = json.dumps(job_or_table._properties, sort_keys=True)  # type: ignore[attr-defined] # noqa: SLF001
     return NEW.sub("", resource)
 
@@ -103,7 +103,7 @@ def without_names(job_or_table: object) -> str:
 def tables_of(client: bigquery.Client, dataset: str) -> list[str]:
     """The tables of a dataset, as they are listed and as each is."""
     listed = list(client.list_tables(dataset))
-    return [without_names(each) for each in [*listed, *map(client.get_table, listed)]]
+    return [without_what_is_new(each) for each in [*listed, *map(client.get_table, listed)]]
 
 
 def answers_of(client: bigquery.Client) -> Iterator[str]:
@@ -147,10 +147,10 @@ def jobs_of(client: bigquery.Client) -> Iterator[str]:
         job = client.query(sql, bigquery.QueryJobConfig(query_parameters=[number]))
         with contextlib.suppress(GoogleAPICallError):
             job.result()
-        yield without_names(client.get_job(job.job_id))
-        yield from sorted(map(without_names, client.list_jobs(parent_job=job)))
+        yield without_what_is_new(client.get_job(job.job_id))
+        yield from sorted(map(without_what_is_new, client.list_jobs(parent_job=job)))
     dry = bigquery.QueryJobConfig(query_parameters=[number], dry_run=True)
-    yield without_names(client.query(JOBS[2], dry))
+    yield without_what_is_new(client.query(JOBS[2], dry))
     client.delete_dataset("jobs_of", delete_contents=True)
 
 
@@ -427,6 +427,21 @@ def with_other_names(text: str) -> list[str]:
     for name, other_name in OTHER_NAMES.items():
         other = other.replace(name, other_name)
     return [of_a_run, other, of_a_run]
+
+
+def test_only_whole_names_have_stand_ins() -> None:
+    """A name that is a part of a longer word stays; each value has one stand-in of its length."""
+    from sandbox.fast.texts import put_stand_ins
+
+    run, other = "20261001T020000_0123abcd", "20261002T020000_0123abcd"
+    parts = f"a{run} {run}z UPDATE '2026-10-01' XTIMESTAMP '2026-10-01 00:00:00+00'"
+    wholes = f"{run} x_{run} {other} DATE '2026-10-01' TIMESTAMP '2026-10-01 00:00:00+00'"
+    assert put_stand_ins(parts) == (parts, {})
+    text, names = put_stand_ins(wholes)
+    first, second, day, time_of_day = names
+    assert text == f"{first} x_{first} {second} DATE '{day}' TIMESTAMP '{time_of_day}'"
+    assert list(names.values()) == [run, other, "2026-10-01", "2026-10-01 00:00:00+00"]
+    assert len(text) == len(wholes)
 
 
 def test_remembered_scripts_change_no_result_of_splitting() -> None:

@@ -141,11 +141,10 @@ def test_simultaneous_requests_run_one_at_a_time(service: Service, sandbox_dir: 
         commands = [pool.submit(command) for _ in range(2)]
         answers = list(pool.map(lambda _: service.request("POST", "/run"), range(6)))
     ended = [command.result() for command in commands]
-    refusals = [answer.status != 200 for answer in answers] + [each.returncode for each in ended]
-    assert any(refusals)
-    assert not all(refusals)
     refused = [answer for answer in answers if answer.status != 200]
-    assert {answer.status for answer in refused} <= {409}
+    assert {answer.status for answer in refused} == {409}
+    # One has the lease: a request, or a command line.
+    assert len(refused) < len(answers) or any(each.returncode == 0 for each in ended)
     assert all(re.search(REFUSED, answer.message) for answer in refused)
     assert {each.returncode for each in ended} <= {0, 75}
     assert all(bool(re.search(REFUSED, each.stderr)) == bool(each.returncode) for each in ended)
